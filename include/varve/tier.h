@@ -1,0 +1,129 @@
+/* tier.h — the remote tier: uploads sealed segments, reads old offsets back, deletes by protocol, restores.
+ *
+ * One vv_tier per broker (one bucket prefix); one vv_tier_part per tiered partition. The tier works on the
+ * unified index (index.h) and the local log's sealed segments (log.h); it never sees sockets, topics' configs or
+ * Kafka requests: broker/partition.c composes them. Bucket layout and rules: docs/bucket-format.md.
+ *
+ * Threads: an uploader pool (blocking, one segment at a time per partition), the store's own I/O thread(s) for
+ * reads, one housekeeping thread (manifests, deletion, claim renewal). Calls marked [blocking] wait for the store.
+ * Completion callbacks run on tier or store threads with no locks held; they must not block. */
+#ifndef VARVE_TIER_H
+#define VARVE_TIER_H
+#include "varve/buf.h"
+#include "varve/env.h"
+#include "varve/index.h"
+#include "varve/log.h"
+#include "varve/objstore.h"
+
+struct vv_tier;
+struct vv_tier_part;
+
+struct vv_tier_config {
+    int upload_threads;             /* default 2 */
+    int64_t upload_bytes_per_s;     /* 0 = no limit (remote.log.manager.copy.max.bytes.per.second) */
+    int64_t fetch_bytes_per_s;      /* 0 = no limit */
+    size_t cache_bytes_max;         /* memory of the chunk cache, default 128 MiB, never exceeded by more than what is being sent */
+    size_t chunk_bytes;             /* one ranged GET, default 4 MiB, whole blocks */
+    int readahead_chunks;           /* per sequential reader, default 4; crosses segment borders */
+    int64_t fetch_deadline_ms;      /* tier.fetch.deadline.ms, default 30000: one chunk's GET incl. retries */
+    bool verify_full;               /* tier.verify=full: read everything back before the local copy may go */
+    int64_t delete_grace_ms;        /* tier.delete.grace.ms: tombstoned objects stay undeletable this long */
+    int64_t manifest_interval_ms;   /* batch manifest updates at most this long, default 60000 */
+    int manifest_batch;             /* or this many segments, default 16 */
+};
+struct vv_tier_identity { char cluster_id[64]; int32_t node_id; };
+
+/* Opens the store's root, claims it (epoch + 1, conditional PUT where the store can) or creates it.
+ * E_CONFLICT: another live writer (named in *e) or another cluster's bucket; E_NOENT/E_ACCESS/E_TIMEOUT: the store's answer, said plainly.
+ * The bucket's cluster id is adopted into *id when id->cluster_id is empty (restore). [blocking] */
+int vv_tier_open(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c, struct vv_tier_identity *id,
+                 bool take_over, struct vv_tier **out, struct vv_error *e);
+int vv_tier_start(struct vv_tier *t);                   /* threads */
+void vv_tier_configure(struct vv_tier *t, const struct vv_tier_config *c); /* run-time changes */
+/* Finishes or abandons uploads within grace_ms, writes dirty manifests, releases the claim, joins. [blocking] */
+void vv_tier_stop(struct vv_tier *t, int64_t grace_ms);
+void vv_tier_free(struct vv_tier *t);
+
+struct vv_tier_part_opts {
+    struct vv_uuid topic_id;
+    const char *topic;
+    int32_t partition;
+    struct vv_log *log;       /* both outlive the part */
+    struct vv_index *index;
+    /* What may be uploaded now: segments whose last offset < this (min(high watermark, last stable offset)). */
+    int64_t (*upload_limit)(void *ctx);
+    int32_t (*leader_epoch)(void *ctx);
+    /* After an extent became BOTH or REMOTE, or log start moved: retention may have work. Tier thread, no locks. */
+    void (*on_progress)(void *ctx);
+    void *ctx;
+    bool copy_disabled;       /* remote.log.copy.disable: no new uploads, history stays readable */
+};
+int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, struct vv_tier_part **out, struct vv_error *e);
+/* Stops its uploads (waits for the one that runs), writes its manifest, forgets it. [blocking] */
+void vv_tier_part_close(struct vv_tier_part *p);
+void vv_tier_part_kick(struct vv_tier_part *p);         /* something was sealed or the limit moved: look again; cheap, any thread */
+void vv_tier_part_set_copy_disabled(struct vv_tier_part *p, bool disabled);
+/* Log start moved (already durable in the index): extents wholly below are tombstoned, the manifest follows soon. */
+void vv_tier_part_log_start_moved(struct vv_tier_part *p);
+/* Forget the local copy of a BOTH extent: index -> REMOTE, then files. [blocking, disk only] */
+int vv_tier_part_drop_local(struct vv_tier_part *p, int64_t base);
+
+struct vv_tier_part_stats {
+    uint64_t uploaded_segments, uploaded_bytes, upload_errors, lag_bytes, lag_segments;
+    int64_t last_upload_ms;    /* wall; 0 = never */
+    char last_error[160];      /* "" = none since the last success */
+};
+void vv_tier_part_stats(struct vv_tier_part *p, struct vv_tier_part_stats *out);
+
+/* ---- reading ---- */
+struct vv_tier_read { /* caller-owned, must stay until done ran */
+    struct vv_tier_part *part;
+    int64_t offset, limit;     /* as in vv_read */
+    size_t max_bytes;
+    bool min_one;
+    void (*done)(struct vv_tier_read *r); /* exactly once */
+    void *user;
+    /* out, valid in done */
+    int err;                   /* 0; CORRUPT_MESSAGE (damaged, missing or foreign object); KAFKA_STORAGE_ERROR (store away past the deadline);
+                                  E_TIMEOUT (wait cancelled: ask again, the download goes on) */
+    struct vv_chain bytes;     /* whole verified batches; first one holds offset; may cross extents; receiver releases */
+    int64_t next_offset;
+    struct vv_error error;
+    /* the reader's own */
+    void *waiter;
+};
+/* Starts a read of a REMOTE (or BOTH) extent found in the index. May call done before it returns when the bytes are cached.
+ * Returns false when done was or will be called; true never. Sequential callers get read-ahead across segment borders. */
+void vv_tier_read_start(struct vv_tier_read *r);
+/* The wait is over (max.wait.ms): done is called with E_TIMEOUT soon unless it already ran; the download itself continues
+ * into the cache for the retry. Any thread. */
+void vv_tier_read_cancel(struct vv_tier_read *r);
+/* Exact time lookup in a remote extent: first record with timestamp >= ts and offset >= from, at most one footer GET and one or a
+ * few blocks. done on a tier thread; err E_NOENT when the extent has none. */
+void vv_tier_find_time(struct vv_tier_part *p, const struct vv_extent *x, int64_t ts, int64_t from,
+                       void (*done)(void *ctx, int err, const struct vv_time_hit *hit), void *ctx);
+/* Aborted transactions of remote extents overlapping [from, to] come from footers; async like the above (read_committed). */
+
+/* ---- topics, restore ---- */
+/* topic.json and the cluster snapshot (topics, ids, partition counts, configs, opaque JSON made by the broker). [blocking] */
+int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, struct vv_error *e);
+int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_error *e); /* E_NOENT: a new bucket */
+/* Topic deleted: tombstone all its objects; the housekeeper deletes them after the grace. Works without open parts. [blocking] */
+int vv_tier_delete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int32_t partitions, struct vv_error *e);
+/* Empty directory: fills a fresh index with the partition's remote extents (manifest, then roll-forward by listing this partition after its last
+ * entry), sets log start, gives the leader epochs and producer snapshot of the newest footer. [blocking] */
+struct vv_tier_restored {
+    int64_t log_start, next_offset;     /* next_offset: where the new local log begins */
+    struct vv_epoch *epochs; size_t epoch_count;   /* malloc'ed */
+    uint8_t *snapshot; size_t snapshot_n;          /* producer snapshot as of next_offset; malloc'ed */
+};
+int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t partition, struct vv_index *index,
+                         struct vv_tier_restored *out, struct vv_error *e);
+
+struct vv_tier_stats {
+    uint64_t uploads, upload_bytes, upload_errors, fetch_requests, fetch_bytes, fetch_errors, deletes, delete_errors;
+    uint64_t cache_hits, cache_misses, cache_bytes, gets, puts, heads, lists;
+    bool store_ok;             /* the last call reached the store */
+};
+void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out);
+#endif
