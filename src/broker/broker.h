@@ -1,0 +1,115 @@
+/* broker.h — the composition root: one process, its parts, and who owns what.
+ *
+ * Parts: config, net (reactors), control (a reactor without connections: groups, topic changes, timers of the broker),
+ * iopool (blocking disk work), flusher (group commit), topics (registry), tier (optional), metrics.
+ *
+ * Threads: reactors run API handlers inline. Work on groups and changes of topics run on `control`
+ * (vv_broker_control_post). Lock order: topics rwlock -> partition mutex -> index mutex. */
+#ifndef VARVE_BROKER_H
+#define VARVE_BROKER_H
+#include "varve/env.h"
+#include "varve/net.h"
+#include "varve/log.h"
+#include "varve/tier.h"
+#include "varve/wire.h"
+#include "config.h"
+#include "topic_config.h"
+
+struct vv_groups;
+struct vv_topics;
+struct vv_flusher;
+
+struct vv_broker {
+    struct vv_env *env;
+    const struct vv_broker_config *config;
+    char cluster_id[64];
+    int32_t node_id;
+    char *log_dir;
+    struct vv_net *net;
+    struct vv_reactor *control;
+    struct vv_iopool *iopool;
+    struct vv_flusher *flusher;
+    struct vv_topics *topics;
+    struct vv_groups *groups;
+    struct vv_tier *tier;      /* NULL: tiering is off */
+    struct vv_listen *listens; /* bound listeners */
+    size_t listen_count;
+    const char *advertised_host; /* of listener 0 */
+    int advertised_port;
+    _Atomic bool ready, stopping;
+};
+
+/* Runs until SIGTERM/SIGINT. Exit code 0 after a clean stop; 1 with a message on stderr otherwise.
+ * handler is the API layer's (vv_api_net_handler): the broker never names it, so that links stay one-way. */
+int vv_broker_main(struct vv_env *env, const struct vv_broker_config *config, const struct vv_net_handler *handler);
+
+/* ---- topics (topics.c): names, ids, partitions, configs; durable in <log.dirs>/varve-topics.json ---- */
+struct vv_partition;
+struct vv_kv { const char *key, *value; }; /* value NULL = unset */
+struct vv_topic {
+    char *name;
+    struct vv_uuid id;
+    bool internal;
+    _Atomic int refs;
+    _Atomic bool deleted;
+    int32_t partition_count;
+    struct vv_partition **partitions; /* grows only; read with the registry's read lock or through vv_topic_partition */
+    struct vv_kv *overrides;          /* configs set on the topic; changed on control under the write lock */
+    size_t override_count;
+    struct vv_topic_config config;    /* effective */
+};
+/* Lookups take a reference; any thread. NULL when absent. */
+struct vv_topic *vv_topics_get(struct vv_topics *ts, const char *name, size_t n);
+struct vv_topic *vv_topics_get_id(struct vv_topics *ts, struct vv_uuid id);
+void vv_topic_unref(struct vv_topic *t);
+struct vv_partition *vv_topic_partition(struct vv_topic *t, int32_t index); /* NULL when out of range */
+/* Calls each() with every topic in name order under the read lock; keep it short. */
+void vv_topics_each(struct vv_topics *ts, void (*each)(void *ctx, struct vv_topic *t), void *ctx);
+
+/* Changes; on control only; durable before they return. Errors are Kafka codes with *e filled. */
+int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions, const struct vv_kv *configs, size_t n,
+                     bool internal, bool validate_only, struct vv_topic **out, struct vv_error *e);
+int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *e);
+int vv_topics_add_partitions(struct vv_topics *ts, struct vv_topic *t, int32_t total, bool validate_only,
+                             struct vv_error *e);
+/* Replaces the topic's overrides by this full set. */
+int vv_topics_set_configs(struct vv_topics *ts, struct vv_topic *t, const struct vv_kv *configs, size_t n,
+                          bool validate_only, struct vv_error *e);
+/* Kafka's rules: 1..249 of [a-zA-Z0-9._-], not . or .. */
+bool vv_topic_name_ok(const char *name, size_t n, struct vv_error *e);
+
+/* ---- partitions (partition.c): log + index + tier, high watermark, waiters ---- */
+/* DeleteRecords: durable log start move. offset -1 = high watermark. Blocking; on the iopool. New log start in *low. */
+int vv_partition_delete_records(struct vv_partition *p, int64_t offset, int64_t *low, struct vv_error *e);
+int64_t vv_partition_high_watermark(struct vv_partition *p);
+int64_t vv_partition_log_start(struct vv_partition *p);
+int32_t vv_partition_epoch(struct vv_partition *p);
+/* Internal writers (group offsets): appends one built batch; done runs on `control` when it is as durable as
+ * acks=all demands. Returns 0 when done will be called. */
+struct vv_produce_done {
+    void (*done)(struct vv_produce_done *d, int err);
+    struct vv_task task; /* the partition's */
+    struct vv_partition *partition;
+    struct vv_produce_done *next;
+    int64_t offset;
+    int err;
+};
+int vv_partition_append_internal(struct vv_partition *p, uint8_t *batch, size_t n, struct vv_produce_done *d);
+/* Reads an internal topic's partition from its start, blocking, local only; for loading state at start. */
+int vv_partition_scan(struct vv_partition *p, int (*each)(void *ctx, const struct vv_record *r), void *ctx,
+                      struct vv_error *e);
+struct vv_partition_sizes {
+    uint64_t local_bytes, remote_bytes, lag_bytes;
+    int64_t log_start, local_start, remote_end, end, high_watermark;
+};
+void vv_partition_sizes(struct vv_partition *p, struct vv_partition_sizes *out);
+int vv_partition_compact(struct vv_partition *p); /* internal topics; blocking */
+
+/* ---- producer ids (producer_ids.c): durable blocks of 1,000 ---- */
+int vv_producer_id_next(struct vv_broker *b, int64_t *out); /* on control; blocking once per block */
+
+static inline void vv_broker_control_post(struct vv_broker *b, struct vv_task *t)
+{
+    vv_reactor_post(b->control, t);
+}
+#endif
