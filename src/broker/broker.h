@@ -45,7 +45,6 @@ int vv_broker_main(struct vv_env *env, const struct vv_broker_config *config, co
 
 /* ---- topics (topics.c): names, ids, partitions, configs; durable in <log.dirs>/varve-topics.json ---- */
 struct vv_partition;
-struct vv_kv { const char *key, *value; }; /* value NULL = unset */
 struct vv_topic {
     char *name;
     struct vv_uuid id;
