@@ -165,6 +165,8 @@ void vv_log_epoch_end(struct vv_log *log, int32_t asked, int32_t *epoch, int64_t
 size_t vv_log_epochs(struct vv_log *log, struct vv_epoch *out, size_t max);
 int vv_log_set_epochs(struct vv_log *log, const struct vv_epoch *v, size_t n); /* restore */
 
+extern const struct vv_segment_ref_ops vv_segment_refs; /* for vv_index_open */
+
 /* What the tierer needs of a sealed segment. */
 int vv_segment_read_raw(struct vv_segment *s, void *dst, size_t n, uint64_t at); /* exactly n bytes or an error [blocking] */
 int vv_segment_blocks(struct vv_segment *s, struct vv_blocks *out);  /* decoded .blocks; caller releases [blocking] */

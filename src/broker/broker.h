@@ -37,7 +37,14 @@ struct vv_broker {
     const char *advertised_host; /* of listener 0 */
     int advertised_port;
     _Atomic bool ready, stopping;
+    _Atomic bool time_trusted; /* false: the wall clock jumped; time retention pauses (clock_guard.c) */
+    _Atomic int disk_state;    /* enum vv_disk_state (disk_guard.c) */
+    bool restoring;            /* the directory was empty and the bucket was not */
+    struct vv_housekeeper *housekeeper;
 };
+
+/* disk_guard.c: how much room the log directory has left, looked at once a second. */
+enum vv_disk_state { VV_DISK_OK, VV_DISK_THROTTLE, VV_DISK_REFUSE };
 
 /* Runs until SIGTERM/SIGINT. Exit code 0 after a clean stop; 1 with a message on stderr otherwise.
  * handler is the API layer's (vv_api_net_handler): the broker never names it, so that links stay one-way. */
@@ -56,6 +63,9 @@ struct vv_topic {
     struct vv_kv *overrides;          /* configs set on the topic; changed on control under the write lock */
     size_t override_count;
     struct vv_topic_config config;    /* effective */
+    struct vv_broker *broker;
+    struct vv_partition **retired[16]; /* arrays that readers may still hold, one per growth */
+    struct vv_work destroy_work;
 };
 /* Lookups take a reference; any thread. NULL when absent. */
 struct vv_topic *vv_topics_get(struct vv_topics *ts, const char *name, size_t n);
@@ -106,6 +116,8 @@ int vv_partition_compact(struct vv_partition *p); /* internal topics; blocking *
 
 /* ---- producer ids (producer_ids.c): durable blocks of 1,000 ---- */
 int vv_producer_id_next(struct vv_broker *b, int64_t *out); /* on control; blocking once per block */
+int64_t vv_producer_ids_reserved(struct vv_broker *b);     /* first id of no reserved block; for the bucket's snapshot */
+void vv_producer_ids_skip_to(struct vv_broker *b, int64_t id); /* restore: ids below (plus a margin) may be in use */
 
 static inline void vv_broker_control_post(struct vv_broker *b, struct vv_task *t)
 {
