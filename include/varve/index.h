@@ -46,6 +46,7 @@ struct vv_extent {
     int64_t base, last;   /* inclusive; last = INT64_MAX while OPEN */
     int64_t first_ts, max_ts; /* of its batches, ms; -1 when none */
     int64_t sealed_ms;    /* wall time of the seal; retention of empty segments, restore --as-of */
+    int64_t dead_ms;      /* wall time of the tombstone: the grace counts from here; 0 before (set it in x when moving) */
     uint64_t bytes;       /* of the log data */
     uint64_t object_bytes;/* of the whole object (data + footer), 0 while there is none */
     uint64_t nonce;       /* of the object's key; set by the intent */
