@@ -9,6 +9,7 @@
  * copy (vv_config_clone + vv_config_set_dynamic); swapping and freeing is the owner's business. */
 #ifndef VARVE_BROKER_CONFIG_H
 #define VARVE_BROKER_CONFIG_H
+#include "varve/env.h"
 #include "varve/error.h"
 #include "config_keys.h"
 
@@ -76,7 +77,6 @@ struct vv_broker_config {
     const char *data;           /* the directory a person is told: data.dir, or log.dirs when only that is set */
     const char *log;            /* the one log directory */
     const char *tier;           /* fs:DIR or s3://BUCKET/PREFIX; NULL = the tier is off */
-    bool tier_s3_path_style_set;
     enum vv_flush_acks flush_acks;
     bool tier_verify_full;
     int64_t retention_ms;       /* of ms, minutes, hours; -1 = for ever */
@@ -92,11 +92,11 @@ struct vv_broker_config {
     struct vv_config_private *p; /* texts, sources, memory */
 };
 
-/* Reads files (NULL-terminated or n; may be none) and overrides ("KEY=VALUE", n). *out needs vv_config_release even
+/* Reads files (may be none) and overrides ("KEY=VALUE", n). *out needs vv_config_release even
  * after an error. Returns 0 or E_CONFIG, E_NOENT, ...; *e says file:line, what, and what next.
  * Warnings are kept: vv_config_log_warnings() writes them to the log, once. */
-int vv_config_load(const char *const *files, size_t file_count, const char *const *sets, size_t set_count,
-                   struct vv_broker_config *out, struct vv_error *e);
+int vv_config_load(struct vv_env *env, const char *const *files, size_t file_count, const char *const *sets,
+                   size_t set_count, struct vv_broker_config *out, struct vv_error *e);
 void vv_config_log_warnings(const struct vv_broker_config *c);
 size_t vv_config_warning_count(const struct vv_broker_config *c);
 const char *vv_config_warning(const struct vv_broker_config *c, size_t i);
@@ -128,6 +128,9 @@ bool vv_config_is_sensitive(const char *name);
 
 /* Checks text against a key's type, range and choices: 0 or E_CONFIG. */
 int vv_config_check(const struct vv_config_key *key, const char *value, struct vv_error *e);
+/* Checks text and stores it at field (the C type of key->type); STRING, LIST, PASSWORD keep the pointer ("" -> NULL). */
+int vv_config_parse(const struct vv_config_key *key, const char *text, void *field, struct vv_error *e);
+size_t vv_edit_distance(const char *a, const char *b); /* SIZE_MAX for very long words */
 /* Writes config/CONFIGURATION.md. */
 void vv_config_reference(FILE *to);
 #endif

@@ -41,6 +41,11 @@ int vv_topic_config_change(const struct vv_kv *old, size_t old_n, const struct v
                            const struct vv_broker_config *broker, bool internal, struct vv_topic_config *out,
                            struct vv_error *e);
 
+/* For what is already stored on a topic: never fails. Unknown keys and bad values are skipped with a warning in the log, values that
+ * do not fit (the broker's settings may have changed since) are clipped. */
+void vv_topic_config_load(const struct vv_kv *overrides, size_t n, const struct vv_broker_config *broker, bool internal,
+                          const char *topic, struct vv_topic_config *out);
+
 bool vv_topic_config_known(const char *key);
 bool vv_topic_config_is_list(const char *key); /* LIST type: AlterConfigs APPEND and SUBTRACT make sense */
 
