@@ -110,13 +110,6 @@ void vv_key_page(struct vv_uuid topic_id, int32_t partition, int level, const ch
     snprintf(out, VV_KEY_MAX, "v1/m/%s/%05" PRId32 "/%d-%s.json", id, partition, level, sha256);
 }
 
-void vv_key_tombstone(struct vv_uuid topic_id, char out[VV_KEY_MAX])
-{
-    char id[23];
-    topic_text(topic_id, id);
-    snprintf(out, VV_KEY_MAX, VV_KEY_TOMBSTONES "%s.json", id);
-}
-
 void vv_key_after(struct vv_uuid topic_id, int32_t partition, int64_t offset, char out[VV_KEY_MAX])
 {
     char prefix[VV_KEY_MAX];

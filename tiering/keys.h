@@ -1,11 +1,10 @@
 /* keys.h — the names of everything in the bucket. One place spells them, one place parses them. Pure.
  *
- *   v1/root.json                                       cluster id and claim: leads to everything
+ *   v1/root.json                                       cluster id, claim, topics under deletion: leads to everything
  *   v1/cluster.json                                    snapshot: topics, ids, configs
  *   v1/t/<topic-id>/topic.json                         names the topic
  *   v1/t/<topic-id>/<partition:05>/<base:020>-<last:020>-<epoch:08x>-<generation:04x>-<nonce:016x>.seg
  *   v1/m/<topic-id>/<partition:05>/head.json           manifest head; level pages beside it: <level>-<sha256>.json
- *   v1/d/<topic-id>.json                               tombstone of a deleted topic
  * Topic ids are Kafka's 22 characters. docs/bucket-format.md explains them to a stranger. */
 #ifndef VARVE_TIERING_KEYS_H
 #define VARVE_TIERING_KEYS_H
@@ -14,7 +13,6 @@
 
 #define VV_KEY_ROOT "v1/root.json"
 #define VV_KEY_CLUSTER "v1/cluster.json"
-#define VV_KEY_TOMBSTONES "v1/d/"
 #define VV_KEY_MAX 256
 
 struct vv_segkey { /* everything that a segment's key tells */
@@ -34,7 +32,6 @@ void vv_key_part_prefix(struct vv_uuid topic_id, int32_t partition, char out[VV_
 void vv_key_manifest_prefix(struct vv_uuid topic_id, char out[VV_KEY_MAX]);                      /* v1/m/<id>/ */
 void vv_key_head(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX]);
 void vv_key_page(struct vv_uuid topic_id, int32_t partition, int level, const char *sha256, char out[VV_KEY_MAX]);
-void vv_key_tombstone(struct vv_uuid topic_id, char out[VV_KEY_MAX]);
 /* A key that sorts after every segment of the partition whose base is <= offset: LIST start-after. */
 void vv_key_after(struct vv_uuid topic_id, int32_t partition, int64_t offset, char out[VV_KEY_MAX]);
 #endif

@@ -31,7 +31,11 @@ struct vv_tier_config {
     int64_t manifest_interval_ms;   /* batch manifest updates at most this long, default 60000 */
     int manifest_batch;             /* or this many segments, default 16 */
 };
-struct vv_tier_identity { char cluster_id[64]; int32_t node_id; };
+struct vv_tier_identity {
+    char cluster_id[64];
+    int32_t node_id;
+    const char *data_dir; /* tier-identity.json is kept here, so that a crashed broker takes its own claim back at once; NULL = none */
+};
 
 /* Opens the store's root, claims it (epoch + 1, conditional PUT where the store can) or creates it.
  * E_CONFLICT: another live writer (named in *e) or another cluster's bucket; E_NOENT/E_ACCESS/E_TIMEOUT: the store's answer, said plainly.
@@ -59,11 +63,14 @@ struct vv_tier_part_opts {
     bool copy_disabled;       /* remote.log.copy.disable: no new uploads, history stays readable */
 };
 int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, struct vv_tier_part **out, struct vv_error *e);
-/* Stops its uploads (waits for the one that runs), writes its manifest, forgets it. [blocking] */
+/* While a part is open the tier alone moves its extents from SEALED on: retention moves the log start (index, then
+ * vv_tier_part_log_start_moved) and forgets local copies with vv_tier_part_drop_local; it never calls vv_index_move itself.
+ * Stops its uploads (waits for the one that runs), writes its manifest, forgets it. [blocking] */
 void vv_tier_part_close(struct vv_tier_part *p);
 void vv_tier_part_kick(struct vv_tier_part *p);         /* something was sealed or the limit moved: look again; cheap, any thread */
 void vv_tier_part_set_copy_disabled(struct vv_tier_part *p, bool disabled);
-/* Log start moved (already durable in the index): extents wholly below are tombstoned, the manifest follows soon. */
+/* Log start moved (already durable in the index): extents wholly below are tombstoned (those never uploaded are deleted with their
+ * files), the manifest follows soon. Cheap, any thread. */
 void vv_tier_part_log_start_moved(struct vv_tier_part *p);
 /* Forget the local copy of a BOTH extent: index -> REMOTE, then files. [blocking, disk only] */
 int vv_tier_part_drop_local(struct vv_tier_part *p, int64_t base);
@@ -74,6 +81,12 @@ struct vv_tier_part_stats {
     char last_error[160];      /* "" = none since the last success */
 };
 void vv_tier_part_stats(struct vv_tier_part *p, struct vv_tier_part_stats *out);
+
+/* One unit of work (an upload, a manifest, a deletion, a renewal) on the caller's thread, instead of vv_tier_start: for the simulator and
+ * tests. Deterministic given env and store. 1: did something (or tried), 0: nothing to do now. */
+int vv_tier_step(struct vv_tier *t);
+/* Also for those: everything that is due is due now (manifest interval, back-off), without touching graces. */
+void vv_tier_hurry(struct vv_tier *t);
 
 /* ---- reading ---- */
 struct vv_tier_read { /* caller-owned, must stay until done ran */

@@ -1,0 +1,64 @@
+/* manifest.h — what belongs to a partition, as the bucket knows it: a head object and immutable pages.
+ *
+ * The head (JSON, fixed key) lists up to 256 segments newest last, references to pages of 256 older ones (level 1), references to pages of
+ * 256 such references (level 2), and so on: an update writes one head, and a page every 256 segments; ten years of
+ * one-minute segments are three levels. Two marks say what is gone: segments wholly below log_start are dead
+ * but kept for the grace; those wholly below deleting_below are irrevocably being deleted and no longer listed.
+ * Heads are hash-chained: each names the SHA-256 of the one before; pages are named by theirs. Commits are conditional
+ * on the head's ETag where the store can do that.
+ *
+ * In memory only the page references are kept; the newest segments are taken from the index at each commit.
+ * One user at a time (part->life). */
+#ifndef VARVE_TIERING_MANIFEST_H
+#define VARVE_TIERING_MANIFEST_H
+#include "varve/bytes.h"
+#include "varve/error.h"
+#include "varve/index.h"
+#include "varve/objstore.h"
+
+#define VV_MANIFEST_FANOUT 256
+#define VV_MANIFEST_LEVELS 8
+#define VV_MANIFEST_BYTES_MAX (8u << 20)
+
+struct vv_pageref {
+    int64_t base, last, max_ts;
+    uint64_t segments, bytes;
+    char sha256[65];
+};
+struct vv_manifest_level { struct vv_pageref *v; size_t n; }; /* sorted by base */
+struct vv_manifest {
+    bool loaded;
+    bool exists;              /* a head is in the bucket */
+    char etag[VV_OBJ_ETAG_MAX];
+    char sha256[65];          /* of the head in the bucket; "" when there is none */
+    uint64_t revision, writer_epoch;
+    int64_t log_start, deleting_below;
+    int64_t folded_end;       /* segments below are in pages (or gone) */
+    int64_t next_offset;      /* last listed segment's last + 1; 0 when none */
+    struct vv_manifest_level level[VV_MANIFEST_LEVELS]; /* [0] unused: level 0 is the index */
+    char **garbage;           /* page keys no longer referenced: to be deleted */
+    size_t garbage_count;
+};
+struct vv_manifest_where { /* what a commit needs to know; borrowed */
+    struct vv_env *env;
+    struct vv_objstore *store;
+    const char *cluster_id, *topic;
+    struct vv_uuid topic_id;
+    int32_t partition;
+    uint64_t writer_epoch;
+};
+void vv_manifest_release(struct vv_manifest *m);
+/* Reads the head. E_NOENT is not an error: an empty manifest. Each level-0 segment goes to each() when not NULL. */
+typedef int (*vv_manifest_each)(void *ctx, const struct vv_extent *x);
+int vv_manifest_load(struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each each, void *ctx,
+                     struct vv_error *e);
+/* Calls each() for every segment in pages and head, ascending, skipping what is below deleting_below. Loads. */
+int vv_manifest_walk(struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each each, void *ctx,
+                     struct vv_error *e);
+/* Writes the state of the index (and this deleting_below, which only grows) as the next head; folds full levels first.
+ * E_CONFLICT: another writer's epoch is in the head. */
+int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix,
+                       int64_t deleting_below, struct vv_error *e);
+/* Deletes what garbage names; best effort, the rest stays for next time. */
+void vv_manifest_sweep(struct vv_manifest *m, const struct vv_manifest_where *w);
+#endif

@@ -1,0 +1,112 @@
+/* tier_impl.h — the tier's own structures, shared by its files: tier.c (open, threads, parts), claim.c (root object),
+ * manifest.c, uploader.c, keeper.c (housekeeping: manifests, deletion, renewal), restore.c, reader.c.
+ *
+ * Locks: part->life -> tier->mu -> (index, log). `life` orders the moves of one part's proven extents (BOTH and later) between
+ * the housekeeper and vv_tier_part_drop_local and is held across disk and store I/O, never while mu is held. The moves SEALED ->
+ * UPLOADING -> BOTH belong to whoever has the part's `busy` mark. `mu` is short: lists, marks, statistics, configuration.
+ * The claim has its own lock, `claim_mu`, held across store I/O. */
+#ifndef VARVE_TIER_IMPL_H
+#define VARVE_TIER_IMPL_H
+#include "varve/tier.h"
+#include "footer.h"
+#include "keys.h"
+#include "manifest.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct vv_reader; /* reader.c's own; made on the first read */
+
+struct vv_deleted_topic { /* an entry of the root's list: objects go after the grace */
+    struct vv_uuid id;
+    char name[256];
+    int64_t deleted_ms;
+    bool deleting; /* irrevocable */
+};
+
+struct vv_claim { /* claim.c; claim_mu held except during open */
+    uint64_t writer_epoch;
+    char incarnation[33];        /* of this opening; also in tier-identity.json */
+    char etag[VV_OBJ_ETAG_MAX];  /* of the root as we wrote it last; "" = not told */
+    int64_t claimed_ms, renewed_mono_us;
+    struct vv_deleted_topic *deleted;
+    size_t deleted_count;
+    bool lost;                   /* another writer took over: no more writes to the bucket */
+};
+
+struct vv_tier {
+    struct vv_env *env;
+    struct vv_objstore *store;
+    struct vv_tier_identity id;
+    struct vv_tier_config config; /* mu; read a copy through vv_tier_config_get */
+    pthread_mutex_t mu;
+    pthread_cond_t work;          /* something for an uploader, or stopping */
+    pthread_cond_t keep;          /* something for the housekeeper, or stopping */
+    pthread_cond_t idle;          /* a part's busy mark was taken off */
+    struct vv_tier_part **parts;  /* mu */
+    size_t part_count, part_cap;
+    size_t upload_turn, keep_turn; /* round robin; mu */
+    bool started, stopping;        /* mu */
+    pthread_t *uploaders;
+    int uploader_count;
+    pthread_t keeper;
+    int64_t upload_tokens_us;      /* mu; bandwidth: monotonic time up to which bytes are spent */
+    pthread_mutex_t claim_mu;
+    struct vv_claim claim;
+    _Atomic bool fenced;           /* mirror of claim.lost */
+    struct vv_uuid *topics_named;  /* mu; topic.json known to be written by this process */
+    size_t topics_named_count;
+    /* statistics; gets/puts/… come from the store's */
+    _Atomic uint64_t uploads, upload_bytes, upload_errors, deletes, delete_errors;
+    _Atomic uint64_t fetch_requests, fetch_bytes, fetch_errors, cache_hits, cache_misses, cache_bytes; /* reader.c */
+    _Atomic bool store_ok;
+    /* reader.c: created under mu by the first read; freed by vv_tier_free through the hook */
+    struct vv_reader *reader;
+    void (*reader_free)(struct vv_reader *r);
+    void (*reader_part_closed)(struct vv_reader *r, struct vv_tier_part *p); /* may block until its reads are done */
+};
+
+struct vv_tier_part {
+    struct vv_tier *tier;
+    struct vv_tier_part_opts o; /* topic is our copy */
+    char topic[250];
+    pthread_mutex_t life;
+    struct vv_manifest manifest; /* life */
+    /* all below: tier->mu */
+    bool busy;               /* an uploader works on it */
+    bool kicked;             /* look for uploads */
+    bool swept;              /* log start was applied to extents; false = to do */
+    bool closing;
+    bool overwrite;          /* the object under the intent's key is bad: put without condition */
+    uint64_t dirty;          /* changes not yet in the manifest */
+    int64_t dirty_since_us;
+    int64_t upload_after_us, keep_after_us; /* back-off, monotonic */
+    unsigned upload_failures, keep_failures;
+    int64_t delete_check_us; /* next look for expired tombstones; 0 = now */
+    struct vv_tier_part_stats stats;
+};
+
+void vv_tier_config_get(struct vv_tier *t, struct vv_tier_config *out);
+/* Every result of a store call goes through here: keeps store_ok. Returns err. */
+int vv_tier_saw(struct vv_tier *t, int err);
+/* base * 2^failures with jitter in [half, whole], at most max; microseconds. */
+int64_t vv_tier_backoff_us(struct vv_tier *t, unsigned failures, int64_t base_us, int64_t max_us);
+void vv_tier_part_dirty(struct vv_tier_part *p); /* the manifest must follow; takes mu */
+
+/* claim.c [blocking] */
+int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e);
+int vv_claim_renew(struct vv_tier *t, struct vv_error *e);
+void vv_claim_release(struct vv_tier *t);
+void vv_claim_free(struct vv_tier *t);
+int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic, struct vv_error *e);
+int vv_claim_mark_deleting(struct vv_tier *t, struct vv_uuid id, struct vv_error *e);
+int vv_claim_drop_deleted(struct vv_tier *t, struct vv_uuid id, struct vv_error *e);
+
+/* uploader.c: one upload of the part's next extent; busy held. 1: uploaded or dropped one, 0: nothing to do, < 0: failed. */
+int vv_uploader_step(struct vv_tier_part *p);
+
+/* keeper.c: one unit of housekeeping of one part. 1: did something, 0: nothing due, < 0: failed. */
+int vv_keeper_part_step(struct vv_tier_part *p, bool flush);
+/* Renewal and deleted topics. */
+int vv_keeper_tier_step(struct vv_tier *t);
+#endif
