@@ -134,7 +134,7 @@ static bool every_address(const char *host)
 static int parse_listeners(struct vv_broker_config *c, const char *controller_names, int *controllers,
                            struct vv_error *e)
 {
-    const char *at = c->listeners, *item;
+    const char *at = c->listeners ? c->listeners : "", *item;
     size_t n;
     int rc;
     while (next_item(&at, &item, &n)) {
