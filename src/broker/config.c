@@ -470,7 +470,8 @@ static int derive_rest(struct vv_broker_config *c, struct vv_error *e)
                     : !strcmp(c->log_flush_acks, "leader") ? VV_FLUSH_LEADER
                                                            : VV_FLUSH_NONE;
     c->tier_verify_full = !strcmp(c->tier_verify, "full");
-    if (!IS_SET(c, tier_s3_path_style))
+    c->tier_s3_path_style_set = IS_SET(c, tier_s3_path_style);
+    if (!c->tier_s3_path_style_set)
         c->tier_s3_path_style = c->tier_s3_endpoint != NULL;
     c->metrics_on = c->metrics_listener && strcasecmp(c->metrics_listener, "off");
     if (c->metrics_on) {

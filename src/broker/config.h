@@ -77,6 +77,7 @@ struct vv_broker_config {
     const char *data;           /* the directory a person is told: data.dir, or log.dirs when only that is set */
     const char *log;            /* the one log directory */
     const char *tier;           /* fs:DIR or s3://BUCKET/PREFIX; NULL = the tier is off */
+    bool tier_s3_path_style_set; /* else tier_s3_path_style is a guess: true with an endpoint */
     enum vv_flush_acks flush_acks;
     bool tier_verify_full;
     int64_t retention_ms;       /* of ms, minutes, hours; -1 = for ever */
