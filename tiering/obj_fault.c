@@ -128,7 +128,8 @@ static int stall(struct obj_fault *s, enum vv_objop op, const char *key, int64_t
     pthread_mutex_lock(&s->lock);
     uint64_t release_no = s->release_no;
     s->sync_stalled++;
-    while (s->release_no == release_no && !s->closing && real_ms() < until)
+    while (s->release_no == release_no && !s->closing && real_ms() < until &&
+           !atomic_load(&s->base.interrupted))
         wait_until(s, until);
     bool released = s->release_no != release_no;
     s->sync_stalled--;
@@ -471,7 +472,17 @@ static void fault_close(struct vv_objstore *base)
     free(s);
 }
 
+static void fault_interrupt(struct vv_objstore *base)
+{
+    struct obj_fault *s = (struct obj_fault *)base;
+    vv_objstore_interrupt(s->inner);
+    pthread_mutex_lock(&s->lock);
+    pthread_cond_broadcast(&s->change);
+    pthread_mutex_unlock(&s->lock);
+}
+
 static const struct vv_objstore_ops fault_ops = {
+    .interrupt = fault_interrupt,
     .close = fault_close,
     .get_async = fault_get_async,
     .cancel = fault_cancel,

@@ -54,6 +54,12 @@ static int key_check(const char *key, struct vv_error *e)
                         VV_OBJ_KEY_MAX);
 }
 
+static int live_check(struct vv_objstore *s, struct vv_error *e)
+{
+    if (!atomic_load(&s->interrupted)) return VV_OK;
+    return vv_error_set(e, VV_E_SHUTDOWN, "%s: the store is being closed", s->url);
+}
+
 static int64_t deadline(int64_t ms)
 {
     return ms <= 0 ? VV_OBJ_DEADLINE_MS : VV_MIN(ms, (int64_t)VV_OBJ_DEADLINE_MAX_MS);
@@ -93,6 +99,7 @@ void vv_objstore_get_async(struct vv_objstore *s, struct vv_objget *get)
     get->started_us = vv_mono_us(s->env);
     get->deadline_ms = deadline(get->deadline_ms);
     int err = key_check(get->key, &get->error);
+    if (!err) err = live_check(s, &get->error);
     if (!err && get->at > UINT64_MAX - get->n)
         err = vv_error_set(&get->error, VV_E_USAGE, "range of %s overflows", get->key);
     if (err) {
@@ -120,6 +127,7 @@ int vv_objstore_get(struct vv_objstore *s, const char *key, enum vv_objget_kind 
     memset(info, 0, sizeof *info);
     memset(out, 0, sizeof *out);
     int err = key_check(key, e);
+    if (!err) err = live_check(s, e);
     if (!err && kind == VV_GET_RANGE && at > UINT64_MAX - n)
         err = vv_error_set(e, VV_E_USAGE, "range of %s overflows", key);
     if (!err && kind != VV_GET_WHOLE && n == 0)
@@ -156,6 +164,7 @@ int vv_objstore_head(struct vv_objstore *s, const char *key, int64_t deadline_ms
     if (!info) info = &scratch;
     memset(info, 0, sizeof *info);
     int err = key_check(key, e);
+    if (!err) err = live_check(s, e);
     if (!err) err = s->ops->head(s, key, deadline(deadline_ms), info, e);
     if (err) memset(info, 0, sizeof *info);
     count(s, VV_OBJ_HEAD, start, err);
@@ -166,6 +175,7 @@ static int put_check(struct vv_objstore *s, const char *key, const struct vv_obj
                      struct vv_error *e)
 {
     int err = key_check(key, e);
+    if (!err) err = live_check(s, e);
     if (err) return err;
     if (how->if_none_match && how->if_match)
         return vv_error_set(e, VV_E_USAGE, "put %s: two conditions", key);
@@ -218,6 +228,7 @@ int vv_objstore_delete(struct vv_objstore *s, const char *key, int64_t deadline_
 {
     int64_t start = vv_mono_us(s->env);
     int err = key_check(key, e);
+    if (!err) err = live_check(s, e);
     if (!err) err = s->ops->del(s, key, deadline(deadline_ms), e);
     count(s, VV_OBJ_DELETE, start, err);
     return err;
@@ -227,7 +238,7 @@ int vv_objstore_delete_many(struct vv_objstore *s, const char *const *keys, size
                             int64_t deadline_ms, int *results, struct vv_error *e)
 {
     int64_t start = vv_mono_us(s->env);
-    int first = VV_OK;
+    int first = live_check(s, e);
     for (size_t i = 0; i < n; i++) {
         results[i] = VV_E_STATE;
         if (!first) first = key_check(keys[i], e);
@@ -275,10 +286,11 @@ int vv_objstore_list(struct vv_objstore *s, const char *prefix, const char *star
                      int64_t deadline_ms, struct vv_objlist *out, struct vv_error *e)
 {
     int64_t start = vv_mono_us(s->env);
-    int err = VV_OK;
+    int err = live_check(s, e);
     if (!prefix) prefix = "";
     if (max == 0 || max > VV_OBJ_LIST_MAX) max = VV_OBJ_LIST_MAX;
-    if (strlen(prefix) > VV_OBJ_KEY_MAX || (start_after && strlen(start_after) > VV_OBJ_KEY_MAX))
+    if (!err &&
+        (strlen(prefix) > VV_OBJ_KEY_MAX || (start_after && strlen(start_after) > VV_OBJ_KEY_MAX)))
         err = vv_error_set(e, VV_E_USAGE, "list: a prefix or start longer than %d bytes",
                            VV_OBJ_KEY_MAX);
     memset(out, 0, sizeof *out);
@@ -297,12 +309,18 @@ int vv_objstore_abort_stale(struct vv_objstore *s, const char *prefix, int64_t b
     size_t scratch;
     if (!aborted) aborted = &scratch;
     *aborted = 0;
-    int err = VV_OK;
-    if (s->caps & VV_OBJ_CAP_MULTIPART)
+    int err = live_check(s, e);
+    if (!err && s->caps & VV_OBJ_CAP_MULTIPART)
         err = s->ops->abort_stale(s, prefix ? prefix : "", before_wall_ms, deadline(deadline_ms),
                                   aborted, e);
     count(s, VV_OBJ_ABORT_STALE, start, err);
     return err;
+}
+
+void vv_objstore_interrupt(struct vv_objstore *s)
+{
+    atomic_store(&s->interrupted, true);
+    if (s->ops->interrupt) s->ops->interrupt(s);
 }
 
 void vv_objstore_close(struct vv_objstore *s)

@@ -172,6 +172,7 @@ struct vv_objstore_ops {
                 int64_t deadline_ms, struct vv_objlist *out, struct vv_error *e);
     int (*abort_stale)(struct vv_objstore *s, const char *prefix, int64_t before_wall_ms, int64_t deadline_ms,
                        size_t *aborted, struct vv_error *e);
+    void (*interrupt)(struct vv_objstore *s); /* NULL: the flag is enough */
 };
 
 /* Counters; read them any time. A call is one of the functions below, a request is one HTTP exchange with S3
@@ -188,6 +189,7 @@ struct vv_objstore { /* embedded first in each backend's own struct */
     unsigned caps;   /* enum vv_objstore_caps */
     char url[512];   /* as given, for messages and for the tier's identity; holds no secret */
     struct vv_objstore_stats stats;
+    atomic_bool interrupted;
 };
 
 /* ---- opening ---- */
@@ -212,6 +214,9 @@ struct vv_objstore_config { /* zeroed = defaults; strings are copied at open */
  * Opening makes no request to the store: it is not an error that the store is away. fs: makes the directory. */
 int vv_objstore_open(const char *url, const struct vv_objstore_config *config, struct vv_env *env,
                      struct vv_objstore **out, struct vv_error *e);
+/* Before a close that must not wait for a store that is away: sync calls that run end soon, with E_SHUTDOWN (the
+ * outcome of a put or delete is unknown), new calls of both kinds fail with it at once. For good. */
+void vv_objstore_interrupt(struct vv_objstore *s);
 /* NULL is fine. Outstanding async GETs are completed with E_SHUTDOWN before it returns. */
 void vv_objstore_close(struct vv_objstore *s);
 
