@@ -1,10 +1,11 @@
 /* obj_probe.c — finds out what a store really honours. Contract: varve/objstore.h.
  *
- * A server may ignore If-None-Match or If-Match and answer 200, or not check Content-MD5: only trying tells. Each
- * question is a few requests on tiny objects with a random name; the objects are removed. What is asked: both
- * conditions, each in the case where it must refuse and where it must not; if the ETag is the MD5; bulk delete.
- * Multipart is not tried (parts of 5 MiB are no probe). CHECKED_PUT cannot be provoked through this seam: it stays as
- * the backend says. Pure use of the public calls; blocks; any thread. */
+ * A server may ignore If-None-Match or If-Match and answer 200, or not check Content-MD5: only
+ * trying tells. Each question is a few requests on tiny objects with a random name; the objects are
+ * removed. What is asked: both conditions, each in the case where it must refuse and where it must
+ * not; if the ETag is the MD5; bulk delete. Multipart is not tried (parts of 5 MiB are no probe).
+ * CHECKED_PUT cannot be provoked through this seam: it stays as the backend says. Pure use of the
+ * public calls; blocks; any thread. */
 #include "varve/objstore.h"
 #include "varve/bytes.h"
 
@@ -20,8 +21,8 @@ struct probe {
     char etag[VV_OBJ_ETAG_MAX];
 };
 
-static int put(struct probe *p, int i, const char *text, const struct vv_objput *how, struct vv_objinfo *info,
-               struct vv_error *e)
+static int put(struct probe *p, int i, const char *text, const struct vv_objput *how,
+               struct vv_objinfo *info, struct vv_error *e)
 {
     return vv_objstore_put_mem(p->s, p->keys[i], text, strlen(text), how, p->deadline_ms, info, e);
 }
@@ -30,30 +31,35 @@ static int put(struct probe *p, int i, const char *text, const struct vv_objput 
 static bool none_match_works(struct probe *p)
 {
     struct vv_objput absent = {.if_none_match = true};
-    return put(p, 1, "first", &absent, NULL, NULL) == VV_OK && put(p, 1, "second", &absent, NULL, NULL) == VV_E_CONFLICT;
+    return put(p, 1, "first", &absent, NULL, NULL) == VV_OK &&
+           put(p, 1, "second", &absent, NULL, NULL) == VV_E_CONFLICT;
 }
 
 static bool match_works(struct probe *p)
 {
-    struct vv_objput wrong = {.if_match = "\"00000000000000000000000000000000\""}, right = {.if_match = p->etag};
+    struct vv_objput wrong = {.if_match = "\"00000000000000000000000000000000\""},
+                     right = {.if_match = p->etag};
     return p->etag[0] && put(p, 0, "other", &wrong, NULL, NULL) == VV_E_CONFLICT &&
            put(p, 0, "other", &right, NULL, NULL) == VV_OK;
 }
 
-int vv_objstore_probe(struct vv_objstore *s, const char *prefix, int64_t deadline_ms, unsigned *caps,
-                      struct vv_error *e)
+int vv_objstore_probe(struct vv_objstore *s, const char *prefix, int64_t deadline_ms,
+                      unsigned *caps, struct vv_error *e)
 {
     struct probe p = {.s = s, .prefix = prefix, .deadline_ms = deadline_ms};
     struct vv_objinfo info;
     *caps = s->caps;
     vv_random(s->env, &p.nonce, sizeof p.nonce);
     for (int i = 0; i < 2; i++)
-        snprintf(p.keys[i], sizeof p.keys[i], "%sprobe-%016llx-%d", prefix, (unsigned long long)p.nonce, i);
+        snprintf(p.keys[i], sizeof p.keys[i], "%sprobe-%016llx-%d", prefix,
+                 (unsigned long long)p.nonce, i);
     int err = put(&p, 0, "probe", NULL, &info, e); /* the store is there and lets us write */
     if (err) return err;
     memcpy(p.etag, info.etag, sizeof p.etag);
-    if (strcmp(info.etag, "\"8da843ff65205a61374b09b81ed0fa35\"")) *caps &= ~(unsigned)VV_OBJ_CAP_ETAG_IS_MD5;
-    if ((*caps & VV_OBJ_CAP_IF_NONE_MATCH) && !none_match_works(&p)) *caps &= ~(unsigned)VV_OBJ_CAP_IF_NONE_MATCH;
+    if (strcmp(info.etag, "\"8da843ff65205a61374b09b81ed0fa35\""))
+        *caps &= ~(unsigned)VV_OBJ_CAP_ETAG_IS_MD5;
+    if ((*caps & VV_OBJ_CAP_IF_NONE_MATCH) && !none_match_works(&p))
+        *caps &= ~(unsigned)VV_OBJ_CAP_IF_NONE_MATCH;
     if ((*caps & VV_OBJ_CAP_IF_MATCH) && !match_works(&p)) *caps &= ~(unsigned)VV_OBJ_CAP_IF_MATCH;
     const char *keys[2] = {p.keys[0], p.keys[1]};
     int results[2];

@@ -1,7 +1,9 @@
-/* conformance.c — what every object store of Varve must do, call by call. Contract: varve/objstore.h.
+/* conformance.c — what every object store of Varve must do, call by call. Contract:
+ * varve/objstore.h.
  *
- * A test is a function that returns nothing and fails by CHECK, which notes the place and goes on to the next test.
- * Every test works under its own key prefix; the runner removes everything at the end by listing and bulk delete. */
+ * A test is a function that returns nothing and fails by CHECK, which notes the place and goes on
+ * to the next test. Every test works under its own key prefix; the runner removes everything at the
+ * end by listing and bulk delete. */
 #include "conformance.h"
 #include "varve/bytes.h"
 
@@ -27,15 +29,15 @@ static void fail_at(struct run *r, int line, const char *what, int got, const st
     printf("\n");
     longjmp(r->failed, 1);
 }
-#define CHECK(cond)                                                                                                    \
-    do {                                                                                                               \
-        if (!(cond)) fail_at(r, __LINE__, #cond, 0, NULL);                                                             \
+#define CHECK(cond)                                                                                \
+    do {                                                                                           \
+        if (!(cond)) fail_at(r, __LINE__, #cond, 0, NULL);                                         \
     } while (0)
-#define WANT(err, call)                                                                                                \
-    do {                                                                                                               \
-        struct vv_error e = {0};                                                                                       \
-        int got_ = (call);                                                                                             \
-        if (got_ != (err)) fail_at(r, __LINE__, #call " should give " #err, got_, &e);                                 \
+#define WANT(err, call)                                                                            \
+    do {                                                                                           \
+        struct vv_error e = {0};                                                                   \
+        int got_ = (call);                                                                         \
+        if (got_ != (err)) fail_at(r, __LINE__, #call " should give " #err, got_, &e);             \
     } while (0)
 #define OK(call) WANT(VV_OK, call)
 
@@ -59,7 +61,8 @@ static int pattern_read(void *ctx, uint64_t at, void *dst, size_t n)
 {
     struct vv_objsrc *src = ctx;
     if (at + n > src->size) return VV_E_USAGE;
-    for (size_t i = 0; i < n; i++) ((uint8_t *)dst)[i] = byte_at(at + i);
+    for (size_t i = 0; i < n; i++)
+        ((uint8_t *)dst)[i] = byte_at(at + i);
     return VV_OK;
 }
 
@@ -107,14 +110,17 @@ static void on_done(struct vv_objget *get)
 static void waiter_wait(struct waiter *w, unsigned n)
 {
     pthread_mutex_lock(&w->lock);
-    while (w->done < n) pthread_cond_wait(&w->change, &w->lock);
+    while (w->done < n)
+        pthread_cond_wait(&w->change, &w->lock);
     pthread_mutex_unlock(&w->lock);
 }
 
-static int get_range(struct run *r, const char *key, uint64_t at, size_t n, int64_t deadline_ms, struct vv_buf **out)
+static int get_range(struct run *r, const char *key, uint64_t at, size_t n, int64_t deadline_ms,
+                     struct vv_buf **out)
 {
     struct waiter w;
-    struct vv_objget get = {.key = key, .at = at, .n = n, .deadline_ms = deadline_ms, .done = on_done, .ctx = &w};
+    struct vv_objget get = {
+        .key = key, .at = at, .n = n, .deadline_ms = deadline_ms, .done = on_done, .ctx = &w};
     waiter_init(&w);
     vv_objstore_get_async(r->s, &get);
     waiter_wait(&w, 1);
@@ -173,9 +179,19 @@ static void missing_key(struct run *r)
 static void ranges(struct run *r)
 {
     struct vv_objsrc src = {.size = 300000, .read = pattern_read};
-    static const struct { uint64_t at; size_t n; int err; } cases[] = {
-        {0, 1, 0}, {0, 300000, 0}, {299999, 1, 0}, {12345, 100000, 0}, {0, 0, 0}, {7, 0, 0},
-        {299999, 2, VV_E_CORRUPT}, {300000, 1, VV_E_CORRUPT}, {1ull << 40, 5, VV_E_CORRUPT}};
+    static const struct {
+        uint64_t at;
+        size_t n;
+        int err;
+    } cases[] = {{0, 1, 0},
+                 {0, 300000, 0},
+                 {299999, 1, 0},
+                 {12345, 100000, 0},
+                 {0, 0, 0},
+                 {7, 0, 0},
+                 {299999, 2, VV_E_CORRUPT},
+                 {300000, 1, VV_E_CORRUPT},
+                 {1ull << 40, 5, VV_E_CORRUPT}};
     const char *key = key_of(r, "object");
     struct vv_buf *buf;
     struct vv_slice got;
@@ -185,11 +201,14 @@ static void ranges(struct run *r)
     for (size_t i = 0; i < VV_COUNT(cases); i++) {
         int err = get_range(r, key, cases[i].at, cases[i].n, MS, &buf);
         CHECK(err == cases[i].err);
-        CHECK(err ? !buf : buf->cap == cases[i].n && is_pattern(buf->data, cases[i].at, cases[i].n));
+        CHECK(err ? !buf
+                  : buf->cap == cases[i].n && is_pattern(buf->data, cases[i].at, cases[i].n));
         vv_buf_unref(buf);
         if (!cases[i].n) continue;
-        WANT(cases[i].err, vv_objstore_get(r->s, key, VV_GET_RANGE, cases[i].at, cases[i].n, MS, &got, &info, &e));
-        CHECK(cases[i].err || (got.n == cases[i].n && is_pattern(got.p, cases[i].at, got.n) && info.size == 300000));
+        WANT(cases[i].err, vv_objstore_get(r->s, key, VV_GET_RANGE, cases[i].at, cases[i].n, MS,
+                                           &got, &info, &e));
+        CHECK(cases[i].err || (got.n == cases[i].n && is_pattern(got.p, cases[i].at, got.n) &&
+                               info.size == 300000));
         vv_buf_unref(got.buf);
     }
     OK(vv_objstore_get_suffix(r->s, key, 4096, MS, &got, &info, &e));
@@ -225,9 +244,22 @@ static void bad_keys(struct run *r)
     }
 }
 
-static const char *const odd_names[] = {
-    "space in it", "plus+plus", "per%cent%2Fcent", "amp&amp;", "quote'\"", "semi;colon:at@", "eq=eq?q#h", "tilde~.-_",
-    "b{r}[a](c)", "star*!$,", "back\\slash", "pipe|^`", "less<more>", "\xc3\xa4\xe1\x88\xb4\xf0\x9f\x98\x80", "...", "a..b"};
+static const char *const odd_names[] = {"space in it",
+                                        "plus+plus",
+                                        "per%cent%2Fcent",
+                                        "amp&amp;",
+                                        "quote'\"",
+                                        "semi;colon:at@",
+                                        "eq=eq?q#h",
+                                        "tilde~.-_",
+                                        "b{r}[a](c)",
+                                        "star*!$,",
+                                        "back\\slash",
+                                        "pipe|^`",
+                                        "less<more>",
+                                        "\xc3\xa4\xe1\x88\xb4\xf0\x9f\x98\x80",
+                                        "...",
+                                        "a..b"};
 
 static void odd_keys(struct run *r)
 {
@@ -240,7 +272,8 @@ static void odd_keys(struct run *r)
     OK(vv_objstore_list(r->s, key_of(r, ""), NULL, 0, MS, &list, &e));
     size_t count = list.count, found = 0;
     for (size_t i = 0; i < VV_COUNT(odd_names); i++)
-        for (size_t k = 0; k < list.count; k++) found += !strcmp(list.v[k].key, key_of(r, odd_names[i]));
+        for (size_t k = 0; k < list.count; k++)
+            found += !strcmp(list.v[k].key, key_of(r, odd_names[i]));
     vv_objlist_release(&list);
     CHECK(count == VV_COUNT(odd_names));
     CHECK(found == VV_COUNT(odd_names));
@@ -253,7 +286,8 @@ static void odd_keys(struct run *r)
         bool first = list.count >= 1 && !strcmp(list.v[0].key, key_of(r, odd_names[i]));
         vv_objlist_release(&list);
         CHECK(first);
-        OK(vv_objstore_list(r->s, key_of(r, odd_names[i]), key_of(r, odd_names[i]), 0, MS, &list, &e));
+        OK(vv_objstore_list(r->s, key_of(r, odd_names[i]), key_of(r, odd_names[i]), 0, MS, &list,
+                            &e));
         bool none = list.count == 0;
         vv_objlist_release(&list);
         CHECK(none);
@@ -266,14 +300,16 @@ static void odd_keys(struct run *r)
         keys[i] = copies[i];
     }
     OK(vv_objstore_delete_many(r->s, keys, VV_COUNT(odd_names), MS, results, &e));
-    for (size_t i = 0; i < VV_COUNT(odd_names); i++) WANT(VV_E_NOENT, vv_objstore_head(r->s, keys[i], MS, NULL, &e));
+    for (size_t i = 0; i < VV_COUNT(odd_names); i++)
+        WANT(VV_E_NOENT, vv_objstore_head(r->s, keys[i], MS, NULL, &e));
 }
 
 static void long_key(struct run *r)
 {
     char name[700];
     size_t n = 0;
-    while (n < 600) n += (size_t)snprintf(name + n, sizeof name - n, "%0100zu/", n);
+    while (n < 600)
+        n += (size_t)snprintf(name + n, sizeof name - n, "%0100zu/", n);
     snprintf(name + n, sizeof name - n, "%0100zu", n);
     OK(vv_objstore_put_mem(r->s, key_of(r, name), "long", 4, NULL, MS, NULL, &e));
     expect_whole(r, key_of(r, name), "long", 4);
@@ -295,14 +331,16 @@ static void deleting(struct run *r)
     WANT(VV_E_NOENT, vv_objstore_head(r->s, keys[0], MS, NULL, &e));
     OK(vv_objstore_head(r->s, keys[1], MS, NULL, &e));
     OK(vv_objstore_delete_many(r->s, keys, 4, MS, results, &e)); /* 0 and 2 are not there */
-    for (int i = 0; i < 4; i++) CHECK(results[i] == VV_OK);
-    for (int i = 0; i < 4; i++) WANT(VV_E_NOENT, vv_objstore_head(r->s, keys[i], MS, NULL, &e));
+    for (int i = 0; i < 4; i++)
+        CHECK(results[i] == VV_OK);
+    for (int i = 0; i < 4; i++)
+        WANT(VV_E_NOENT, vv_objstore_head(r->s, keys[i], MS, NULL, &e));
     OK(vv_objstore_head(r->s, keys[4], MS, NULL, &e));
     OK(vv_objstore_delete_many(r->s, keys, 0, MS, results, &e));
 }
 
-static void expect_list(struct run *r, const char *prefix, const char *after, size_t max, const char *const *want,
-                        size_t n, bool more)
+static void expect_list(struct run *r, const char *prefix, const char *after, size_t max,
+                        const char *const *want, size_t n, bool more)
 {
     struct vv_objlist list;
     char after_key[400];
@@ -314,7 +352,8 @@ static void expect_list(struct run *r, const char *prefix, const char *after, si
         same = same && list.v[i].mtime_ms > 1000000000000;
     }
     if (!same)
-        for (size_t i = 0; i < list.count; i++) printf("  listed %s %llu\n", list.v[i].key, (unsigned long long)list.v[i].size);
+        for (size_t i = 0; i < list.count; i++)
+            printf("  listed %s %llu\n", list.v[i].key, (unsigned long long)list.v[i].size);
     vv_objlist_release(&list);
     CHECK(same);
 }
@@ -341,14 +380,14 @@ static void listing(struct run *r)
 static void many_keys(struct run *r)
 {
     enum { N = 1203 };
-    char (*copies)[64] = calloc(N, sizeof *copies);
+    char(*copies)[64] = calloc(N, sizeof *copies);
     const char **keys = calloc(N, sizeof *keys);
     int *results = calloc(N, sizeof *results);
     CHECK(copies && keys && results);
     char base[64];
     snprintf(base, sizeof base, "%.40s", key_of(r, ""));
     for (size_t i = 0; i < N; i++) {
-        snprintf(copies[i], sizeof copies[i], "%s%05zu", base, i);
+        snprintf(copies[i], sizeof copies[i], "%.50s%05zu", base, i);
         keys[i] = copies[i];
         OK(vv_objstore_put_mem(r->s, keys[i], "1", 1, NULL, MS, NULL, &e));
     }
@@ -357,7 +396,8 @@ static void many_keys(struct run *r)
     for (bool more = true; more;) {
         struct vv_objlist list;
         OK(vv_objstore_list(r->s, base, last[0] ? last : NULL, 0, MS, &list, &e));
-        for (size_t i = 0; i < list.count; i++) CHECK(seen < N && !strcmp(list.v[i].key, keys[seen++]));
+        for (size_t i = 0; i < list.count; i++)
+            CHECK(seen < N && !strcmp(list.v[i].key, keys[seen++]));
         more = list.more;
         if (list.count) snprintf(last, sizeof last, "%s", list.v[list.count - 1].key);
         vv_objlist_release(&list);
@@ -405,7 +445,8 @@ static void *race_main(void *arg)
 {
     struct racer *racer = arg;
     struct vv_objput how = {.if_none_match = !racer->if_match, .if_match = racer->if_match};
-    racer->err = vv_objstore_put_mem(racer->r->s, racer->key, racer->text, strlen(racer->text), &how, MS, NULL, NULL);
+    racer->err = vv_objstore_put_mem(racer->r->s, racer->key, racer->text, strlen(racer->text),
+                                     &how, MS, NULL, NULL);
     return NULL;
 }
 
@@ -418,10 +459,12 @@ static void race(struct run *r, const char *key, const char *if_match)
     int winners = 0, winner = -1;
     for (int i = 0; i < N; i++) {
         racers[i] = (struct racer){.r = r, .key = key, .if_match = if_match};
-        snprintf(racers[i].text, sizeof racers[i].text, "racer %d", i);
+        /* distinct from what is there, too: an equal ETag would let two win */
+        snprintf(racers[i].text, sizeof racers[i].text, "%s %d", if_match ? "second" : "first", i);
         CHECK(!pthread_create(&threads[i], NULL, race_main, &racers[i]));
     }
-    for (int i = 0; i < N; i++) pthread_join(threads[i], NULL);
+    for (int i = 0; i < N; i++)
+        pthread_join(threads[i], NULL);
     for (int i = 0; i < N; i++) {
         CHECK(racers[i].err == VV_OK || racers[i].err == VV_E_CONFLICT);
         winners += racers[i].err == VV_OK;
@@ -447,7 +490,8 @@ static void concurrent_conditions(struct run *r)
 
 static void unsupported_is_said(struct run *r)
 {
-    struct vv_objput absent = {.if_none_match = true}, match = {.if_match = "\"x\""}, both = {true, "\"x\""};
+    struct vv_objput absent = {.if_none_match = true}, match = {.if_match = "\"x\""},
+                     both = {true, "\"x\""};
     const char *key = key_of(r, "k");
     WANT(VV_E_USAGE, vv_objstore_put_mem(r->s, key, "x", 1, &both, MS, NULL, &e));
     if (!(r->s->caps & VV_OBJ_CAP_IF_NONE_MATCH))
@@ -487,8 +531,12 @@ static void many_async(struct run *r)
     OK(vv_objstore_put(r->s, key, &src, NULL, MS, NULL, &e));
     waiter_init(&w);
     for (unsigned i = 0; i < N; i++) {
-        gets[i] = (struct vv_objget){.key = i % 10 == 9 ? missing : key, .at = i * 5000, .n = 1 + i * 100,
-                                     .deadline_ms = MS, .done = on_done, .ctx = &w};
+        gets[i] = (struct vv_objget){.key = i % 10 == 9 ? missing : key,
+                                     .at = i * 5000,
+                                     .n = 1 + i * 100,
+                                     .deadline_ms = MS,
+                                     .done = on_done,
+                                     .ctx = &w};
         vv_objstore_get_async(r->s, &gets[i]);
     }
     waiter_wait(&w, N);
@@ -497,7 +545,8 @@ static void many_async(struct run *r)
         if (i % 10 == 9)
             wrong += gets[i].err != VV_E_NOENT;
         else
-            wrong += gets[i].err || gets[i].buf->cap != gets[i].n || !is_pattern(gets[i].buf->data, gets[i].at, gets[i].n);
+            wrong += gets[i].err || gets[i].buf->cap != gets[i].n ||
+                     !is_pattern(gets[i].buf->data, gets[i].at, gets[i].n);
         vv_buf_unref(gets[i].buf);
     }
     CHECK(w.done == N);
@@ -515,10 +564,12 @@ static void canceling(struct run *r)
     OK(vv_objstore_put(r->s, key, &src, NULL, MS, NULL, &e));
     waiter_init(&w);
     for (unsigned i = 0; i < N; i++) {
-        gets[i] = (struct vv_objget){.key = key, .n = 1 << 20, .deadline_ms = MS, .done = on_done, .ctx = &w};
+        gets[i] = (struct vv_objget){
+            .key = key, .n = 1 << 20, .deadline_ms = MS, .done = on_done, .ctx = &w};
         vv_objstore_get_async(r->s, &gets[i]);
     }
-    for (unsigned i = 0; i < N; i += 2) { /* on_done counts under w.lock: what is not counted may be canceled */
+    for (unsigned i = 0; i < N;
+         i += 2) { /* on_done counts under w.lock: what is not counted may be canceled */
         pthread_mutex_lock(&w.lock);
         if (!gets[i].err && !gets[i].buf) vv_objstore_cancel(r->s, &gets[i]);
         pthread_mutex_unlock(&w.lock);
@@ -617,16 +668,20 @@ static void clean(struct vv_objstore *s, const char *root)
         if (vv_objstore_list(s, root, NULL, 0, MS, &list, NULL)) return;
         const char **keys = calloc(list.count + 1, sizeof *keys);
         int *results = calloc(list.count + 1, sizeof *results);
-        for (size_t i = 0; keys && i < list.count; i++) keys[i] = list.v[i].key;
-        more = keys && results && list.more && !vv_objstore_delete_many(s, keys, list.count, MS, results, NULL);
-        if (keys && results && !list.more) vv_objstore_delete_many(s, keys, list.count, MS, results, NULL);
+        for (size_t i = 0; keys && i < list.count; i++)
+            keys[i] = list.v[i].key;
+        more = keys && results && list.more &&
+               !vv_objstore_delete_many(s, keys, list.count, MS, results, NULL);
+        if (keys && results && !list.more)
+            vv_objstore_delete_many(s, keys, list.count, MS, results, NULL);
         free(keys);
         free(results);
         vv_objlist_release(&list);
     }
 }
 
-int conformance_run(struct vv_objstore *s, const char *root, const struct conformance_options *options)
+int conformance_run(struct vv_objstore *s, const char *root,
+                    const struct conformance_options *options)
 {
     int failed = 0;
     for (size_t i = 0; i < VV_COUNT(tests); i++) {

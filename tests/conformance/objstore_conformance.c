@@ -1,10 +1,11 @@
 /* objstore_conformance.c — runs the object-store suite against one store.
  *
- *     objstore_conformance [--fault] [--quick] [--only NAME] [--client curl|libs3] [--make-bucket] URL
+ *     objstore_conformance [--fault] [--quick] [--only NAME] [--client curl|libs3] [--make-bucket]
+ * URL
  *
- * The rest of an S3 store's configuration comes from the AWS environment (AWS_ENDPOINT_URL_S3, keys, region). What the
- * server really does is probed first and printed; tests of what it lacks are named as skipped.
- * Exit: 0 all passed, 1 some failed, 2 usage or the store is away. */
+ * The rest of an S3 store's configuration comes from the AWS environment (AWS_ENDPOINT_URL_S3,
+ * keys, region). What the server really does is probed first and printed; tests of what it lacks
+ * are named as skipped. Exit: 0 all passed, 1 some failed, 2 usage or the store is away. */
 #include "conformance.h"
 
 #include <stdio.h>
@@ -51,7 +52,8 @@ int main(int argc, char **argv)
             url = NULL, i = argc;
     }
     if (!url) {
-        fprintf(stderr, "usage: objstore_conformance [--fault] [--quick] [--only NAME] [--client curl|libs3] URL\n");
+        fprintf(stderr, "usage: objstore_conformance [--fault] [--quick] [--only NAME] [--client "
+                        "curl|libs3] URL\n");
         return 2;
     }
     int err = vv_objstore_open(url, &config, &vv_env_posix, &store, &e);
@@ -77,8 +79,10 @@ int main(int argc, char **argv)
     print_caps("client can", store->caps);
     print_caps("store does", options.caps);
     int failed = conformance_run(store, root, &options);
-    printf("%d failed; HTTP requests: put %llu get %llu+%llu list %llu delete %llu+%llu, retries of puts %llu\n", failed,
-           (unsigned long long)store->stats.requests[VV_OBJ_PUT], (unsigned long long)store->stats.requests[VV_OBJ_GET],
+    printf("%d failed; HTTP requests: put %llu get %llu+%llu list %llu delete %llu+%llu, retries "
+           "of puts %llu\n",
+           failed, (unsigned long long)store->stats.requests[VV_OBJ_PUT],
+           (unsigned long long)store->stats.requests[VV_OBJ_GET],
            (unsigned long long)store->stats.requests[VV_OBJ_GET_ASYNC],
            (unsigned long long)store->stats.requests[VV_OBJ_LIST],
            (unsigned long long)store->stats.requests[VV_OBJ_DELETE],

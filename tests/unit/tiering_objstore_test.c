@@ -1,5 +1,6 @@
-/* tiering_objstore_test.c — the conformance suite over a directory, plain and behind a wrapper without faults, inline
- * and with threads; then what the fault wrapper promises, and what is the directory backend's own. */
+/* tiering_objstore_test.c — the conformance suite over a directory, plain and behind a wrapper
+ * without faults, inline and with threads; then what the fault wrapper promises, and what is the
+ * directory backend's own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -100,7 +101,8 @@ static void objects_are_plain_files(void **state)
     assert_int_equal(fread(text, 1, 8, file), 5);
     fclose(file);
     assert_string_equal(text, "bytes");
-    assert_int_equal(vv_objstore_put_mem(f.store, ".tmp/x", "no", 2, NULL, MS, NULL, NULL), VV_E_USAGE);
+    assert_int_equal(vv_objstore_put_mem(f.store, ".tmp/x", "no", 2, NULL, MS, NULL, NULL),
+                     VV_E_USAGE);
     assert_int_equal(vv_objstore_delete(f.store, "v1/t/x", MS, NULL), 0);
     snprintf(path, sizeof path, "%s/deep/store/v1", f.dir); /* empty directories go too */
     assert_int_not_equal(access(path, F_OK), 0);
@@ -111,10 +113,19 @@ static void objects_are_plain_files(void **state)
 
 static void bad_urls(void **state)
 {
-    static const char *const bad[] = {"", "fs:", "fs:/", "s3:/x", "http://x", "s3://", "s3://ab", "s3://UP_/../x",
-                                      "s3://bucket/a//b", "s3://buck%et"};
+    static const char *const bad[] = {"",
+                                      "fs:",
+                                      "fs:/",
+                                      "s3:/x",
+                                      "http://x",
+                                      "s3://",
+                                      "s3://ab",
+                                      "s3://UP_/../x",
+                                      "s3://bucket/a//b",
+                                      "s3://buck%et"};
     (void)state;
-    struct vv_objstore_config config = {.ignore_environment = true, .access_key_id = "a", .secret_access_key = "b"};
+    struct vv_objstore_config config = {
+        .ignore_environment = true, .access_key_id = "a", .secret_access_key = "b"};
     for (size_t i = 0; i < VV_COUNT(bad); i++) {
         struct vv_objstore *store;
         struct vv_error e = {0};
@@ -150,10 +161,16 @@ static void fail_and_lose(void **state)
     struct fixture f;
     (void)state;
     open_fault(&f);
-    rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_PUT, .key_part = "seg", .from = 2, .count = 1,
-                                       .action = VV_FAULT_FAIL, .err = VV_E_NOSPC});
-    rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_PUT, .key_part = "lost", .action = VV_FAULT_LOSE_REPLY});
-    rule(&f, (struct vv_objfault_rule){.op = -1, .key_part = "gone", .action = VV_FAULT_DROP_WRITE});
+    rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_PUT,
+                                       .key_part = "seg",
+                                       .from = 2,
+                                       .count = 1,
+                                       .action = VV_FAULT_FAIL,
+                                       .err = VV_E_NOSPC});
+    rule(&f, (struct vv_objfault_rule){
+                 .op = VV_OBJ_PUT, .key_part = "lost", .action = VV_FAULT_LOSE_REPLY});
+    rule(&f,
+         (struct vv_objfault_rule){.op = -1, .key_part = "gone", .action = VV_FAULT_DROP_WRITE});
     assert_int_equal(put(&f, "1.seg", "one"), 0);
     assert_int_equal(put(&f, "2.seg", "two"), VV_E_NOSPC);
     assert_int_equal(put(&f, "2.seg", "two"), 0);
@@ -176,8 +193,10 @@ static void damaged_bytes(void **state)
     struct vv_objinfo info;
     (void)state;
     open_fault(&f);
-    rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_PUT, .key_part = "short", .action = VV_FAULT_TRUNCATE, .arg = 3});
-    rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_PUT, .key_part = "flip", .action = VV_FAULT_FLIP, .arg = 1});
+    rule(&f, (struct vv_objfault_rule){
+                 .op = VV_OBJ_PUT, .key_part = "short", .action = VV_FAULT_TRUNCATE, .arg = 3});
+    rule(&f, (struct vv_objfault_rule){
+                 .op = VV_OBJ_PUT, .key_part = "flip", .action = VV_FAULT_FLIP, .arg = 1});
     assert_int_equal(vv_objstore_put_mem(f.store, "short", "bytes", 5, NULL, MS, &info, NULL), 0);
     assert_int_equal(info.size, 5); /* so says the liar */
     expect(&f, "short", "byt");
@@ -198,7 +217,8 @@ static void percent_is_seeded(void **state)
         struct fixture f;
         unsigned failed = 0;
         open_fault(&f);
-        rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_HEAD, .percent = 30, .action = VV_FAULT_FAIL});
+        rule(&f,
+             (struct vv_objfault_rule){.op = VV_OBJ_HEAD, .percent = 30, .action = VV_FAULT_FAIL});
         for (unsigned i = 0; i < 32; i++)
             if (vv_objstore_head(f.store, "x", MS, NULL, NULL) == VV_E_AGAIN) failed |= 1u << i;
         assert_int_not_equal(failed, 0);
@@ -217,9 +237,12 @@ static void lying_lists(void **state)
     open_fault(&f);
     assert_int_equal(put(&f, "a", "1"), 0);
     assert_int_equal(put(&f, "b", "1"), 0);
-    rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_LIST, .count = 1, .action = VV_FAULT_LIST_STALE});
-    rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_LIST, .count = 1, .action = VV_FAULT_LIST_MISSING});
-    rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_LIST, .count = 1, .action = VV_FAULT_LIST_EXTRA, .arg = 9});
+    rule(&f,
+         (struct vv_objfault_rule){.op = VV_OBJ_LIST, .count = 1, .action = VV_FAULT_LIST_STALE});
+    rule(&f,
+         (struct vv_objfault_rule){.op = VV_OBJ_LIST, .count = 1, .action = VV_FAULT_LIST_MISSING});
+    rule(&f, (struct vv_objfault_rule){
+                 .op = VV_OBJ_LIST, .count = 1, .action = VV_FAULT_LIST_EXTRA, .arg = 9});
     rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_LIST, .action = VV_FAULT_LIST_ENDLESS});
     static const size_t counts[] = {1, 1, 3, 2};
     for (int i = 0; i < 4; i++) {
@@ -255,14 +278,16 @@ static void counted_start(struct fixture *f, struct counted *c, int64_t deadline
     memset(c, 0, sizeof *c);
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->change, NULL);
-    c->get = (struct vv_objget){.key = "k", .n = 3, .deadline_ms = deadline_ms, .done = counted_done, .ctx = c};
+    c->get = (struct vv_objget){
+        .key = "k", .n = 3, .deadline_ms = deadline_ms, .done = counted_done, .ctx = c};
     vv_objstore_get_async(f->store, &c->get);
 }
 
 static int counted_wait(struct counted *c)
 {
     pthread_mutex_lock(&c->lock);
-    while (!c->done) pthread_cond_wait(&c->change, &c->lock);
+    while (!c->done)
+        pthread_cond_wait(&c->change, &c->lock);
     pthread_mutex_unlock(&c->lock);
     assert_int_equal(c->done, 1);
     if (!c->get.err) assert_memory_equal(c->get.buf->data, "abc", 3);
@@ -308,14 +333,16 @@ static void sync_stall(void **state)
     open_fault(&f);
     rule(&f, (struct vv_objfault_rule){.op = VV_OBJ_PUT, .action = VV_FAULT_STALL});
     assert_int_equal(pthread_create(&thread, NULL, stalled_put, &f), 0);
-    while (vv_objfault_stalled(f.store) == 0) sched_yield();
+    while (vv_objfault_stalled(f.store) == 0)
+        sched_yield();
     assert_int_equal(vv_objstore_head(f.store, "k", MS, NULL, NULL), VV_E_NOENT);
     vv_objfault_release(f.store);
     pthread_join(thread, &err);
     assert_int_equal((intptr_t)err, 0);
     expect(&f, "k", "abc");
     assert_int_equal(pthread_create(&thread, NULL, stalled_put, &f), 0);
-    while (vv_objfault_stalled(f.store) == 0) sched_yield();
+    while (vv_objfault_stalled(f.store) == 0)
+        sched_yield();
     vv_objstore_interrupt(f.store);
     pthread_join(thread, &err);
     assert_true((intptr_t)err != 0);
@@ -326,11 +353,16 @@ static void sync_stall(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(directory_conforms),   cmocka_unit_test(inline_directory_conforms),
-        cmocka_unit_test(faultless_wrapper_conforms), cmocka_unit_test(objects_are_plain_files),
-        cmocka_unit_test(bad_urls),             cmocka_unit_test(fail_and_lose),
-        cmocka_unit_test(damaged_bytes),        cmocka_unit_test(percent_is_seeded),
-        cmocka_unit_test(lying_lists),          cmocka_unit_test(stalls_end_four_ways),
+        cmocka_unit_test(directory_conforms),
+        cmocka_unit_test(inline_directory_conforms),
+        cmocka_unit_test(faultless_wrapper_conforms),
+        cmocka_unit_test(objects_are_plain_files),
+        cmocka_unit_test(bad_urls),
+        cmocka_unit_test(fail_and_lose),
+        cmocka_unit_test(damaged_bytes),
+        cmocka_unit_test(percent_is_seeded),
+        cmocka_unit_test(lying_lists),
+        cmocka_unit_test(stalls_end_four_ways),
         cmocka_unit_test(sync_stall),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
