@@ -1,0 +1,424 @@
+/* net_echo_test.c — frames in, ordered responses out: pipelining with late answers from other threads, split frames,
+ * bad lengths, strangers, slow readers, back-pressure, coalesced tasks, timers, stopping with open questions. */
+#include "varve/bytes.h"
+#include "varve/net.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* The handler echoes. A frame's first byte says how: 'e' at once, 'l' later on another thread in reverse order of arrival,
+ * 'd' drop, 'c' close, 'b' a big response of the size that follows, 'h' hold for ever (until the connection closes). */
+static struct {
+    struct vv_net *net;
+    struct vv_listen listen;
+    pthread_mutex_t lock;
+    struct vv_exchange *late[64];
+    int late_count;
+    struct vv_exchange *held;
+    _Atomic int frames, closed_callbacks;
+} T = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void echo(struct vv_exchange *x)
+{
+    struct vv_chain c = {0};
+    vv_chain_add(&c, x->frame.buf, x->frame.p, x->frame.n);
+    vv_exchange_reply(x, &c);
+}
+
+static void *answer_late(void *arg)
+{
+    (void)arg;
+    pthread_mutex_lock(&T.lock);
+    for (int i = T.late_count; i-- > 0;) echo(T.late[i]);
+    T.late_count = 0;
+    pthread_mutex_unlock(&T.lock);
+    return NULL;
+}
+
+static void held_closed(struct vv_exchange *x)
+{
+    atomic_fetch_add(&T.closed_callbacks, 1);
+    vv_exchange_drop(x);
+}
+
+static void big(struct vv_exchange *x)
+{
+    struct vv_chain c = {0};
+    size_t n = vv_get32(x->frame.p + 1);
+    struct vv_buf *b = vv_buf_new(n);
+    memset(b->data, 'x', n);
+    vv_chain_add(&c, b, b->data, n);
+    vv_buf_unref(b);
+    vv_exchange_reply(x, &c);
+}
+
+static void on_frame(void *ctx, struct vv_exchange *x)
+{
+    (void)ctx;
+    atomic_fetch_add(&T.frames, 1);
+    pthread_mutex_lock(&T.lock);
+    switch (x->frame.p[0]) {
+    case 'l':
+        T.late[T.late_count++] = x;
+        break;
+    case 'd':
+        vv_exchange_drop(x);
+        break;
+    case 'c':
+        vv_exchange_close(x, "asked to");
+        break;
+    case 'b':
+        big(x);
+        break;
+    case 'h':
+        x->on_conn_closed = held_closed;
+        T.held = x;
+        break;
+    default:
+        echo(x);
+    }
+    pthread_mutex_unlock(&T.lock);
+}
+
+static void nothing(void *ctx, struct vv_conn *c)
+{
+    (void)ctx;
+    (void)c;
+}
+
+static int set_up(void **state)
+{
+    static const struct vv_net_handler h = {nothing, on_frame, nothing};
+    struct vv_net_config c = {.reactors = 2, .frame_bytes_max = 1 << 20, .unsent_bytes_max = 1 << 20, .inflight_max = 8,
+                              .idle_ms_max = 600000, .stall_ms_max = 60000, .sndbuf = -1, .rcvbuf = -1};
+    struct vv_error e = {0};
+    (void)state;
+    T.listen = (struct vv_listen){.host = "127.0.0.1", .port = 0};
+    T.late_count = 0;
+    atomic_store(&T.frames, 0);
+    atomic_store(&T.closed_callbacks, 0);
+    assert_int_equal(vv_net_new(&vv_env_posix, &c, &T.listen, 1, &h, NULL, &T.net, &e), 0);
+    assert_int_equal(vv_net_start(T.net), 0);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    vv_net_stop(T.net, 1000);
+    struct vv_net_stats s;
+    vv_net_stats(T.net, &s);
+    assert_int_equal(s.conns, 0);
+    vv_net_free(T.net);
+    return 0;
+}
+
+static int dial(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)T.listen.bound_port)};
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+    struct timeval limit = {.tv_sec = 20}; /* so that a bug ends the test instead of hanging it */
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    return fd;
+}
+
+static void send_all(int fd, const void *p, size_t n)
+{
+    while (n) {
+        ssize_t w = send(fd, p, n, MSG_NOSIGNAL);
+        assert_true(w > 0);
+        p = (const char *)p + w;
+        n -= (size_t)w;
+    }
+}
+
+static void send_frame(int fd, const char *text, size_t n)
+{
+    uint8_t length[4];
+    vv_put32(length, (uint32_t)n);
+    send_all(fd, length, 4);
+    send_all(fd, text, n);
+}
+
+static bool read_all(int fd, void *p, size_t n)
+{
+    while (n) {
+        ssize_t r = recv(fd, p, n, 0);
+        if (r <= 0) return false;
+        p = (char *)p + r;
+        n -= (size_t)r;
+    }
+    return true;
+}
+
+static void expect_frame(int fd, const char *text)
+{
+    uint8_t length[4];
+    char got[256];
+    assert_true(read_all(fd, length, 4));
+    assert_int_equal(vv_get32(length), strlen(text));
+    assert_true(read_all(fd, got, strlen(text)));
+    assert_memory_equal(got, text, strlen(text));
+}
+
+static void expect_closed(int fd)
+{
+    char c;
+    ssize_t r = recv(fd, &c, 1, 0);
+    assert_true(r == 0 || (r < 0 && errno == ECONNRESET));
+    close(fd);
+}
+
+static void wait_frames(int n)
+{
+    while (atomic_load(&T.frames) < n) sched_yield();
+}
+
+static void answers_keep_request_order(void **state)
+{
+    (void)state;
+    int fd = dial();
+    send_frame(fd, "l1", 2);
+    send_frame(fd, "e2", 2);
+    send_frame(fd, "l3", 2);
+    send_frame(fd, "d4", 2);
+    send_frame(fd, "l5", 2);
+    wait_frames(5);
+    pthread_t t;
+    pthread_create(&t, NULL, answer_late, NULL);
+    expect_frame(fd, "l1");
+    expect_frame(fd, "e2");
+    expect_frame(fd, "l3");
+    expect_frame(fd, "l5");
+    pthread_join(t, NULL);
+    close(fd);
+}
+
+static void frames_may_come_byte_by_byte(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[] = {0, 0, 0, 3, 'e', 'a', 'b', 0, 0, 0, 1, 'e'};
+    int fd = dial();
+    for (size_t i = 0; i < sizeof bytes; i++) send_all(fd, bytes + i, 1);
+    expect_frame(fd, "eab");
+    expect_frame(fd, "e");
+    close(fd);
+}
+
+static void large_frames_arrive_whole(void **state)
+{
+    (void)state;
+    size_t n = 1 << 20;
+    char *p = malloc(n), *back = malloc(n);
+    for (size_t i = 0; i < n; i++) p[i] = (char)(i * 31 + 'e');
+    p[0] = 'e';
+    int fd = dial();
+    for (int round = 0; round < 3; round++) {
+        uint8_t length[4];
+        send_frame(fd, "e", 1);
+        send_frame(fd, p, n);
+        expect_frame(fd, "e");
+        assert_true(read_all(fd, length, 4));
+        assert_int_equal(vv_get32(length), n);
+        assert_true(read_all(fd, back, n));
+        assert_memory_equal(back, p, n);
+    }
+    close(fd);
+    free(p);
+    free(back);
+}
+
+static void bad_lengths_close(void **state)
+{
+    (void)state;
+    static const uint8_t bad[][4] = {{0, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff}, {0x7f, 0xff, 0xff, 0xff}, {0, 0x10, 0, 1}, {0x16, 3, 1, 2}, {'G', 'E', 'T', ' '}};
+    for (size_t i = 0; i < VV_COUNT(bad); i++) {
+        int fd = dial();
+        send_all(fd, bad[i], 4);
+        expect_closed(fd);
+    }
+    int fd = dial(); /* and the others are served */
+    send_frame(fd, "e", 1);
+    expect_frame(fd, "e");
+    close(fd);
+}
+
+static void close_goes_out_after_earlier_answers(void **state)
+{
+    (void)state;
+    int fd = dial();
+    send_frame(fd, "l1", 2);
+    send_frame(fd, "c", 1);
+    wait_frames(2);
+    answer_late(NULL);
+    expect_frame(fd, "l1");
+    expect_closed(fd);
+}
+
+static void unanswered_requests_are_bounded(void **state)
+{
+    (void)state;
+    int fd = dial();
+    for (int i = 0; i < 20; i++) send_frame(fd, "l", 1);
+    send_frame(fd, "e", 1);
+    wait_frames(8);
+    int answered = 0;
+    while (answered < 20) {
+        pthread_mutex_lock(&T.lock);
+        assert_true(T.late_count <= 8);
+        answered += T.late_count;
+        pthread_mutex_unlock(&T.lock);
+        answer_late(NULL);
+    }
+    for (int i = 0; i < 20; i++) expect_frame(fd, "l");
+    expect_frame(fd, "e");
+    close(fd);
+}
+
+static void slow_reader_stops_being_read(void **state)
+{
+    (void)state;
+    int fd = dial();
+    uint8_t ask[9] = {0, 0, 0, 5, 'b'};
+    vv_put32(ask + 5, 900000);
+    for (int i = 0; i < 40; i++) send_all(fd, ask, sizeof ask);
+    for (int i = 0; i < 40; i++) {
+        uint8_t length[4];
+        static char sink[900000];
+        assert_true(read_all(fd, length, 4));
+        assert_int_equal(vv_get32(length), 900000);
+        /* At most unsent_bytes_max and a response more than what the sockets hold were ever built ahead. */
+        assert_true(read_all(fd, sink, sizeof sink));
+    }
+    close(fd);
+}
+
+static void held_exchanges_hear_of_the_end(void **state)
+{
+    (void)state;
+    int fd = dial();
+    send_frame(fd, "h", 1);
+    wait_frames(1);
+    close(fd);
+    while (!atomic_load(&T.closed_callbacks)) sched_yield();
+    assert_int_equal(atomic_load(&T.closed_callbacks), 1);
+}
+
+static void stop_with_open_questions(void **state)
+{
+    (void)state;
+    int fd = dial();
+    send_frame(fd, "h", 1);
+    wait_frames(1);
+    vv_net_stop(T.net, 0);
+    assert_int_equal(atomic_load(&T.closed_callbacks), 1);
+    expect_closed(fd);
+}
+
+/* ---- reactors alone ---- */
+
+static struct {
+    struct vv_task task;
+    struct vv_timer first, second;
+    struct vv_reactor *r;
+    _Atomic int runs, order;
+} R;
+
+static void count_run(struct vv_task *t)
+{
+    (void)t;
+    atomic_fetch_add(&R.runs, 1);
+}
+
+static void on_second(struct vv_timer *t)
+{
+    (void)t;
+    atomic_store(&R.order, atomic_load(&R.order) * 10 + 2);
+}
+
+static void on_first(struct vv_timer *t)
+{
+    (void)t;
+    atomic_store(&R.order, atomic_load(&R.order) * 10 + 1);
+}
+
+static void arm_both(struct vv_task *t)
+{
+    (void)t;
+    int64_t now = vv_mono_us(&vv_env_posix);
+    vv_timer_arm(R.r, &R.second, now + 20000);
+    vv_timer_arm(R.r, &R.first, now + 90000000);
+    vv_timer_arm(R.r, &R.first, now + 10000); /* re-armed earlier */
+}
+
+static void tasks_coalesce_and_timers_fire_in_order(void **state)
+{
+    (void)state;
+    assert_int_equal(vv_reactor_new(&vv_env_posix, "test", &R.r), 0);
+    R.task.run = count_run;
+    for (int i = 0; i < 100; i++) vv_reactor_post(R.r, &R.task); /* not started: all but one coalesce */
+    assert_int_equal(vv_reactor_start(R.r), 0);
+    while (!atomic_load(&R.runs)) sched_yield();
+    struct vv_task arm = {.run = arm_both};
+    R.first.fire = on_first;
+    R.second.fire = on_second;
+    vv_reactor_post(R.r, &arm);
+    while (atomic_load(&R.order) < 10) sched_yield();
+    assert_int_equal(atomic_load(&R.order), 12);
+    assert_int_equal(atomic_load(&R.runs), 1);
+    vv_reactor_free(R.r);
+}
+
+struct job { struct vv_work work; _Atomic int *sum; };
+static void add_one(struct vv_work *w) { atomic_fetch_add(VV_CONTAINER(w, struct job, work)->sum, 1); }
+
+static void iopool_runs_everything_before_it_ends(void **state)
+{
+    (void)state;
+    static struct job jobs[1000];
+    static _Atomic int sum;
+    struct vv_iopool *p;
+    assert_int_equal(vv_iopool_new("test", 3, &p), 0);
+    for (int i = 0; i < 1000; i++) {
+        jobs[i] = (struct job){{add_one, NULL}, &sum};
+        vv_iopool_submit(p, &jobs[i].work);
+    }
+    vv_iopool_free(p);
+    assert_int_equal(atomic_load(&sum), 1000);
+}
+
+static void occupied_port_is_named(void **state)
+{
+    (void)state;
+    struct vv_net_config c = {.reactors = 1, .frame_bytes_max = 1024};
+    struct vv_listen l = {.host = "127.0.0.1", .port = T.listen.bound_port};
+    struct vv_net *second = NULL;
+    struct vv_error e = {0};
+    static const struct vv_net_handler h = {nothing, on_frame, nothing};
+    assert_int_equal(vv_net_new(&vv_env_posix, &c, &l, 1, &h, NULL, &second, &e), VV_E_EXIST);
+    assert_non_null(strstr(e.text, "is taken"));
+}
+
+int main(void)
+{
+#define T_(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        T_(answers_keep_request_order), T_(frames_may_come_byte_by_byte), T_(large_frames_arrive_whole), T_(bad_lengths_close),
+        T_(close_goes_out_after_earlier_answers), T_(unanswered_requests_are_bounded), T_(slow_reader_stops_being_read),
+        T_(held_exchanges_hear_of_the_end), T_(stop_with_open_questions), T_(occupied_port_is_named),
+        cmocka_unit_test(tasks_coalesce_and_timers_fire_in_order), cmocka_unit_test(iopool_runs_everything_before_it_ends),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
