@@ -2,9 +2,10 @@
  * manifest.c, uploader.c, keeper.c (housekeeping: manifests, deletion, renewal), restore.c, reader.c.
  *
  * Locks: part->life -> tier->mu -> (index, log). `life` orders the moves of one part's proven extents (BOTH and later) between
- * the housekeeper and vv_tier_part_drop_local and is held across disk and store I/O, never while mu is held. The moves SEALED ->
- * UPLOADING -> BOTH belong to whoever has the part's `busy` mark. `mu` is short: lists, marks, statistics, configuration.
- * The claim has its own lock, `claim_mu`, held across store I/O. */
+ * the housekeeper and vv_tier_part_drop_local; it is held across disk I/O, never across store I/O (local space must come free while
+ * the store is away). The moves SEALED -> UPLOADING -> BOTH belong to whoever has the part's `busy` mark, the manifest to whoever
+ * has its `keeping` mark. `mu` is short: lists, marks, statistics, configuration. The claim has its own lock, `claim_mu`, held
+ * across store I/O and never together with another. */
 #ifndef VARVE_TIER_IMPL_H
 #define VARVE_TIER_IMPL_H
 #include "varve/tier.h"
@@ -47,6 +48,7 @@ struct vv_tier {
     size_t part_count, part_cap;
     size_t upload_turn, keep_turn; /* round robin; mu */
     bool started, stopping;        /* mu */
+    _Atomic int64_t stop_by_us;    /* 0 = not stopping */
     pthread_t *uploaders;
     int uploader_count;
     pthread_t keeper;
@@ -54,6 +56,12 @@ struct vv_tier {
     pthread_mutex_t claim_mu;
     struct vv_claim claim;
     _Atomic bool fenced;           /* mirror of claim.lost */
+    bool stale_aborted;            /* keeping: multiparts of earlier lives were aborted */
+    int64_t clock_gap_ms;          /* wall - monotonic at open: a jump by more than an hour pauses deletion */
+    bool clock_warned;
+    int64_t tier_after_us;         /* back-off of renewal and topic deletion; mu */
+    unsigned tier_failures;
+    bool tier_keeping;             /* mu: somebody is in vv_keeper_tier_step */
     struct vv_uuid *topics_named;  /* mu; topic.json known to be written by this process */
     size_t topics_named_count;
     /* statistics; gets/puts/… come from the store's */
@@ -71,9 +79,11 @@ struct vv_tier_part {
     struct vv_tier_part_opts o; /* topic is our copy */
     char topic[250];
     pthread_mutex_t life;
-    struct vv_manifest manifest; /* life */
+    struct vv_manifest manifest; /* the keeping mark's */
+    _Atomic bool copy_disabled;
     /* all below: tier->mu */
     bool busy;               /* an uploader works on it */
+    bool keeping;            /* housekeeping works on it */
     bool kicked;             /* look for uploads */
     bool swept;              /* log start was applied to extents; false = to do */
     bool closing;
@@ -82,7 +92,7 @@ struct vv_tier_part {
     int64_t dirty_since_us;
     int64_t upload_after_us, keep_after_us; /* back-off, monotonic */
     unsigned upload_failures, keep_failures;
-    int64_t delete_check_us; /* next look for expired tombstones; 0 = now */
+    int64_t delete_check_us; /* next look for expired tombstones: 0 = now, INT64_MAX = there are none */
     struct vv_tier_part_stats stats;
 };
 
@@ -91,6 +101,8 @@ void vv_tier_config_get(struct vv_tier *t, struct vv_tier_config *out);
 int vv_tier_saw(struct vv_tier *t, int err);
 /* base * 2^failures with jitter in [half, whole], at most max; microseconds. */
 int64_t vv_tier_backoff_us(struct vv_tier *t, unsigned failures, int64_t base_us, int64_t max_us);
+/* Stopping and past the grace: a running upload gives up. */
+bool vv_tier_overdue(struct vv_tier *t);
 void vv_tier_part_dirty(struct vv_tier_part *p); /* the manifest must follow; takes mu */
 
 /* claim.c [blocking] */
@@ -105,8 +117,10 @@ int vv_claim_drop_deleted(struct vv_tier *t, struct vv_uuid id, struct vv_error 
 /* uploader.c: one upload of the part's next extent; busy held. 1: uploaded or dropped one, 0: nothing to do, < 0: failed. */
 int vv_uploader_step(struct vv_tier_part *p);
 
-/* keeper.c: one unit of housekeeping of one part. 1: did something, 0: nothing due, < 0: failed. */
+/* keeper.c: one unit of housekeeping of one part, under its keeping mark. 1: did something, 0: nothing due, < 0: failed. */
 int vv_keeper_part_step(struct vv_tier_part *p, bool flush);
-/* Renewal and deleted topics. */
+bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now_us); /* mu held */
+/* Renewal, leftovers of earlier lives, deleted topics. */
 int vv_keeper_tier_step(struct vv_tier *t);
+void vv_tier_where(struct vv_tier_part *p, struct vv_manifest_where *w);
 #endif

@@ -85,7 +85,7 @@ struct vv_index_summary {
     int64_t log_start;       /* first offset a client may read */
     int64_t local_start;     /* first offset with local bytes (= end of remote when none) */
     int64_t remote_end;      /* last remote offset + 1; -1 when nothing is remote */
-    uint64_t extents, local_extents, remote_extents;
+    uint64_t extents, local_extents, remote_extents, pending_extents;
     uint64_t local_bytes, remote_bytes, pending_bytes; /* pending: sealed or uploading */
 };
 void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out);

@@ -293,7 +293,10 @@ void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
             out->remote_bytes += x->bytes;
             out->remote_end = x->last + 1;
         }
-        if (x->state == VV_EXTENT_SEALED || x->state == VV_EXTENT_UPLOADING) out->pending_bytes += x->bytes;
+        if (x->state == VV_EXTENT_SEALED || x->state == VV_EXTENT_UPLOADING) {
+            out->pending_extents++;
+            out->pending_bytes += x->bytes;
+        }
         if (x->state != VV_EXTENT_REMOTE) {
             out->local_extents++;
             out->local_bytes += x->bytes;

@@ -1,0 +1,352 @@
+/* claim.c — the root object: whose bucket this is and who may write to it.
+ *
+ * v1/root.json carries the cluster id, the claiming node, its writer epoch, and the topics under deletion. Taking the claim is a conditional
+ * PUT of epoch + 1; it is renewed every 20 s and expires 60 s after the last renewal. A claim of our own (the same
+ * incarnation as in tier-identity.json beside the data) is taken back at once after a crash.
+ * Every change goes through put_root(); a conflict there is settled by reading: our own bytes (a lost reply) are success, a root
+ * with another incarnation means that the claim is lost, and nothing is written to the bucket any more.
+ * Expiry compares the store's renewed_ms with our wall clock: clocks that differ by a minute need --take-over; writes
+ * that race are caught by the conditions, not by clocks. */
+#include "tier_impl.h"
+#include "varve/vlog.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROOT_MAX (16u << 20)
+#define DEADLINE_MS 30000
+#define CLAIM_TTL_MS 60000
+
+static void random_hex(struct vv_env *env, char out[33])
+{
+    uint8_t r[16];
+    vv_random(env, r, sizeof r);
+    for (size_t i = 0; i < sizeof r; i++) snprintf(out + i * 2, 3, "%02x", r[i]);
+}
+
+/* ---- tier-identity.json: what a crashed broker needs to recognise its own claim ---- */
+
+static bool identity_path(const struct vv_tier *t, char *out, size_t n)
+{
+    return t->id.data_dir && snprintf(out, n, "%s/tier-identity.json", t->id.data_dir) < (int)n;
+}
+
+struct own { char now[33], before[33]; }; /* "" = none */
+
+static void read_own(struct vv_tier *t, struct own *own)
+{
+    char path[4096];
+    uint8_t *p = NULL;
+    size_t n;
+    *own = (struct own){0};
+    if (!identity_path(t, path, sizeof path) || vv_fs_read_file(t->env, path, 65536, &p, &n)) return;
+    json_t *o = json_loadb((const char *)p, n, 0, NULL);
+    const char *now = json_string_value(json_object_get(o, "incarnation"));
+    const char *before = json_string_value(json_object_get(o, "previous"));
+    const char *url = json_string_value(json_object_get(o, "store"));
+    if (now && before && url && !strcmp(url, t->store->url)) {
+        snprintf(own->now, sizeof own->now, "%s", now);
+        snprintf(own->before, sizeof own->before, "%s", before);
+    }
+    json_decref(o);
+    free(p);
+}
+
+static bool is_own(const struct own *own, const char *incarnation)
+{
+    return incarnation[0] && (!strcmp(own->now, incarnation) || !strcmp(own->before, incarnation));
+}
+
+/* Written before the claim, with the one that it replaces if that was ours too: whichever of the two a crash or a lost reply leaves
+ * in the root, we know it again. */
+static int write_own(struct vv_tier *t, const char *before, struct vv_error *e)
+{
+    char path[4096];
+    if (!identity_path(t, path, sizeof path)) return VV_OK;
+    json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:s}", "format", 1, "store", t->store->url, "cluster_id", t->id.cluster_id,
+                          "incarnation", t->claim.incarnation, "previous", before);
+    char *text = json_dumps(o, JSON_INDENT(2));
+    json_decref(o);
+    int err = text ? vv_fs_write_file(t->env, path, text, strlen(text)) : VV_E_NOMEM;
+    free(text);
+    return err ? vv_error_set(e, err, "cannot write %s: %s", path, vv_err_name(err)) : VV_OK;
+}
+
+/* ---- the root object ---- */
+
+struct root {
+    char cluster_id[64], incarnation[33];
+    int32_t node_id;
+    uint64_t writer_epoch;
+    int64_t claimed_ms, renewed_ms;
+    bool released;
+    struct vv_deleted_topic *deleted;
+    size_t deleted_count;
+    char etag[VV_OBJ_ETAG_MAX];
+};
+
+static int deleted_push(struct vv_deleted_topic **v, size_t *n, const struct vv_deleted_topic *d)
+{
+    struct vv_deleted_topic *p = realloc(*v, (*n + 1) * sizeof *p);
+    if (!p) return VV_E_NOMEM;
+    *v = p;
+    p[(*n)++] = *d;
+    return VV_OK;
+}
+
+static int parse_deleted(const json_t *arr, struct root *r)
+{
+    size_t i;
+    const json_t *o;
+    json_array_foreach(arr, i, o) {
+        struct vv_deleted_topic d = {0};
+        const char *id = json_string_value(json_object_get(o, "topic_id"));
+        const char *name = json_string_value(json_object_get(o, "topic"));
+        if (!id || !name || !vv_uuid_parse(id, &d.id)) return VV_E_CORRUPT;
+        snprintf(d.name, sizeof d.name, "%s", name);
+        d.deleted_ms = json_integer_value(json_object_get(o, "deleted_ms"));
+        d.deleting = json_is_true(json_object_get(o, "deleting"));
+        int err = deleted_push(&r->deleted, &r->deleted_count, &d);
+        if (err) return err;
+    }
+    return VV_OK;
+}
+
+static int parse_root(const uint8_t *p, size_t n, struct root *r)
+{
+    const char *cluster = NULL, *incarnation = NULL;
+    int node = 0, format = 0, released = 0;
+    json_int_t epoch = 0, claimed = 0, renewed = 0;
+    json_t *o = json_loadb((const char *)p, n, JSON_REJECT_DUPLICATES, NULL);
+    int bad = json_unpack(o, "{s:i,s:s,s:i,s:s,s:I,s:I,s:I,s:b}", "format", &format, "cluster_id", &cluster, "node_id", &node,
+                          "incarnation", &incarnation, "writer_epoch", &epoch, "claimed_ms", &claimed, "renewed_ms", &renewed,
+                          "released", &released);
+    int err = bad || format != 1 || epoch < 0 || strlen(cluster) >= sizeof r->cluster_id ? VV_E_CORRUPT : VV_OK;
+    if (!err) {
+        snprintf(r->cluster_id, sizeof r->cluster_id, "%s", cluster);
+        snprintf(r->incarnation, sizeof r->incarnation, "%s", incarnation);
+        r->node_id = node;
+        r->writer_epoch = (uint64_t)epoch;
+        r->claimed_ms = claimed;
+        r->renewed_ms = renewed;
+        r->released = released;
+        err = parse_deleted(json_object_get(o, "deleted_topics"), r);
+    }
+    json_decref(o);
+    return err;
+}
+
+static int get_root(struct vv_tier *t, struct root *r, struct vv_error *e)
+{
+    struct vv_slice s = {0};
+    struct vv_objinfo info = {0};
+    *r = (struct root){0};
+    int err = vv_tier_saw(t, vv_objstore_get_whole(t->store, VV_KEY_ROOT, ROOT_MAX, DEADLINE_MS, &s, &info, e));
+    if (err) return err;
+    err = parse_root(s.p, s.n, r);
+    vv_buf_unref(s.buf);
+    if (err) {
+        free(r->deleted);
+        *r = (struct root){0};
+        return vv_error_set(e, err, "%s in %s is damaged or of another format", VV_KEY_ROOT, t->store->url);
+    }
+    snprintf(r->etag, sizeof r->etag, "%s", info.etag);
+    return VV_OK;
+}
+
+static char *root_text(struct vv_tier *t, bool released, int64_t now)
+{
+    struct vv_claim *c = &t->claim;
+    json_t *deleted = json_array();
+    for (size_t i = 0; i < c->deleted_count; i++) {
+        char id[23];
+        vv_uuid_text(c->deleted[i].id, id);
+        json_array_append_new(deleted, json_pack("{s:s,s:s,s:I,s:b}", "topic_id", id, "topic", c->deleted[i].name, "deleted_ms",
+                                                 (json_int_t)c->deleted[i].deleted_ms, "deleting", c->deleted[i].deleting));
+    }
+    json_t *o = json_pack("{s:i,s:s,s:i,s:s,s:I,s:I,s:I,s:b,s:o}", "format", 1, "cluster_id", t->id.cluster_id, "node_id",
+                          (int)t->id.node_id, "incarnation", c->incarnation, "writer_epoch", (json_int_t)c->writer_epoch,
+                          "claimed_ms", (json_int_t)c->claimed_ms, "renewed_ms", (json_int_t)now, "released", released,
+                          "deleted_topics", deleted);
+    char *text = json_dumps(o, JSON_INDENT(1));
+    json_decref(o);
+    return text;
+}
+
+/* After a put whose outcome is unknown or refused: is the root ours all the same? Takes its ETag over if so. */
+static int settle(struct vv_tier *t, int err, struct vv_error *e)
+{
+    struct root r;
+    struct vv_error why;
+    if (get_root(t, &r, &why)) return err;
+    bool ours = !strcmp(r.incarnation, t->claim.incarnation) && r.writer_epoch == t->claim.writer_epoch;
+    if (ours) {
+        memcpy(t->claim.etag, r.etag, sizeof r.etag);
+        err = err == VV_E_CONFLICT ? VV_E_AGAIN : err; /* ours, perhaps an older state: the next put decides */
+    } else if (r.writer_epoch >= t->claim.writer_epoch) {
+        err = vv_error_set(e, VV_E_CONFLICT, "node %d of cluster %s took over the bucket %s (writer epoch %llu, ours %llu)",
+                           (int)r.node_id, r.cluster_id, t->store->url, (unsigned long long)r.writer_epoch,
+                           (unsigned long long)t->claim.writer_epoch);
+    }
+    free(r.deleted);
+    return err;
+}
+
+static int put_root(struct vv_tier *t, bool fresh, bool released, struct vv_error *e)
+{
+    struct vv_claim *c = &t->claim;
+    struct vv_objinfo info = {0};
+    struct vv_objput how = {0};
+    char etag[VV_OBJ_ETAG_MAX];
+    int err = VV_E_AGAIN;
+    for (int tries = 0; tries < 3 && err == VV_E_AGAIN; tries++) { /* E_AGAIN: lost reply to an older state of ours */
+        char *text = root_text(t, released, vv_wall_ms(t->env));
+        if (!text) return VV_E_NOMEM;
+        memcpy(etag, c->etag, sizeof etag);
+        how.if_none_match = fresh && !tries && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH);
+        how.if_match = (!fresh || tries) && etag[0] && (t->store->caps & VV_OBJ_CAP_IF_MATCH) ? etag : NULL;
+        err = vv_tier_saw(t, vv_objstore_put_mem(t->store, VV_KEY_ROOT, text, strlen(text), &how, DEADLINE_MS, &info, e));
+        free(text);
+        if (err) err = settle(t, err, e);
+    }
+    if (err) return err;
+    memcpy(c->etag, info.etag, sizeof c->etag);
+    c->renewed_mono_us = vv_mono_us(t->env);
+    return VV_OK;
+}
+
+/* ---- taking the claim ---- */
+
+static int refuse(struct vv_tier *t, const struct root *r, bool take_over, const struct own *own, struct vv_error *e)
+{
+    int64_t age = vv_wall_ms(t->env) - r->renewed_ms;
+    if (t->id.cluster_id[0] && strcmp(t->id.cluster_id, r->cluster_id))
+        return vv_error_set(e, VV_E_CONFLICT,
+                            "the bucket %s belongs to cluster %s (node %d), this broker is of cluster %s: use another bucket or "
+                            "prefix",
+                            t->store->url, r->cluster_id, (int)r->node_id, t->id.cluster_id);
+    if (r->released || take_over || age >= CLAIM_TTL_MS || is_own(own, r->incarnation)) return VV_OK;
+    return vv_error_set(e, VV_E_CONFLICT,
+                        "node %d of cluster %s writes to the bucket %s (it renewed its claim %lld s ago): stop it first, wait %d s, "
+                        "or start with --take-over if it is surely gone",
+                        (int)r->node_id, r->cluster_id, t->store->url, (long long)(age / 1000), CLAIM_TTL_MS / 1000);
+}
+
+int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e)
+{
+    struct root r;
+    struct own own;
+    struct vv_claim *c = &t->claim;
+    int err = get_root(t, &r, e);
+    bool fresh = err == VV_E_NOENT;
+    if (err && !fresh) return err;
+    read_own(t, &own);
+    err = fresh ? VV_OK : refuse(t, &r, take_over, &own, e);
+    if (err) goto out;
+    if (!t->id.cluster_id[0] && fresh) { /* a new bucket for a broker without an identity */
+        struct vv_uuid u;
+        vv_random(t->env, u.b, sizeof u.b);
+        vv_uuid_text(u, t->id.cluster_id);
+    } else if (!fresh) {
+        memcpy(t->id.cluster_id, r.cluster_id, sizeof r.cluster_id);
+    }
+    c->writer_epoch = r.writer_epoch + 1;
+    c->claimed_ms = vv_wall_ms(t->env);
+    memcpy(c->etag, r.etag, sizeof c->etag);
+    c->deleted = r.deleted;
+    c->deleted_count = r.deleted_count;
+    r.deleted = NULL;
+    random_hex(t->env, c->incarnation);
+    err = write_own(t, !fresh && is_own(&own, r.incarnation) ? r.incarnation : "", e);
+    if (!err) err = put_root(t, fresh, false, e);
+out:
+    free(r.deleted);
+    return err;
+}
+
+/* ---- changes, all under claim_mu ---- */
+
+static int locked_put(struct vv_tier *t, bool released, struct vv_error *e)
+{
+    if (t->claim.lost) return vv_error_set(e, VV_E_CONFLICT, "the claim on %s is lost", t->store->url);
+    int err = put_root(t, false, released, e);
+    if (err == VV_E_CONFLICT) {
+        t->claim.lost = true;
+        atomic_store(&t->fenced, true);
+        VLOG_ERROR("tier: %s; nothing more is written to it by this broker", e->text);
+    }
+    return err;
+}
+
+int vv_claim_renew(struct vv_tier *t, struct vv_error *e)
+{
+    pthread_mutex_lock(&t->claim_mu);
+    int err = locked_put(t, false, e);
+    pthread_mutex_unlock(&t->claim_mu);
+    return err;
+}
+
+void vv_claim_release(struct vv_tier *t)
+{
+    struct vv_error e = {0};
+    pthread_mutex_lock(&t->claim_mu);
+    if (!t->claim.lost && locked_put(t, true, &e)) VLOG_WARN("tier: the claim could not be released: %s", e.text);
+    pthread_mutex_unlock(&t->claim_mu);
+}
+
+void vv_claim_free(struct vv_tier *t)
+{
+    free(t->claim.deleted);
+    t->claim.deleted = NULL;
+}
+
+static struct vv_deleted_topic *find_deleted(struct vv_tier *t, struct vv_uuid id)
+{
+    for (size_t i = 0; i < t->claim.deleted_count; i++)
+        if (vv_uuid_eq(t->claim.deleted[i].id, id)) return &t->claim.deleted[i];
+    return NULL;
+}
+
+int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic, struct vv_error *e)
+{
+    int err = VV_OK;
+    pthread_mutex_lock(&t->claim_mu);
+    if (!find_deleted(t, id)) {
+        struct vv_deleted_topic d = {.id = id, .deleted_ms = vv_wall_ms(t->env)};
+        snprintf(d.name, sizeof d.name, "%s", topic);
+        err = deleted_push(&t->claim.deleted, &t->claim.deleted_count, &d);
+    }
+    if (!err) err = locked_put(t, false, e); /* kept in memory when it fails: every renewal carries it again */
+    pthread_mutex_unlock(&t->claim_mu);
+    return err;
+}
+
+int vv_claim_mark_deleting(struct vv_tier *t, struct vv_uuid id, struct vv_error *e)
+{
+    pthread_mutex_lock(&t->claim_mu);
+    struct vv_deleted_topic *d = find_deleted(t, id);
+    int err = d ? VV_OK : VV_E_NOENT;
+    if (d && !d->deleting) {
+        d->deleting = true;
+        err = locked_put(t, false, e);
+        if (err) d->deleting = false;
+    }
+    pthread_mutex_unlock(&t->claim_mu);
+    return err;
+}
+
+int vv_claim_drop_deleted(struct vv_tier *t, struct vv_uuid id, struct vv_error *e)
+{
+    pthread_mutex_lock(&t->claim_mu);
+    struct vv_deleted_topic *d = find_deleted(t, id);
+    int err = VV_OK;
+    if (d) {
+        *d = t->claim.deleted[--t->claim.deleted_count];
+        err = locked_put(t, false, e);
+    }
+    pthread_mutex_unlock(&t->claim_mu);
+    return err;
+}

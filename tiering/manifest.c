@@ -1,0 +1,583 @@
+/* manifest.c — see manifest.h; the JSON is documented in docs/bucket-format.md, "Manifest".
+ *
+ * Any failed commit forgets what is in memory (loaded = false): the next one begins with what the bucket says, so a lost reply, a
+ * foreign head and a crash are all the same case. Pages are named by content, so writing one twice is harmless. */
+#include "manifest.h"
+#include "keys.h"
+#include "varve/vlog.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEADLINE_MS 60000
+
+/* ---- small things ---- */
+
+static void sha256_hex(const void *p, size_t n, char out[65])
+{
+    uint8_t md[32];
+    VV_ASSERT(EVP_Digest(p, n, md, NULL, EVP_sha256(), NULL) == 1);
+    for (size_t i = 0; i < sizeof md; i++) snprintf(out + i * 2, 3, "%02x", md[i]);
+}
+
+static int64_t get_int(const json_t *o, const char *name, bool *ok)
+{
+    const json_t *v = json_object_get(o, name);
+    if (!json_is_integer(v)) {
+        *ok = false;
+        return 0;
+    }
+    return json_integer_value(v);
+}
+
+static const char *get_text(const json_t *o, const char *name, bool *ok)
+{
+    const char *s = json_string_value(json_object_get(o, name));
+    if (!s) *ok = false;
+    return s ? s : "";
+}
+
+static json_t *extent_json(const struct vv_extent *x)
+{
+    char nonce[17];
+    snprintf(nonce, sizeof nonce, "%016" PRIx64, x->nonce);
+    return json_pack("{s:I,s:I,s:i,s:i,s:s,s:I,s:I,s:I,s:I,s:I}", "base", (json_int_t)x->base, "last", (json_int_t)x->last,
+                     "epoch", (int)x->epoch, "generation", (int)x->generation, "nonce", nonce, "bytes",
+                     (json_int_t)x->bytes, "object_bytes", (json_int_t)x->object_bytes, "first_ts",
+                     (json_int_t)x->first_ts, "max_ts", (json_int_t)x->max_ts, "sealed_ms", (json_int_t)x->sealed_ms);
+}
+
+static int extent_parse(const json_t *o, struct vv_extent *x)
+{
+    bool ok = true;
+    *x = (struct vv_extent){
+        .base = get_int(o, "base", &ok),
+        .last = get_int(o, "last", &ok),
+        .epoch = (int32_t)get_int(o, "epoch", &ok),
+        .generation = (uint32_t)get_int(o, "generation", &ok),
+        .bytes = (uint64_t)get_int(o, "bytes", &ok),
+        .object_bytes = (uint64_t)get_int(o, "object_bytes", &ok),
+        .first_ts = get_int(o, "first_ts", &ok),
+        .max_ts = get_int(o, "max_ts", &ok),
+        .sealed_ms = get_int(o, "sealed_ms", &ok),
+        .state = VV_EXTENT_REMOTE,
+    };
+    char *end;
+    const char *nonce = get_text(o, "nonce", &ok);
+    x->nonce = strtoull(nonce, &end, 16);
+    return ok && strlen(nonce) == 16 && !*end && x->base >= 0 && x->last >= x->base ? VV_OK : VV_E_CORRUPT;
+}
+
+static json_t *ref_json(const struct vv_pageref *r)
+{
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:s}", "base", (json_int_t)r->base, "last", (json_int_t)r->last, "max_ts",
+                     (json_int_t)r->max_ts, "segments", (json_int_t)r->segments, "bytes", (json_int_t)r->bytes, "sha256",
+                     r->sha256);
+}
+
+static int ref_parse(const json_t *o, struct vv_pageref *r)
+{
+    bool ok = true;
+    const char *sha = get_text(o, "sha256", &ok);
+    *r = (struct vv_pageref){
+        .base = get_int(o, "base", &ok),
+        .last = get_int(o, "last", &ok),
+        .max_ts = get_int(o, "max_ts", &ok),
+        .segments = (uint64_t)get_int(o, "segments", &ok),
+        .bytes = (uint64_t)get_int(o, "bytes", &ok),
+    };
+    snprintf(r->sha256, sizeof r->sha256, "%s", sha);
+    return ok && strlen(sha) == 64 && strspn(sha, "0123456789abcdef") == 64 && r->last >= r->base ? VV_OK : VV_E_CORRUPT;
+}
+
+static int level_push(struct vv_manifest_level *l, const struct vv_pageref *r)
+{
+    struct vv_pageref *v = realloc(l->v, (l->n + 1) * sizeof *v);
+    if (!v) return VV_E_NOMEM;
+    l->v = v;
+    l->v[l->n++] = *r;
+    return VV_OK;
+}
+
+static void level_drop(struct vv_manifest_level *l, size_t n) /* the first n */
+{
+    memmove(l->v, l->v + n, (l->n - n) * sizeof *l->v);
+    l->n -= n;
+}
+
+static int garbage_add(struct vv_manifest *m, const char *key)
+{
+    for (size_t i = 0; i < m->garbage_count; i++)
+        if (!strcmp(m->garbage[i], key)) return VV_OK;
+    char **v = realloc(m->garbage, (m->garbage_count + 1) * sizeof *v);
+    if (!v) return VV_E_NOMEM;
+    m->garbage = v;
+    m->garbage[m->garbage_count] = strdup(key);
+    if (!m->garbage[m->garbage_count]) return VV_E_NOMEM;
+    m->garbage_count++;
+    return VV_OK;
+}
+
+static void garbage_clear(struct vv_manifest *m)
+{
+    for (size_t i = 0; i < m->garbage_count; i++) free(m->garbage[i]);
+    free(m->garbage);
+    m->garbage = NULL;
+    m->garbage_count = 0;
+}
+
+void vv_manifest_release(struct vv_manifest *m)
+{
+    for (int k = 0; k < VV_MANIFEST_LEVELS; k++) free(m->level[k].v);
+    garbage_clear(m);
+    *m = (struct vv_manifest){0};
+}
+
+/* ---- reading ---- */
+
+struct list { struct vv_extent *v; size_t n, cap; };
+
+static int list_push(struct list *l, const struct vv_extent *x)
+{
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? l->cap * 2 : VV_MANIFEST_FANOUT;
+        struct vv_extent *v = realloc(l->v, cap * sizeof *v);
+        if (!v) return VV_E_NOMEM;
+        l->v = v;
+        l->cap = cap;
+    }
+    l->v[l->n++] = *x;
+    return VV_OK;
+}
+
+/* A JSON object from the bucket, its hash, its identity checked. */
+static int get_json(const struct vv_manifest_where *w, const char *key, json_t **out, char sha[65], struct vv_objinfo *info,
+                    struct vv_error *e)
+{
+    struct vv_slice s = {0};
+    char id[23];
+    *out = NULL;
+    int err = vv_objstore_get_whole(w->store, key, VV_MANIFEST_BYTES_MAX, DEADLINE_MS, &s, info, e);
+    if (err) return err;
+    sha256_hex(s.p, s.n, sha);
+    json_t *o = json_loadb((const char *)s.p, s.n, JSON_REJECT_DUPLICATES, NULL);
+    vv_buf_unref(s.buf);
+    bool ok = json_is_object(o);
+    vv_uuid_text(w->topic_id, id);
+    if (ok) ok = get_int(o, "format", &ok) == 1 && !strcmp(get_text(o, "topic_id", &ok), id) &&
+                 get_int(o, "partition", &ok) == w->partition && ok;
+    if (ok) {
+        *out = o;
+        return VV_OK;
+    }
+    json_decref(o);
+    return vv_error_set(e, VV_E_CORRUPT, "%s is not a manifest of this partition in format 1", key);
+}
+
+static int parse_levels(struct vv_manifest *m, const json_t *levels)
+{
+    size_t k;
+    const json_t *arr, *o;
+    if (!json_is_array(levels) || json_array_size(levels) > VV_MANIFEST_LEVELS - 1) return VV_E_CORRUPT;
+    json_array_foreach(levels, k, arr) {
+        size_t i;
+        if (!json_is_array(arr)) return VV_E_CORRUPT;
+        json_array_foreach(arr, i, o) {
+            struct vv_pageref r;
+            int err = ref_parse(o, &r);
+            if (!err) err = level_push(&m->level[k + 1], &r);
+            if (err) return err;
+            m->folded_end = VV_MAX(m->folded_end, r.last + 1);
+        }
+    }
+    return VV_OK;
+}
+
+static int parse_segments(const json_t *arr, struct list *out)
+{
+    size_t i;
+    const json_t *o;
+    if (!json_is_array(arr)) return VV_E_CORRUPT;
+    json_array_foreach(arr, i, o) {
+        struct vv_extent x;
+        int err = extent_parse(o, &x);
+        if (!err) err = list_push(out, &x);
+        if (err) return err;
+    }
+    return VV_OK;
+}
+
+static int parse_head(struct vv_manifest *m, const json_t *o, struct list *segments)
+{
+    bool ok = true;
+    size_t i;
+    const json_t *g;
+    m->revision = (uint64_t)get_int(o, "revision", &ok);
+    m->writer_epoch = (uint64_t)get_int(o, "writer_epoch", &ok);
+    m->log_start = get_int(o, "log_start", &ok);
+    m->deleting_below = get_int(o, "deleting_below", &ok);
+    m->next_offset = get_int(o, "next_offset", &ok);
+    if (!ok) return VV_E_CORRUPT;
+    int err = parse_levels(m, json_object_get(o, "pages"));
+    if (!err) err = parse_segments(json_object_get(o, "segments"), segments);
+    if (err) return err;
+    json_array_foreach(json_object_get(o, "garbage"), i, g) {
+        if (!json_is_string(g)) return VV_E_CORRUPT;
+        err = garbage_add(m, json_string_value(g));
+        if (err) return err;
+    }
+    return VV_OK;
+}
+
+static int load(struct vv_manifest *m, const struct vv_manifest_where *w, struct list *segments, struct vv_error *e)
+{
+    char key[VV_KEY_MAX], sha[65];
+    struct vv_objinfo info = {0};
+    json_t *o = NULL;
+    vv_manifest_release(m);
+    vv_key_head(w->topic_id, w->partition, key);
+    int err = get_json(w, key, &o, sha, &info, e);
+    if (err == VV_E_NOENT) {
+        m->loaded = true;
+        return VV_OK;
+    }
+    if (err) return err;
+    bool ok = true;
+    const char *cluster = get_text(o, "cluster_id", &ok);
+    if (w->cluster_id && strcmp(cluster, w->cluster_id))
+        err = vv_error_set(e, VV_E_CONFLICT, "%s belongs to cluster %s, not to %s", key, cluster, w->cluster_id);
+    if (!err) {
+        err = parse_head(m, o, segments);
+        if (err) vv_error_set(e, err, "%s makes no sense", key);
+    }
+    json_decref(o);
+    if (err) {
+        vv_manifest_release(m);
+        return err;
+    }
+    snprintf(m->etag, sizeof m->etag, "%s", info.etag);
+    memcpy(m->sha256, sha, sizeof sha);
+    m->exists = m->loaded = true;
+    return VV_OK;
+}
+
+static int each_of(const struct list *l, int64_t from, vv_manifest_each each, void *ctx)
+{
+    int err = VV_OK;
+    for (size_t i = 0; i < l->n && !err; i++)
+        if (l->v[i].last >= from) err = each(ctx, &l->v[i]);
+    return err;
+}
+
+int vv_manifest_load(struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each each, void *ctx,
+                     struct vv_error *e)
+{
+    struct list segments = {0};
+    int err = load(m, w, &segments, e);
+    if (!err && each) err = each_of(&segments, 0, each, ctx);
+    free(segments.v);
+    return err;
+}
+
+static int get_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, json_t **out, struct vv_error *e)
+{
+    char key[VV_KEY_MAX], sha[65];
+    vv_key_page(w->topic_id, w->partition, level, r->sha256, key);
+    int err = get_json(w, key, out, sha, NULL, e);
+    if (err || !strcmp(sha, r->sha256)) return err;
+    json_decref(*out);
+    *out = NULL;
+    return vv_error_set(e, VV_E_CORRUPT, "manifest page %s has other content than its name says", key);
+}
+
+static int walk_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, int64_t from,
+                     vv_manifest_each each, void *ctx, struct vv_error *e)
+{
+    json_t *o = NULL;
+    struct list segments = {0};
+    const json_t *child;
+    size_t i;
+    if (r->last < from) return VV_OK;
+    int err = get_page(w, level, r, &o, e);
+    if (err) return err;
+    const json_t *entries = json_object_get(o, "entries");
+    if (level == 1) {
+        err = parse_segments(entries, &segments);
+        if (!err) err = each_of(&segments, from, each, ctx);
+    } else {
+        json_array_foreach(entries, i, child) {
+            struct vv_pageref c;
+            err = ref_parse(child, &c);
+            if (!err) err = walk_page(w, level - 1, &c, from, each, ctx, e);
+            if (err) break;
+        }
+    }
+    free(segments.v);
+    json_decref(o);
+    return err;
+}
+
+int vv_manifest_walk(struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each each, void *ctx,
+                     struct vv_error *e)
+{
+    struct list segments = {0};
+    int err = load(m, w, &segments, e);
+    for (int k = VV_MANIFEST_LEVELS - 1; k >= 1 && !err; k--)
+        for (size_t i = 0; i < m->level[k].n && !err; i++)
+            err = walk_page(w, k, &m->level[k].v[i], m->deleting_below, each, ctx, e);
+    if (!err) err = each_of(&segments, m->deleting_below, each, ctx);
+    free(segments.v);
+    return err;
+}
+
+/* ---- writing ---- */
+
+static json_t *identity(const struct vv_manifest_where *w)
+{
+    char id[23];
+    vv_uuid_text(w->topic_id, id);
+    return json_pack("{s:i,s:s,s:s,s:s,s:i}", "format", 1, "cluster_id", w->cluster_id, "topic", w->topic, "topic_id", id,
+                     "partition", (int)w->partition);
+}
+
+/* Writes entries (taken over) as one immutable page and fills *ref but for its range. */
+static int put_page(const struct vv_manifest_where *w, int level, json_t *entries, struct vv_pageref *ref, struct vv_error *e)
+{
+    char key[VV_KEY_MAX];
+    json_t *o = identity(w);
+    if (!o || !entries) {
+        json_decref(entries);
+        json_decref(o);
+        return VV_E_NOMEM;
+    }
+    json_object_set_new(o, "level", json_integer(level));
+    json_object_set_new(o, "entries", entries);
+    char *text = json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    if (!text) return VV_E_NOMEM;
+    sha256_hex(text, strlen(text), ref->sha256);
+    vv_key_page(w->topic_id, w->partition, level, ref->sha256, key);
+    int err = vv_objstore_put_mem(w->store, key, text, strlen(text), NULL, DEADLINE_MS, NULL, e);
+    free(text);
+    return err;
+}
+
+/* The first FANOUT of the level-0 list become a page of level 1. */
+static int fold_segments(struct vv_manifest *m, const struct vv_manifest_where *w, struct list *l, struct vv_error *e)
+{
+    const struct vv_extent *v = l->v;
+    struct vv_pageref r = {.base = v[0].base, .last = v[VV_MANIFEST_FANOUT - 1].last, .max_ts = -1,
+                           .segments = VV_MANIFEST_FANOUT};
+    json_t *entries = json_array();
+    for (size_t i = 0; i < VV_MANIFEST_FANOUT; i++) {
+        json_array_append_new(entries, extent_json(&v[i]));
+        r.max_ts = VV_MAX(r.max_ts, v[i].max_ts);
+        r.bytes += v[i].bytes;
+    }
+    int err = put_page(w, 1, entries, &r, e);
+    if (!err) err = level_push(&m->level[1], &r);
+    if (err) return err;
+    m->folded_end = r.last + 1;
+    l->n -= VV_MANIFEST_FANOUT;
+    memmove(l->v, l->v + VV_MANIFEST_FANOUT, l->n * sizeof *l->v);
+    return VV_OK;
+}
+
+static int fold_level(struct vv_manifest *m, const struct vv_manifest_where *w, int k, struct vv_error *e)
+{
+    struct vv_manifest_level *l = &m->level[k];
+    struct vv_pageref r = {.base = l->v[0].base, .last = l->v[VV_MANIFEST_FANOUT - 1].last, .max_ts = -1};
+    json_t *entries = json_array();
+    for (size_t i = 0; i < VV_MANIFEST_FANOUT; i++) {
+        json_array_append_new(entries, ref_json(&l->v[i]));
+        r.max_ts = VV_MAX(r.max_ts, l->v[i].max_ts);
+        r.segments += l->v[i].segments;
+        r.bytes += l->v[i].bytes;
+    }
+    int err = put_page(w, k + 1, entries, &r, e);
+    if (!err) err = level_push(&m->level[k + 1], &r);
+    if (!err) level_drop(l, VV_MANIFEST_FANOUT);
+    return err;
+}
+
+static int fold(struct vv_manifest *m, const struct vv_manifest_where *w, struct list *l, struct vv_error *e)
+{
+    int err = VV_OK;
+    while (!err && l->n >= VV_MANIFEST_FANOUT) err = fold_segments(m, w, l, e);
+    for (int k = 1; k + 1 < VV_MANIFEST_LEVELS; k++)
+        while (!err && m->level[k].n >= VV_MANIFEST_FANOUT) err = fold_level(m, w, k, e);
+    return err;
+}
+
+/* A page and everything under it become garbage. */
+static int discard_page(struct vv_manifest *m, const struct vv_manifest_where *w, int level, const struct vv_pageref *r,
+                        struct vv_error *e)
+{
+    char key[VV_KEY_MAX];
+    json_t *o = NULL;
+    const json_t *child;
+    size_t i;
+    int err = VV_OK;
+    if (level > 1) {
+        err = get_page(w, level, r, &o, e);
+        if (err == VV_E_NOENT) err = VV_OK; /* gone already */
+        json_array_foreach(o ? json_object_get(o, "entries") : NULL, i, child) {
+            struct vv_pageref c;
+            err = ref_parse(child, &c);
+            if (!err) err = discard_page(m, w, level - 1, &c, e);
+            if (err) break;
+        }
+        json_decref(o);
+    }
+    if (err) return err;
+    vv_key_page(w->topic_id, w->partition, level, r->sha256, key);
+    return garbage_add(m, key);
+}
+
+static int discard(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_error *e)
+{
+    for (int k = VV_MANIFEST_LEVELS - 1; k >= 1; k--) {
+        size_t n = 0;
+        while (n < m->level[k].n && m->level[k].v[n].last < m->deleting_below) {
+            int err = discard_page(m, w, k, &m->level[k].v[n], e);
+            if (err) return err;
+            n++;
+        }
+        if (n) level_drop(&m->level[k], n);
+    }
+    return VV_OK;
+}
+
+/* What the index knows to be in the bucket above the pages. */
+static int collect(struct vv_manifest *m, struct vv_index *ix, struct list *l)
+{
+    struct vv_extent x;
+    int64_t at = VV_MAX(m->folded_end, 0);
+    int err;
+    while (!(err = vv_index_next(ix, at, &x))) {
+        vv_extent_release(ix, &x);
+        bool dead = x.state == VV_EXTENT_TOMBSTONED || x.state == VV_EXTENT_DELETING;
+        if (!dead && !vv_extent_is_remote(&x)) break;
+        at = x.last + 1;
+        if (x.last < m->deleting_below || !x.object_bytes) continue;
+        err = list_push(l, &x);
+        if (err) return err;
+    }
+    return err == VV_E_NOENT ? VV_OK : err;
+}
+
+static json_t *head_json(const struct vv_manifest *m, const struct vv_manifest_where *w, const struct list *l)
+{
+    json_t *o = identity(w), *pages = json_array(), *segments = json_array(), *garbage = json_array();
+    int top = 0;
+    for (int k = 1; k < VV_MANIFEST_LEVELS; k++)
+        if (m->level[k].n) top = k;
+    for (int k = 1; k <= top; k++) {
+        json_t *level = json_array();
+        for (size_t i = 0; i < m->level[k].n; i++) json_array_append_new(level, ref_json(&m->level[k].v[i]));
+        json_array_append_new(pages, level);
+    }
+    for (size_t i = 0; i < l->n; i++) json_array_append_new(segments, extent_json(&l->v[i]));
+    for (size_t i = 0; i < m->garbage_count; i++) json_array_append_new(garbage, json_string(m->garbage[i]));
+    json_object_set_new(o, "revision", json_integer((json_int_t)m->revision + 1));
+    json_object_set_new(o, "writer_epoch", json_integer((json_int_t)w->writer_epoch));
+    json_object_set_new(o, "previous", json_string(m->sha256));
+    json_object_set_new(o, "updated_ms", json_integer((json_int_t)vv_wall_ms(w->env)));
+    json_object_set_new(o, "log_start", json_integer((json_int_t)m->log_start));
+    json_object_set_new(o, "deleting_below", json_integer((json_int_t)m->deleting_below));
+    json_object_set_new(o, "next_offset", json_integer((json_int_t)m->next_offset));
+    json_object_set_new(o, "segments", segments);
+    json_object_set_new(o, "pages", pages);
+    json_object_set_new(o, "garbage", garbage);
+    return o;
+}
+
+static int put_head(struct vv_manifest *m, const struct vv_manifest_where *w, const struct list *l, struct vv_error *e)
+{
+    char key[VV_KEY_MAX];
+    struct vv_objinfo info = {0};
+    struct vv_objput how = {0};
+    json_t *o = head_json(m, w, l);
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    json_decref(o);
+    if (!text) return VV_E_NOMEM;
+    if (!m->exists) how.if_none_match = (w->store->caps & VV_OBJ_CAP_IF_NONE_MATCH) != 0;
+    if (m->exists && m->etag[0] && (w->store->caps & VV_OBJ_CAP_IF_MATCH)) how.if_match = m->etag;
+    vv_key_head(w->topic_id, w->partition, key);
+    int err = vv_objstore_put_mem(w->store, key, text, strlen(text), &how, DEADLINE_MS, &info, e);
+    if (!err) {
+        sha256_hex(text, strlen(text), m->sha256);
+        snprintf(m->etag, sizeof m->etag, "%s", info.etag);
+        m->exists = true;
+        m->revision++;
+        m->writer_epoch = w->writer_epoch;
+    }
+    free(text);
+    return err;
+}
+
+static int check_fits(const struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e)
+{
+    struct vv_index_summary s;
+    vv_index_summary(ix, &s);
+    if (m->writer_epoch > w->writer_epoch)
+        return vv_error_set(e, VV_E_CONFLICT, "a writer with epoch %llu owns the manifest of %s-%d, ours is %llu",
+                            (unsigned long long)m->writer_epoch, w->topic, (int)w->partition,
+                            (unsigned long long)w->writer_epoch);
+    if (m->next_offset > VV_MAX(s.remote_end, s.log_start) || m->log_start > s.log_start)
+        return vv_error_set(e, VV_E_STATE,
+                            "the bucket knows %s-%d up to offset %lld (log start %lld), this directory only up to %lld (log start "
+                            "%lld): older local data; move the directory away and restore the partition from the bucket",
+                            w->topic, (int)w->partition, (long long)m->next_offset, (long long)m->log_start,
+                            (long long)s.remote_end, (long long)s.log_start);
+    return VV_OK;
+}
+
+static bool unchanged(const struct vv_manifest *before, const struct vv_manifest *m)
+{
+    if (!m->exists) return !m->next_offset && !m->log_start;
+    return before->next_offset == m->next_offset && before->log_start == m->log_start &&
+           before->deleting_below == m->deleting_below && !before->garbage_count && before->writer_epoch == m->writer_epoch;
+}
+
+int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, int64_t deleting_below,
+                       struct vv_error *e)
+{
+    struct list l = {0};
+    struct vv_index_summary s;
+    int err = m->loaded ? VV_OK : vv_manifest_load(m, w, NULL, NULL, e);
+    if (!err) err = check_fits(m, w, ix, e);
+    if (err) goto out;
+    vv_index_summary(ix, &s);
+    struct vv_manifest before = *m; /* for numbers only */
+    m->log_start = s.log_start;
+    m->deleting_below = VV_MAX(m->deleting_below, deleting_below);
+    VV_ASSERT(m->deleting_below <= m->log_start); /* nothing a client may read is ever given up */
+    err = collect(m, ix, &l);
+    if (!err) err = fold(m, w, &l, e);
+    if (!err) err = discard(m, w, e);
+    if (err) goto out;
+    m->next_offset = VV_MAX(m->next_offset, VV_MAX(m->folded_end, l.n ? l.v[l.n - 1].last + 1 : 0));
+    if (!unchanged(&before, m)) err = put_head(m, w, &l, e);
+out:
+    if (err) m->loaded = false;
+    free(l.v);
+    return err;
+}
+
+void vv_manifest_sweep(struct vv_manifest *m, const struct vv_manifest_where *w)
+{
+    if (!m->loaded || !m->garbage_count) return;
+    int *results = calloc(m->garbage_count, sizeof *results);
+    if (!results) return;
+    struct vv_error e;
+    if (!vv_objstore_delete_many(w->store, (const char *const *)m->garbage, m->garbage_count, DEADLINE_MS, results, &e))
+        garbage_clear(m); /* the next head no longer lists them */
+    else
+        VLOG_WARN("%s-%d: deleting old manifest pages: %s", w->topic, (int)w->partition, e.text);
+    free(results);
+}

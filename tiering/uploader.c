@@ -1,0 +1,446 @@
+/* uploader.c — brings the sealed extents of one partition to the bucket, strictly in order.
+ *
+ *   SEALED --intent journalled--> UPLOADING --put, verified--> BOTH
+ *
+ * The intent fixes the key (range, leader epoch, generation, nonce), so every retry, in this life or the next, asks for
+ * the same object: first it looks whether the object is already there and right (a reply was lost, a crash came after
+ * the put), else it puts it (only if absent, where the store can), and again over it if what is there is wrong.
+ * Nothing is BOTH before the footer was read back and compared (verify_full: all blocks).
+ * Local bytes are checked against the block table while they are read for the put, so rot since the append is refused.
+ * Failures back off per partition; others go on. Segments wholly below the log start are not uploaded but dropped.
+ *
+ * Thread: whoever holds the part's busy mark. */
+#include "tier_impl.h"
+#include "varve/vlog.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define HEAD_DEADLINE_MS 60000
+#define PUT_DEADLINE_MS(bytes) (60000 + (int64_t)((bytes) / 256)) /* slower than 256 KiB/s is a failure */
+#define VERIFY_WINDOW (4u << 20)
+
+struct upload {
+    struct vv_tier_part *p;
+    struct vv_tier_config config;
+    struct vv_extent x;      /* holds a reference to its local segment */
+    struct vv_footer footer;
+    uint8_t *tail;           /* footer and trailer */
+    size_t tail_n;
+    char key[VV_KEY_MAX];
+    struct vv_error e;
+    /* the running check of the source */
+    uint64_t at;             /* next byte in sequence */
+    uint32_t block, crc;     /* block that holds `at`, CRC of its bytes so far */
+};
+
+/* ---- the source: local bytes, checked as they pass, then the footer ---- */
+
+/* Feeds n bytes that continue the sequence; every block that ends is compared. */
+static int check_feed(struct upload *u, const uint8_t *p, size_t n)
+{
+    const struct vv_blocks *t = &u->footer.blocks;
+    while (n) {
+        if (u->block >= t->count) return VV_E_CORRUPT;
+        const struct vv_block *b = &t->v[u->block];
+        uint64_t left = b->at + b->n - u->at;
+        size_t take = n < left ? n : (size_t)left;
+        u->crc = vv_crc32c(u->crc, p, take);
+        u->at += take;
+        p += take;
+        n -= take;
+        if (u->at < b->at + b->n) continue;
+        if (u->crc != b->crc)
+            return vv_error_set(&u->e, VV_E_CORRUPT,
+                                "%s-%d: local segment %" PRId64 " is damaged: block at byte %" PRIu64
+                                " is not what was appended; it is not uploaded. Other offsets are served; restore the file or delete "
+                                "records up to offset %" PRId64,
+                                u->p->topic, (int)u->p->o.partition, u->x.base, b->at, u->x.last + 1);
+        u->block++;
+        u->crc = 0;
+    }
+    return VV_OK;
+}
+
+/* The sequence is entered in the middle (parts): bring the check to `at` by reading its block from the start. */
+static int check_seek(struct upload *u, uint64_t at)
+{
+    const struct vv_blocks *t = &u->footer.blocks;
+    uint8_t buf[16384];
+    uint32_t lo = 0, hi = t->count;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (t->v[mid].at + t->v[mid].n <= at)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    u->block = lo;
+    u->crc = 0;
+    u->at = lo < t->count ? t->v[lo].at : at;
+    while (u->at < at) {
+        size_t n = (size_t)VV_MIN(at - u->at, (uint64_t)sizeof buf);
+        int err = vv_segment_read_raw(u->x.local, buf, n, u->at);
+        if (!err) err = check_feed(u, buf, n);
+        if (err) return err;
+    }
+    return VV_OK;
+}
+
+/* Bandwidth: bytes are paid for with time; waits where a stop can wake it. The simulator sets no limit. */
+static void pay(struct upload *u, size_t n)
+{
+    struct vv_tier *t = u->p->tier;
+    if (u->config.upload_bytes_per_s <= 0) return;
+    pthread_mutex_lock(&t->mu);
+    int64_t now = vv_mono_us(t->env);
+    t->upload_tokens_us = VV_MAX(t->upload_tokens_us, now - 100000) + (int64_t)((double)n * 1e6 / (double)u->config.upload_bytes_per_s);
+    while (!t->stopping && t->started) {
+        int64_t wait = t->upload_tokens_us - vv_mono_us(t->env);
+        if (wait <= 0) break;
+        struct timespec ts;
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        int64_t ns = ts.tv_nsec + VV_MIN(wait, (int64_t)1000000) * 1000;
+        ts.tv_sec += ns / 1000000000;
+        ts.tv_nsec = ns % 1000000000;
+        pthread_cond_timedwait(&t->idle, &t->mu, &ts);
+    }
+    pthread_mutex_unlock(&t->mu);
+}
+
+static int source_read(void *ctx, uint64_t at, void *dst, size_t n)
+{
+    struct upload *u = ctx;
+    uint8_t *p = dst;
+    if (vv_tier_overdue(u->p->tier)) return VV_E_SHUTDOWN;
+    uint64_t data = u->footer.data_bytes;
+    if (at < data) {
+        size_t take = (size_t)VV_MIN((uint64_t)n, data - at);
+        int err = at == u->at ? VV_OK : check_seek(u, at);
+        if (!err) err = vv_segment_read_raw(u->x.local, p, take, at);
+        if (!err) err = check_feed(u, p, take);
+        if (err) return err;
+        p += take;
+        at += take;
+        n -= take;
+        pay(u, take);
+    }
+    if (n) memcpy(p, u->tail + (at - data), n);
+    return VV_OK;
+}
+
+/* ---- the footer ---- */
+
+/* Leader epochs that concern [log start, last]: the last one at or below log start, and those up to last. */
+static int footer_epochs(struct upload *u, struct vv_footer *f)
+{
+    struct vv_log *log = u->p->o.log;
+    size_t n = vv_log_epochs(log, NULL, 0), kept = 0;
+    f->epochs = calloc(n + 1, sizeof *f->epochs);
+    if (!f->epochs) return VV_E_NOMEM;
+    size_t have = vv_log_epochs(log, f->epochs, n);
+    n = VV_MIN(n, have);
+    for (size_t i = 0; i < n; i++) {
+        if (f->epochs[i].start > f->key.last) break;
+        if (i + 1 < n && f->epochs[i + 1].start <= f->log_start) continue;
+        f->epochs[kept++] = f->epochs[i];
+    }
+    f->epoch_count = kept;
+    return VV_OK;
+}
+
+static int make_footer(struct upload *u)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_footer *f = &u->footer;
+    struct vv_index_summary s;
+    vv_index_summary(p->o.index, &s);
+    vv_segkey_of(p->o.topic_id, p->o.partition, &u->x, &f->key);
+    int err = vv_segment_blocks(u->x.local, &f->blocks);
+    if (err) return vv_error_set(&u->e, err, "%s-%d: the block table of segment %" PRId64 " cannot be read: %s", p->topic,
+                                 (int)p->o.partition, u->x.base, vv_err_name(err));
+    f->data_bytes = f->blocks.bytes;
+    f->records = f->blocks.records;
+    f->writer_epoch = p->tier->claim.writer_epoch;
+    f->first_ts = u->x.first_ts;
+    f->max_ts = u->x.max_ts;
+    f->sealed_ms = u->x.sealed_ms;
+    f->log_start = s.log_start;
+    f->topic = strdup(p->topic);
+    f->cluster_id = strdup(p->tier->id.cluster_id);
+    if (!f->topic || !f->cluster_id) return VV_E_NOMEM;
+    if (f->data_bytes != u->x.bytes)
+        return vv_error_set(&u->e, VV_E_CORRUPT, "%s-%d: the block table of segment %" PRId64 " covers %" PRIu64 " of %" PRIu64
+                            " bytes; it is not uploaded", p->topic, (int)p->o.partition, u->x.base, f->data_bytes, u->x.bytes);
+    err = footer_epochs(u, f);
+    if (!err) err = vv_log_aborted(p->o.log, u->x.base, u->x.last, &f->aborted, &f->aborted_count);
+    if (!err) err = vv_segment_snapshot(u->x.local, &f->snapshot, &f->snapshot_n);
+    if (!err) err = vv_footer_encode(f, &u->tail, &u->tail_n);
+    return err;
+}
+
+/* ---- verification ---- */
+
+static bool same_blocks(const struct vv_blocks *a, const struct vv_blocks *b)
+{
+    return a->count == b->count && a->bytes == b->bytes && a->records == b->records &&
+           (!a->count || !memcmp(a->v, b->v, a->count * sizeof *a->v));
+}
+
+/* Reads all blocks back and compares them with the table. */
+static int verify_blocks(struct upload *u)
+{
+    const struct vv_blocks *t = &u->footer.blocks;
+    struct vv_objstore *store = u->p->tier->store;
+    uint32_t i = 0;
+    while (i < t->count) {
+        uint32_t to = i;
+        uint64_t n = 0;
+        while (to < t->count && (!n || n + t->v[to].n <= VERIFY_WINDOW)) n += t->v[to++].n;
+        struct vv_slice s = {0};
+        int err = vv_objstore_get(store, u->key, VV_GET_RANGE, t->v[i].at, (size_t)n, HEAD_DEADLINE_MS, &s, NULL, &u->e);
+        const uint8_t *p = s.p;
+        for (; !err && i < to; p += t->v[i++].n)
+            if (vv_crc32c(0, p, t->v[i].n) != t->v[i].crc)
+                err = vv_error_set(&u->e, VV_E_CORRUPT, "the store returns other bytes for %s than were put", u->key);
+        if (s.buf) vv_buf_unref(s.buf);
+        if (err) return err;
+    }
+    return VV_OK;
+}
+
+/* Is the object there, whole and ours? 0, E_NOENT, E_CORRUPT (there but wrong), or the store's error.
+ * One suffix GET tells length and footer. A footer written by an earlier try of ours may differ in what moved since (log start,
+ * writer epoch): the identity and the block table must not. */
+static int verify_object(struct upload *u, struct vv_objinfo *info)
+{
+    struct vv_slice s = {0};
+    struct vv_footer f = {0};
+    struct vv_tier *t = u->p->tier;
+    size_t need = 0;
+    int err = vv_objstore_get_suffix(t->store, u->key, u->tail_n, HEAD_DEADLINE_MS, &s, info, &u->e);
+    if (err) return err;
+    if (info->size == u->footer.data_bytes + u->tail_n && s.n == u->tail_n && !memcmp(s.p, u->tail, s.n)) goto out;
+    err = vv_footer_decode(s.p, s.n, info->size, &f, &need, &u->e);
+    if (err == VV_E_AGAIN) { /* the earlier footer was longer */
+        vv_buf_unref(s.buf);
+        s = (struct vv_slice){0};
+        err = vv_objstore_get_suffix(t->store, u->key, need, HEAD_DEADLINE_MS, &s, info, &u->e);
+        if (!err) err = vv_footer_decode(s.p, s.n, info->size, &f, NULL, &u->e);
+    }
+    if (!err) err = vv_footer_check(&f, &u->footer.key, t->id.cluster_id, &u->e);
+    if (!err && !same_blocks(&f.blocks, &u->footer.blocks))
+        err = vv_error_set(&u->e, VV_E_CORRUPT, "%s has another block table than the local segment", u->key);
+out:
+    vv_footer_release(&f);
+    if (s.buf) vv_buf_unref(s.buf);
+    if (!err && u->config.verify_full) err = verify_blocks(u);
+    return err;
+}
+
+/* ---- topic.json: once per topic, by the first upload ---- */
+
+static bool topic_named(struct vv_tier *t, struct vv_uuid id, bool add)
+{
+    bool found = false;
+    pthread_mutex_lock(&t->mu);
+    for (size_t i = 0; i < t->topics_named_count && !found; i++) found = vv_uuid_eq(t->topics_named[i], id);
+    struct vv_uuid *v = !found && add ? realloc(t->topics_named, (t->topics_named_count + 1) * sizeof *v) : NULL;
+    if (v) {
+        t->topics_named = v;
+        v[t->topics_named_count++] = id;
+    }
+    pthread_mutex_unlock(&t->mu);
+    return found;
+}
+
+static int name_topic(struct upload *u)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_tier *t = p->tier;
+    struct vv_index_summary s;
+    char key[VV_KEY_MAX], id[23];
+    vv_index_summary(p->o.index, &s);
+    if (s.remote_end >= 0 || topic_named(t, p->o.topic_id, false)) return VV_OK;
+    vv_uuid_text(p->o.topic_id, id);
+    vv_key_topic(p->o.topic_id, key);
+    json_t *o = json_pack("{s:i,s:s,s:s,s:s}", "format", 1, "topic", p->topic, "topic_id", id, "cluster_id", t->id.cluster_id);
+    char *text = json_dumps(o, JSON_INDENT(1));
+    json_decref(o);
+    if (!text) return VV_E_NOMEM;
+    int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, key, text, strlen(text), NULL, HEAD_DEADLINE_MS, NULL, &u->e));
+    free(text);
+    if (!err) topic_named(t, p->o.topic_id, true);
+    return err;
+}
+
+/* ---- the step ---- */
+
+static int put_object(struct upload *u)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_tier *t = p->tier;
+    pthread_mutex_lock(&t->mu);
+    bool overwrite = p->overwrite;
+    pthread_mutex_unlock(&t->mu);
+    struct vv_objput how = {.if_none_match = !overwrite && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH)};
+    struct vv_objsrc src = {.size = u->footer.data_bytes + u->tail_n, .read = source_read, .ctx = u};
+    return vv_tier_saw(t, vv_objstore_put(t->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), NULL, &u->e));
+}
+
+static void set_overwrite(struct vv_tier_part *p, bool on)
+{
+    pthread_mutex_lock(&p->tier->mu);
+    p->overwrite = on;
+    pthread_mutex_unlock(&p->tier->mu);
+}
+
+/* UPLOADING, footer made. Leaves a proven object or an error. */
+static int bring(struct upload *u, bool look_first, struct vv_objinfo *info)
+{
+    int err = VV_E_NOENT;
+    if (look_first) {
+        err = vv_tier_saw(u->p->tier, verify_object(u, info));
+        if (!err) return VV_OK; /* adopted */
+        if (err == VV_E_CORRUPT) set_overwrite(u->p, true);
+        if (err != VV_E_NOENT && err != VV_E_CORRUPT) return err;
+    }
+    err = put_object(u);
+    if (err && err != VV_E_CONFLICT) return err; /* unknown outcomes too: the next try looks first */
+    err = vv_tier_saw(u->p->tier, verify_object(u, info));
+    if (err == VV_E_CORRUPT || err == VV_E_NOENT) {
+        set_overwrite(u->p, true);
+        VLOG_ERROR("%s-%d: the store did not keep %s as it was put (%s); the local copy stays, trying again", u->p->topic,
+                   (int)u->p->o.partition, u->key, u->e.text);
+    }
+    return err;
+}
+
+static int intend(struct upload *u)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_extent want = u->x;
+    vv_random(p->tier->env, &want.nonce, sizeof want.nonce);
+    if (!want.nonce) want.nonce = 1; /* 0 = there is no object */
+    want.epoch = p->o.leader_epoch(p->o.ctx);
+    want.generation = 0;
+    want.object_bytes = 0;
+    int err = vv_index_move(p->o.index, u->x.base, VV_EXTENT_UPLOADING, &want);
+    if (err) return err;
+    u->x.nonce = want.nonce;
+    u->x.epoch = want.epoch;
+    u->x.generation = 0;
+    return VV_OK;
+}
+
+static void release(struct upload *u)
+{
+    vv_extent_release(u->p->o.index, &u->x);
+    vv_footer_release(&u->footer);
+    free(u->tail);
+}
+
+static int upload(struct upload *u)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_objinfo info = {0};
+    struct vv_segkey k;
+    bool resumed = u->x.state == VV_EXTENT_UPLOADING;
+    if (!u->x.local)
+        return vv_error_set(&u->e, VV_E_CORRUPT, "%s-%d: the upload of segment %" PRId64 " was begun but its local file is gone",
+                            p->topic, (int)p->o.partition, u->x.base);
+    if (atomic_load(&p->tier->fenced)) return vv_error_set(&u->e, VV_E_CONFLICT, "another writer took over the bucket");
+    int err = name_topic(u);
+    if (!err && !resumed) err = intend(u);
+    if (!err) err = make_footer(u);
+    if (err) return err;
+    vv_segkey_of(p->o.topic_id, p->o.partition, &u->x, &k);
+    vv_segkey_format(&k, u->key);
+    err = bring(u, resumed, &info);
+    if (err) return err;
+    u->x.object_bytes = info.size;
+    err = vv_index_move(p->o.index, u->x.base, VV_EXTENT_BOTH, &u->x);
+    if (!err) set_overwrite(p, false);
+    return err;
+}
+
+/* Below the log start before it was proven remote: local files go; an object that may exist goes through DELETING. */
+static int drop_unproven(struct upload *u)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_extent dead = {.dead_ms = vv_wall_ms(p->tier->env)};
+    bool intended = u->x.state == VV_EXTENT_UPLOADING;
+    int err = vv_index_move(p->o.index, u->x.base, VV_EXTENT_DELETING, &dead);
+    if (!err && u->x.local) err = vv_log_drop_local(p->o.log, u->x.local);
+    if (!err && !intended) err = vv_index_remove(p->o.index, u->x.base); /* with an intent the housekeeper deletes the key first */
+    pthread_mutex_lock(&p->tier->mu);
+    p->delete_check_us = 0;
+    pthread_mutex_unlock(&p->tier->mu);
+    return err == VV_E_NOENT ? VV_OK : err;
+}
+
+/* The lowest extent that is not proven remote yet. */
+static int pick(struct vv_tier_part *p, struct vv_extent *x)
+{
+    int err = vv_index_find_state(p->o.index, VV_EXTENT_UPLOADING, 0, x);
+    if (err == VV_E_NOENT) err = vv_index_find_state(p->o.index, VV_EXTENT_SEALED, 0, x);
+    return err;
+}
+
+static void account(struct upload *u, int err)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_tier *t = p->tier;
+    if (err) {
+        atomic_fetch_add(&t->upload_errors, 1);
+    } else {
+        atomic_fetch_add(&t->uploads, 1);
+        atomic_fetch_add(&t->upload_bytes, u->x.object_bytes);
+    }
+    pthread_mutex_lock(&t->mu);
+    if (err) {
+        p->stats.upload_errors++;
+        snprintf(p->stats.last_error, sizeof p->stats.last_error, "%.*s", (int)sizeof p->stats.last_error - 1,
+                 u->e.text[0] ? u->e.text : vv_err_name(err));
+    } else {
+        p->stats.uploaded_segments++;
+        p->stats.uploaded_bytes += u->x.object_bytes;
+        p->stats.last_upload_ms = vv_wall_ms(t->env);
+        p->stats.last_error[0] = 0;
+    }
+    pthread_mutex_unlock(&t->mu);
+}
+
+int vv_uploader_step(struct vv_tier_part *p)
+{
+    struct upload u = {.p = p};
+    struct vv_index_summary s;
+    vv_tier_config_get(p->tier, &u.config);
+    int err = pick(p, &u.x);
+    if (err) return err == VV_E_NOENT ? 0 : err;
+    vv_index_summary(p->o.index, &s);
+    bool resumed = u.x.state == VV_EXTENT_UPLOADING;
+    bool dropped = u.x.last < s.log_start;
+    int done = 0;
+    if (dropped) {
+        err = drop_unproven(&u);
+        done = 1;
+    } else if (resumed || (!atomic_load(&p->copy_disabled) && u.x.last < p->o.upload_limit(p->o.ctx))) {
+        err = upload(&u);
+        account(&u, err);
+        done = 1;
+    }
+    if (err) {
+        VLOG_WARN("%s-%d: upload of %" PRId64 "..%" PRId64 ": %s (%s)", p->topic, (int)p->o.partition, u.x.base, u.x.last,
+                  u.e.text[0] ? u.e.text : "failed", vv_err_name(err));
+    } else if (done) {
+        vv_tier_part_dirty(p);
+        if (p->o.on_progress) p->o.on_progress(p->o.ctx);
+    }
+    release(&u);
+    return err ? err : done;
+}
