@@ -66,6 +66,7 @@ int vv_ix_put(struct vv_index *ix, const struct vv_extent *x) /* insert or repla
 
 void vv_ix_cut(struct vv_index *ix, size_t from, size_t to) /* removes v[from, to) */
 {
+    if (from >= to) return;
     for (size_t i = from; i < to; i++) local_unref(ix, ix->v[i].local);
     memmove(&ix->v[from], &ix->v[to], (ix->n - to) * sizeof *ix->v);
     ix->n -= to - from;
