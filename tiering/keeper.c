@@ -180,7 +180,11 @@ static int expire(struct vv_tier_part *p, struct vv_error *e)
     int64_t next_ms = 0;
     vv_tier_config_get(p->tier, &c);
     next_delete_check(p, INT64_MAX, false); /* set first: what comes in while we work sets it again */
-    int64_t below = clock_sane(p->tier) ? expired_end(p, c.delete_grace_ms, &next_ms) : 0;
+    int64_t below = 0;
+    if (clock_sane(p->tier))
+        below = expired_end(p, c.delete_grace_ms, &next_ms);
+    else
+        next_ms = vv_wall_ms(p->tier->env) + 60000;
     int err = VV_OK;
     if (below) err = commit(p, below, e);
     if (!err && below) err = condemn(p, below);

@@ -33,6 +33,7 @@ struct upload {
     size_t tail_n;
     char key[VV_KEY_MAX];
     struct vv_error e;
+    struct vv_error rot;     /* the source's own, which a put would paint over */
     /* the running check of the source */
     uint64_t at;             /* next byte in sequence */
     uint32_t block, crc;     /* block that holds `at`, CRC of its bytes so far */
@@ -55,7 +56,7 @@ static int check_feed(struct upload *u, const uint8_t *p, size_t n)
         n -= take;
         if (u->at < b->at + b->n) continue;
         if (u->crc != b->crc)
-            return vv_error_set(&u->e, VV_E_CORRUPT,
+            return vv_error_set(&u->rot, VV_E_CORRUPT,
                                 "%s-%d: local segment %" PRId64 " is damaged: block at byte %" PRIu64
                                 " is not what was appended; it is not uploaded. Other offsets are served; restore the file or delete "
                                 "records up to offset %" PRId64,
@@ -289,7 +290,12 @@ static int put_object(struct upload *u)
     pthread_mutex_unlock(&t->mu);
     struct vv_objput how = {.if_none_match = !overwrite && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH)};
     struct vv_objsrc src = {.size = u->footer.data_bytes + u->tail_n, .read = source_read, .ctx = u};
-    return vv_tier_saw(t, vv_objstore_put(t->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), NULL, &u->e));
+    int err = vv_objstore_put(t->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), NULL, &u->e);
+    if (err && u->rot.code) { /* not the store's fault */
+        u->e = u->rot;
+        return err;
+    }
+    return vv_tier_saw(t, err);
 }
 
 static void set_overwrite(struct vv_tier_part *p, bool on)

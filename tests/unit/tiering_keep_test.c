@@ -1,0 +1,399 @@
+/* Manifest, deletion and restore: what the bucket knows, when objects go, and that an empty directory gets everything back. */
+#include "tiering_rig.h"
+
+static int setup(void **state)
+{
+    struct rig *r = rig_new();
+    rig_open(r);
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    rig_free(*state);
+    return 0;
+}
+
+static void seal_many(struct rig *r, int n)
+{
+    for (int i = 0; i < n; i++) rig_seal(r, 1, 50);
+    rig_run(r);
+}
+
+static uint64_t puts_so_far(struct rig *r)
+{
+    struct vv_tier_stats s;
+    vv_tier_stats(r->tier, &s);
+    return s.puts;
+}
+
+/* The whole index of the partition again from nothing but the bucket. */
+struct back { struct vv_index *ix; struct vv_tier_restored out; char dir[192]; };
+
+static int restore(struct rig *r, struct back *b, struct vv_error *e)
+{
+    static int n;
+    *b = (struct back){0};
+    snprintf(b->dir, sizeof b->dir, "%s/back%d", r->dir, n++);
+    rig_ok(vv_index_open(&rig_env, b->dir, NULL, &b->ix, e), e);
+    return vv_tier_restore_part(r->tier, r->topic_id, 2, b->ix, &b->out, e);
+}
+
+static void back_free(struct back *b)
+{
+    vv_index_close(b->ix);
+    free(b->out.epochs);
+    free(b->out.snapshot);
+}
+
+/* Every live extent of the original is there, and nothing else. */
+static void same_as(struct rig *r, struct back *b)
+{
+    struct vv_extent x, y;
+    int64_t at = 0, bt = 0;
+    size_t n = 0;
+    struct vv_index_summary s;
+    vv_index_summary(r->index, &s);
+    while (!vv_index_find(r->index, VV_MAX(at, s.log_start), &x)) {
+        vv_extent_release(r->index, &x);
+        assert_int_equal(vv_index_find(b->ix, VV_MAX(bt, b->out.log_start), &y), 0);
+        assert_int_equal(x.base, y.base);
+        assert_int_equal(x.last, y.last);
+        assert_int_equal(x.nonce, y.nonce);
+        assert_int_equal(x.epoch, y.epoch);
+        assert_int_equal(x.bytes, y.bytes);
+        assert_int_equal(x.object_bytes, y.object_bytes);
+        assert_int_equal(x.max_ts, y.max_ts);
+        assert_int_equal(y.state, VV_EXTENT_REMOTE);
+        at = bt = x.last + 1;
+        n++;
+    }
+    assert_int_equal(vv_index_find(b->ix, bt, &y), VV_E_NOENT);
+    assert_int_equal(b->out.log_start, s.log_start);
+    assert_int_equal(b->out.next_offset, VV_MAX(at, s.log_start));
+}
+
+static void check_restore(struct rig *r)
+{
+    struct back b;
+    struct vv_error e = {0};
+    rig_ok(restore(r, &b, &e), &e);
+    same_as(r, &b);
+    back_free(&b);
+}
+
+static void manifest_follows_in_batches(void **state)
+{
+    struct rig *r = *state;
+    rig_settle(r);
+    uint64_t before = puts_so_far(r);
+    for (int i = 0; i < 160; i++) {
+        rig_seal(r, 1, 50);
+        rig_run(r);
+    }
+    uint64_t used = puts_so_far(r) - before;
+    assert_true(used <= 160 * 11 / 10 + 1); /* 1.1 PUTs per segment; topic.json once */
+    check_restore(r);
+}
+
+static void pages_fold(void **state)
+{
+    struct rig *r = *state;
+    char prefix[VV_KEY_MAX];
+    struct back b;
+    struct vv_error e = {0};
+    seal_many(r, 700);
+    rig_settle(r);
+    vv_key_manifest_prefix(r->topic_id, prefix);
+    assert_int_equal(rig_count(r, prefix), 3); /* head and two pages */
+    check_restore(r);
+    /* A page with other content than its name is refused, not believed. */
+    struct vv_objlist l = {0};
+    rig_ok(vv_objstore_list(r->store, prefix, NULL, 0, 0, &l, &e), &e);
+    assert_int_equal(l.count, 3);
+    assert_non_null(strstr(l.v[0].key, "/1-"));
+    struct vv_slice s = {0};
+    rig_ok(vv_objstore_get_whole(r->store, l.v[0].key, 1 << 20, 0, &s, NULL, &e), &e);
+    rig_ok(vv_objstore_put_mem(r->store, l.v[0].key, s.p, s.n - 1, NULL, 0, NULL, &e), &e);
+    assert_int_equal(restore(r, &b, &e), VV_E_CORRUPT);
+    back_free(&b);
+    rig_ok(vv_objstore_put_mem(r->store, l.v[0].key, s.p, s.n, NULL, 0, NULL, &e), &e);
+    vv_buf_unref(s.buf);
+    vv_objlist_release(&l);
+    check_restore(r);
+}
+
+static void roll_forward_after_a_crash(void **state)
+{
+    struct rig *r = *state;
+    struct back b;
+    struct vv_error e = {0};
+    seal_many(r, 3); /* no manifest yet at all */
+    check_restore(r);
+    rig_settle(r);
+    seal_many(r, 5); /* the manifest does not know these */
+    check_restore(r);
+    rig_crash(r);
+    rig_open(r);
+    check_restore(r);
+    rig_ok(restore(r, &b, &e), &e);
+    assert_int_equal(b.out.epoch_count, 1);
+    assert_int_equal(b.out.epochs[0].epoch, 3);
+    assert_memory_equal(b.out.snapshot, "snap80", 6);
+    back_free(&b);
+}
+
+static void roll_forward_stops_at_a_hole_and_at_foreign_bytes(void **state)
+{
+    struct rig *r = *state;
+    struct back b;
+    struct vv_error e = {0};
+    struct vv_extent x;
+    struct vv_segkey k;
+    char key[VV_KEY_MAX];
+    seal_many(r, 2);
+    rig_settle(r);
+    seal_many(r, 3); /* 20, 30, 40 */
+    assert_int_equal(vv_index_find(r->index, 30, &x), 0);
+    vv_extent_release(r->index, &x);
+    vv_segkey_of(r->topic_id, 2, &x, &k);
+    k.nonce++; /* a second candidate for 30 that holds other bytes than its key says */
+    vv_segkey_format(&k, key);
+    rig_ok(vv_objstore_put_mem(r->store, key, "not a segment", 13, NULL, 0, NULL, &e), &e);
+    check_restore(r);
+    k.nonce--;
+    vv_segkey_format(&k, key);
+    rig_ok(vv_objstore_delete(r->store, key, 0, &e), &e); /* a hole */
+    rig_ok(restore(r, &b, &e), &e);
+    assert_int_equal(b.out.next_offset, 30);
+    back_free(&b);
+}
+
+static void deletion_is_a_protocol(void **state)
+{
+    struct rig *r = *state;
+    seal_many(r, 6);
+    rig_settle(r);
+    assert_int_equal(vv_tier_part_drop_local(r->part, 0), 0);
+    assert_int_equal(vv_index_set_log_start(r->index, 35), 0);
+    vv_tier_part_log_start_moved(r->part);
+    rig_run(r);
+    assert_int_equal(rig_state(r, 20), VV_EXTENT_TOMBSTONED);
+    assert_int_equal(rig_state(r, 30), VV_EXTENT_BOTH); /* holds 35 */
+    assert_true(r->log.v[1]->dropped);
+    assert_false(r->log.v[3]->dropped);
+    assert_int_equal(rig_segments(r), 6); /* the grace */
+    rig_advance(30000);
+    vv_tier_hurry(r->tier);
+    rig_run(r);
+    assert_int_equal(rig_segments(r), 6);
+    check_restore(r);
+    rig_advance(31000);
+    vv_tier_hurry(r->tier);
+    rig_run(r);
+    assert_int_equal(rig_segments(r), 3);
+    check_restore(r);
+    struct vv_extent x;
+    assert_int_equal(vv_index_next(r->index, 0, &x), 0);
+    assert_int_equal(x.base, 30);
+    vv_extent_release(r->index, &x);
+}
+
+static void deletion_survives_crashes_and_failures(void **state)
+{
+    struct rig *r = *state;
+    seal_many(r, 6);
+    rig_settle(r);
+    assert_int_equal(vv_index_set_log_start(r->index, 60), 0); /* everything */
+    rig_crash(r);                                              /* before anything was tombstoned */
+    rig_open(r);
+    rig_run(r);
+    assert_int_equal(rig_state(r, 50), VV_EXTENT_TOMBSTONED);
+    vv_objfault_add(r->store, &(struct vv_objfault_rule){.op = VV_OBJ_DELETE_MANY, .action = VV_FAULT_FAIL, .count = 1});
+    rig_advance(61000);
+    vv_tier_hurry(r->tier);
+    vv_tier_step(r->tier);
+    rig_run(r);
+    assert_int_equal(rig_segments(r), 6);
+    assert_int_equal(rig_state(r, 50), VV_EXTENT_DELETING);
+    rig_crash(r);
+    rig_open(r);
+    rig_settle(r);
+    assert_int_equal(rig_segments(r), 0);
+    struct vv_extent x;
+    assert_int_equal(vv_index_next(r->index, 0, &x), VV_E_NOENT);
+    check_restore(r);
+    rig_seal(r, 1, 50); /* life goes on */
+    rig_settle(r);
+    check_restore(r);
+}
+
+static void expired_before_upload(void **state)
+{
+    struct rig *r = *state;
+    vv_objfault_add(r->store, &(struct vv_objfault_rule){.op = VV_OBJ_PUT, .key_part = ".seg", .action = VV_FAULT_LOSE_REPLY, .count = 1});
+    for (int i = 0; i < 3; i++) rig_seal(r, 1, 50);
+    vv_tier_step(r->tier);
+    assert_int_equal(rig_state(r, 0), VV_EXTENT_UPLOADING); /* its object is there, unknown to us */
+    assert_int_equal(vv_index_set_log_start(r->index, 20), 0);
+    vv_tier_part_log_start_moved(r->part);
+    rig_settle(r);
+    struct vv_extent x;
+    assert_int_equal(vv_index_next(r->index, 0, &x), 0);
+    assert_int_equal(x.base, 20);
+    vv_extent_release(r->index, &x);
+    assert_true(r->log.v[0]->dropped && r->log.v[1]->dropped);
+    assert_int_equal(rig_segments(r), 1); /* no orphan */
+    check_restore(r);
+}
+
+static void a_jumping_clock_deletes_nothing(void **state)
+{
+    struct rig *r = *state;
+    seal_many(r, 2);
+    rig_settle(r);
+    assert_int_equal(vv_index_set_log_start(r->index, 20), 0);
+    vv_tier_part_log_start_moved(r->part);
+    rig_run(r);
+    rig_wall_ms += 10LL * 365 * 86400 * 1000;
+    for (int i = 0; i < 10; i++) {
+        vv_tier_hurry(r->tier);
+        rig_run(r);
+        rig_mono_us += 1000000;
+    }
+    assert_int_equal(rig_segments(r), 2);
+    rig_wall_ms -= 10LL * 365 * 86400 * 1000;
+    rig_advance(120000);
+    vv_tier_hurry(r->tier);
+    rig_run(r);
+    rig_settle(r);
+    assert_int_equal(rig_segments(r), 0);
+}
+
+static void topic_deletion(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct back b;
+    seal_many(r, 300);
+    rig_settle(r);
+    vv_tier_part_close(r->part);
+    r->part = NULL;
+    rig_ok(vv_tier_delete_topic(r->tier, r->topic_id, "flights", 3, &e), &e);
+    rig_settle(r); /* 80 s */
+    vv_tier_stop(r->tier, 0);
+    vv_tier_free(r->tier);
+    rig_open_tier(r);
+    rig_settle(r);
+    assert_int_equal(rig_count(r, "v1/t/"), 0);
+    assert_int_equal(rig_count(r, "v1/m/"), 0);
+    assert_int_equal(r->tier->claim.deleted_count, 0);
+    r->topic_id.b[0]++; /* the name again, another topic */
+    r->log.n = r->log.n; /* its segments stay with the rig */
+    assert_int_equal(restore(r, &b, &e), 0);
+    assert_int_equal(b.out.next_offset, 0);
+    back_free(&b);
+}
+
+static void deleted_topic_is_not_restored(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct back b;
+    seal_many(r, 2);
+    rig_settle(r);
+    vv_tier_part_close(r->part);
+    r->part = NULL;
+    rig_ok(vv_tier_delete_topic(r->tier, r->topic_id, "flights", 3, &e), &e);
+    rig_crash(r); /* the list is in the bucket */
+    rig_open_index(r, r->part_dir);
+    rig_open_tier(r);
+    assert_int_equal(r->tier->claim.deleted_count, 1);
+    assert_int_equal(restore(r, &b, &e), VV_E_NOENT);
+    back_free(&b);
+    assert_int_equal(rig_segments(r), 2); /* within the grace an operator can still have it */
+}
+
+static void old_local_data_is_refused(void **state)
+{
+    struct rig *r = *state;
+    struct vv_index *newer = r->index;
+    struct vv_error e = {0};
+    seal_many(r, 4);
+    rig_settle(r);
+    struct vv_manifest m = {0};
+    struct vv_manifest_where w;
+    struct back b;
+    vv_tier_where(r->part, &w);
+    snprintf(b.dir, sizeof b.dir, "%s/old", r->dir);
+    rig_ok(vv_index_open(&rig_env, b.dir, NULL, &b.ix, &e), &e);
+    assert_int_equal(vv_manifest_commit(&m, &w, b.ix, 0, &e), VV_E_STATE);
+    assert_non_null(strstr(e.text, "restore"));
+    assert_int_equal(vv_manifest_commit(&m, &w, newer, 0, &e), 0);
+    w.writer_epoch--;
+    vv_manifest_release(&m);
+    w.writer_epoch = 0;
+    assert_int_equal(vv_manifest_commit(&m, &w, newer, 0, &e), VV_E_CONFLICT);
+    vv_manifest_release(&m);
+    vv_index_close(b.ix);
+}
+
+static void head_commits_survive_lost_replies(void **state)
+{
+    struct rig *r = *state;
+    vv_objfault_add(r->store, &(struct vv_objfault_rule){.op = VV_OBJ_PUT, .key_part = "v1/m/", .percent = 40,
+                                                         .action = VV_FAULT_LOSE_REPLY});
+    vv_objfault_add(r->store, &(struct vv_objfault_rule){.op = VV_OBJ_PUT, .key_part = "v1/m/", .percent = 40, .action = VV_FAULT_FAIL});
+    for (int i = 0; i < 10; i++) {
+        seal_many(r, 60);
+        rig_settle(r);
+    }
+    vv_objfault_clear(r->store);
+    rig_settle(r);
+    assert_int_equal(r->part->dirty, 0);
+    check_restore(r);
+}
+
+static void snapshot(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    char *json;
+    size_t n;
+    assert_int_equal(vv_tier_get_snapshot(r->tier, &json, &n, &e), VV_E_NOENT);
+    rig_ok(vv_tier_put_snapshot(r->tier, "{\"a\":1}", 7, &e), &e);
+    rig_ok(vv_tier_get_snapshot(r->tier, &json, &n, &e), &e);
+    assert_string_equal(json, "{\"a\":1}");
+    free(json);
+}
+
+static void with_threads(void **state)
+{
+    struct rig *r = *state;
+    rig_env.clock_ops = vv_env_posix.clock_ops;
+    for (int i = 0; i < 100; i++) rig_seal(r, 1, 5000);
+    assert_int_equal(vv_tier_start(r->tier), 0);
+    while (rig_state(r, 990) != VV_EXTENT_BOTH) usleep(1000); /* bounded by the test's own timeout */
+    vv_tier_stop(r->tier, 10000);
+    rig_env.clock_ops = &rig_clock;
+    assert_int_equal(rig_segments(r), 100);
+    check_restore(r);
+    vv_tier_part_close(r->part);
+    r->part = NULL;
+    vv_tier_free(r->tier);
+    rig_open_tier(r); /* the claim was released: no wait, no secret needed */
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(manifest_follows_in_batches), T(pages_fold), T(roll_forward_after_a_crash),
+        T(roll_forward_stops_at_a_hole_and_at_foreign_bytes), T(deletion_is_a_protocol),
+        T(deletion_survives_crashes_and_failures), T(expired_before_upload), T(a_jumping_clock_deletes_nothing),
+        T(topic_deletion), T(deleted_topic_is_not_restored), T(old_local_data_is_refused),
+        T(head_commits_survive_lost_replies), T(snapshot), T(with_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
