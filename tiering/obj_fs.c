@@ -18,10 +18,10 @@
  * Limits: a component has at most 255 bytes; "a" and "a/b" cannot both be objects; a listing reads
  * the whole of each directory it passes, per page.
  *
- * Threads: sync calls run on the caller's. Async GETs run on WORKERS threads, started by the first
- * one (inline with inline_async); `queue_lock` guards the queue. Lock order: change → nothing;
- * queue_lock → nothing. */
+ * Threads: sync calls run on the caller's, async GETs on obj_pool's (inline with inline_async).
+ * `change` is a leaf. */
 #include "obj_backends.h"
+#include "obj_pool.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 
@@ -33,7 +33,6 @@
 #include <string.h>
 
 enum {
-    WORKERS = 4,
     COPY_CHUNK = 1 << 20,
     ETAG_ABOVE = 1 << 20,
     PATH_LIMIT = 512 + VV_OBJ_KEY_MAX + 64,
@@ -43,17 +42,9 @@ enum {
 struct obj_fs {
     struct vv_objstore base;
     char dir[512];
-    bool inline_async;
     pthread_mutex_t change;
-    pthread_mutex_t queue_lock;
-    pthread_cond_t queue_more;
-    struct vv_objget *head, *tail; /* queue of async GETs, linked by next */
-    pthread_t workers[WORKERS];
-    unsigned worker_count;
-    bool closing;
+    struct vv_objpool pool;
 };
-
-static char canceled_mark; /* get->impl of a canceled GET that still waits in the queue */
 
 static int path_of(struct obj_fs *s, const char *key, char path[PATH_LIMIT], struct vv_error *e)
 {
@@ -126,20 +117,11 @@ static int read_range(struct obj_fs *s, struct vv_file *f, const char *key, uint
     return fs_error(s, e, got < 0 ? (int)got : VV_E_CORRUPT, "get", key);
 }
 
-static int fs_range(struct obj_fs *s, const char *key, uint64_t at, size_t n, struct vv_buf **out,
-                    struct vv_error *e)
+static int range_check(const char *key, uint64_t at, size_t n, uint64_t size, struct vv_error *e)
 {
-    struct vv_file *f;
-    uint64_t size;
-    int err = open_object(s, key, &f, &size, e);
-    if (err) return err;
-    if (at > size || n > size - at)
-        err = vv_error_set(e, VV_E_CORRUPT, "get %s: %zu bytes at %llu wanted, the object has %llu",
-                           key, n, (unsigned long long)at, (unsigned long long)size);
-    else
-        err = read_range(s, f, key, at, n, out, e);
-    vv_fs_close(s->base.env, f);
-    return err;
+    if (at <= size && n <= size - at) return VV_OK;
+    return vv_error_set(e, VV_E_CORRUPT, "get %s: %zu bytes at %llu wanted, the object has %llu",
+                        key, n, (unsigned long long)at, (unsigned long long)size);
 }
 
 static int fs_get(struct vv_objstore *base, const char *key, enum vv_objget_kind kind, uint64_t at,
@@ -159,9 +141,7 @@ static int fs_get(struct vv_objstore *base, const char *key, enum vv_objget_kind
     if (kind != VV_GET_RANGE) {
         n = (size_t)VV_MIN((uint64_t)n, info->size);
         at = kind == VV_GET_WHOLE ? 0 : info->size - n;
-    } else if (at > info->size || n > info->size - at) {
-        err = vv_error_set(e, VV_E_CORRUPT, "get %s: %zu bytes at %llu wanted, the object has %llu",
-                           key, n, (unsigned long long)at, (unsigned long long)info->size);
+    } else if ((err = range_check(key, at, n, info->size, e)) != VV_OK) {
         goto out;
     }
     err = read_range(s, f, key, at, n, &out->buf, e);
@@ -207,71 +187,30 @@ static int fs_head(struct vv_objstore *base, const char *key, int64_t deadline_m
 
 /* ---- async GET ---- */
 
-static void run_get(struct obj_fs *s, struct vv_objget *get, int err)
+static int fs_range(struct vv_objstore *base, struct vv_objget *get, int64_t left_ms,
+                    struct vv_buf **out)
 {
-    struct vv_buf *buf = NULL;
-    if (!err && vv_mono_us(s->base.env) - get->started_us > get->deadline_ms * 1000)
-        err = vv_error_set(&get->error, VV_E_TIMEOUT, "get %s: the deadline passed in the queue",
-                           get->key);
-    if (!err) err = fs_range(s, get->key, get->at, get->n, &buf, &get->error);
-    vv_objget_finish(&s->base, get, err, buf);
-}
-
-static void *worker(void *arg)
-{
-    struct obj_fs *s = arg;
-    pthread_mutex_lock(&s->queue_lock);
-    for (;;) {
-        while (!s->head && !s->closing)
-            pthread_cond_wait(&s->queue_more, &s->queue_lock);
-        struct vv_objget *get = s->head;
-        if (!get) break;
-        s->head = get->next;
-        if (!s->head) s->tail = NULL;
-        int err = s->closing || get->impl == &canceled_mark ? VV_E_SHUTDOWN : VV_OK;
-        pthread_mutex_unlock(&s->queue_lock);
-        run_get(s, get, err);
-        pthread_mutex_lock(&s->queue_lock);
-    }
-    pthread_mutex_unlock(&s->queue_lock);
-    return NULL;
-}
-
-static bool start_workers(struct obj_fs *s)
-{
-    while (s->worker_count < WORKERS &&
-           !pthread_create(&s->workers[s->worker_count], NULL, worker, s))
-        s->worker_count++;
-    return s->worker_count > 0;
+    struct obj_fs *s = (struct obj_fs *)base;
+    struct vv_error *e = &get->error;
+    struct vv_file *f;
+    uint64_t size;
+    (void)left_ms;
+    int err = open_object(s, get->key, &f, &size, e);
+    if (err) return err;
+    err = range_check(get->key, get->at, get->n, size, e);
+    if (!err) err = read_range(s, f, get->key, get->at, get->n, out, e);
+    vv_fs_close(base->env, f);
+    return err;
 }
 
 static void fs_get_async(struct vv_objstore *base, struct vv_objget *get)
 {
-    struct obj_fs *s = (struct obj_fs *)base;
-    bool queued = false;
-    if (!s->inline_async) {
-        pthread_mutex_lock(&s->queue_lock);
-        queued = !s->closing && start_workers(s);
-        if (queued) {
-            if (s->tail)
-                s->tail->next = get;
-            else
-                s->head = get;
-            s->tail = get;
-            pthread_cond_signal(&s->queue_more);
-        }
-        pthread_mutex_unlock(&s->queue_lock);
-    }
-    if (!queued) run_get(s, get, s->closing ? VV_E_SHUTDOWN : VV_OK);
+    vv_objpool_submit(&((struct obj_fs *)base)->pool, get);
 }
 
 static void fs_cancel(struct vv_objstore *base, struct vv_objget *get)
 {
-    struct obj_fs *s = (struct obj_fs *)base;
-    pthread_mutex_lock(&s->queue_lock);
-    for (struct vv_objget *g = s->head; g; g = g->next)
-        if (g == get) g->impl = &canceled_mark;
-    pthread_mutex_unlock(&s->queue_lock);
+    vv_objpool_cancel(&((struct obj_fs *)base)->pool, get);
 }
 
 /* ---- writing ---- */
@@ -553,14 +492,7 @@ static int fs_abort_stale(struct vv_objstore *base, const char *prefix, int64_t 
 static void fs_close(struct vv_objstore *base)
 {
     struct obj_fs *s = (struct obj_fs *)base;
-    pthread_mutex_lock(&s->queue_lock);
-    s->closing = true;
-    pthread_cond_broadcast(&s->queue_more);
-    pthread_mutex_unlock(&s->queue_lock);
-    for (unsigned i = 0; i < s->worker_count; i++)
-        pthread_join(s->workers[i], NULL);
-    pthread_cond_destroy(&s->queue_more);
-    pthread_mutex_destroy(&s->queue_lock);
+    vv_objpool_release(&s->pool);
     pthread_mutex_destroy(&s->change);
     free(s);
 }
@@ -605,10 +537,8 @@ int vv_obj_fs_open(const char *url, const struct vv_objstore_config *config, str
     vv_objstore_init(&s->base, &fs_ops, env, VV_OBJ_CAP_CONDITIONAL_PUT | VV_OBJ_CAP_ETAG_IS_MD5,
                      url);
     memcpy(s->dir, dir, n);
-    s->inline_async = config->inline_async;
+    vv_objpool_init(&s->pool, &s->base, fs_range, config->inline_async);
     pthread_mutex_init(&s->change, NULL);
-    pthread_mutex_init(&s->queue_lock, NULL);
-    pthread_cond_init(&s->queue_more, NULL);
     char tmp[PATH_LIMIT];
     snprintf(tmp, sizeof tmp, "%s/.tmp", s->dir);
     int err = vv_fs_mkdirs(env, tmp);
