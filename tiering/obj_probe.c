@@ -55,6 +55,8 @@ int vv_objstore_probe(struct vv_objstore *s, const char *prefix, int64_t deadlin
                  (unsigned long long)p.nonce, i);
     int err = put(&p, 0, "probe", NULL, &info, e); /* the store is there and lets us write */
     if (err) return err;
+    if (!info.etag[0]) err = vv_objstore_head(s, p.keys[0], deadline_ms, &info, e);
+    if (err) return err;
     memcpy(p.etag, info.etag, sizeof p.etag);
     if (strcmp(info.etag, "\"8da843ff65205a61374b09b81ed0fa35\""))
         *caps &= ~(unsigned)VV_OBJ_CAP_ETAG_IS_MD5;

@@ -426,9 +426,8 @@ static bool is_loopback(const char *authority)
            (!strncmp(authority, "localhost", 9) && (!authority[9] || authority[9] == ':'));
 }
 
-/* root, host, path_root from endpoint and addressing style. */
-static int set_address(struct obj_s3 *s, const struct vv_objstore_config *config,
-                       const char *bucket, struct vv_error *e)
+int s3_resolve_address(const struct vv_objstore_config *config, const char *region,
+                       const char *bucket, struct s3_address *a, struct vv_error *e)
 {
     char aws[128];
     const char *endpoint = config->endpoint, *style = config->path_style;
@@ -436,36 +435,48 @@ static int set_address(struct obj_s3 *s, const struct vv_objstore_config *config
     if (!endpoint) endpoint = vv_cred_env(config, "AWS_ENDPOINT_URL");
     bool given = endpoint != NULL;
     if (!given) {
-        snprintf(aws, sizeof aws, "https://s3.%s.amazonaws.com", s->region);
+        snprintf(aws, sizeof aws, "https://s3.%s.amazonaws.com", region);
         endpoint = aws;
     }
-    s->https = !strncmp(endpoint, "https://", 8);
-    if (!s->https && strncmp(endpoint, "http://", 7))
+    a->https = !strncmp(endpoint, "https://", 8);
+    if (!a->https && strncmp(endpoint, "http://", 7))
         return config_error(e, "tier.s3.endpoint: give http[s]://HOST[:PORT]", endpoint);
-    const char *authority = endpoint + (s->https ? 8 : 7);
+    const char *authority = endpoint + (a->https ? 8 : 7);
     size_t n = strcspn(authority, "/");
-    if (n == 0 || n > 200 || strlen(authority) > n + 1 || memchr(authority, '@', n) ||
-        strpbrk(authority, "?# \r\n\t"))
+    if (n == 0 || n >= sizeof a->authority || strlen(authority) > n + 1 ||
+        memchr(authority, '@', n) || strpbrk(authority, "?# \r\n\t"))
         return config_error(e, "tier.s3.endpoint: give http[s]://HOST[:PORT], no path, no user",
                             endpoint);
-    s->loopback = is_loopback(authority);
-    const char *port =
-        s->https ? ":443" : ":80"; /* curl's Host has no default port; ours must be the same */
-    if (n > strlen(port) && !strncmp(authority + n - strlen(port), port, strlen(port)))
-        n -= strlen(port);
-    bool path_style =
-        given || strchr(bucket, '.') != NULL; /* a dot in the name breaks TLS's wildcard */
+    a->loopback = is_loopback(authority);
+    const char *port = a->https ? ":443" : ":80"; /* clients send Host without a default port */
+    size_t port_n = strlen(port);
+    if (n > port_n && !strncmp(authority + n - port_n, port, port_n)) n -= port_n;
+    memcpy(a->authority, authority, n);
+    a->authority[n] = 0;
+    a->path_style = given || strchr(bucket, '.') != NULL; /* a dot breaks TLS's wildcard */
     if (style && !strcmp(style, "true"))
-        path_style = true;
+        a->path_style = true;
     else if (style && !strcmp(style, "false"))
-        path_style = false;
+        a->path_style = false;
     else if (style && style[0] && strcmp(style, "auto"))
         return config_error(e, "tier.s3.path.style: give true, false or auto", style);
-    snprintf(s->host, sizeof s->host, "%s%s%.*s", path_style ? "" : bucket, path_style ? "" : ".",
-             (int)n, authority);
-    snprintf(s->root, sizeof s->root, "%s://%s", s->https ? "https" : "http", s->host);
-    snprintf(s->path_root, sizeof s->path_root, "%s%s", path_style ? "/" : "",
-             path_style ? bucket : "");
+    return VV_OK;
+}
+
+/* root, host, path_root from endpoint and addressing style. */
+static int set_address(struct obj_s3 *s, const struct vv_objstore_config *config,
+                       const char *bucket, struct vv_error *e)
+{
+    struct s3_address a;
+    int err = s3_resolve_address(config, s->region, bucket, &a, e);
+    if (err) return err;
+    s->https = a.https;
+    s->loopback = a.loopback;
+    const char *sub = a.path_style ? "" : bucket, *dot = a.path_style ? "" : ".";
+    snprintf(s->host, sizeof s->host, "%s%s%s", sub, dot, a.authority);
+    snprintf(s->root, sizeof s->root, "%s://%s", a.https ? "https" : "http", s->host);
+    snprintf(s->path_root, sizeof s->path_root, "%s%s", a.path_style ? "/" : "",
+             a.path_style ? bucket : "");
     return VV_OK;
 }
 

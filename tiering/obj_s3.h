@@ -119,6 +119,13 @@ void s3_conditions(struct s3_call *c, const struct vv_objput *how);
 /* Takes s3://BUCKET/PREFIX apart; prefix is "" or ends with '/'. */
 int s3_parse_url(const char *url, char *bucket, size_t bucket_cap, char *prefix, size_t prefix_cap,
                  struct vv_error *e);
+/* Endpoint and addressing style, from configuration and environment. */
+struct s3_address {
+    bool https, path_style, loopback;
+    char authority[200]; /* host[:port], without a default port */
+};
+int s3_resolve_address(const struct vv_objstore_config *config, const char *region,
+                       const char *bucket, struct s3_address *a, struct vv_error *e);
 /* Undoes encoding-type=url in place. */
 void s3_url_decode(char *text);
 #endif

@@ -261,46 +261,53 @@ static const char *const odd_names[] = {"space in it",
                                         "...",
                                         "a..b"};
 
+/* Stored under exactly this name and found there. A backend may refuse a key (E_UNSUPPORTED), but
+ * not bend it. */
+static bool odd_key_works(struct run *r, const char *key, const char *text)
+{
+    struct vv_objlist list;
+    size_t n = strlen(text);
+    int err = vv_objstore_put_mem(r->s, key, text, n, NULL, MS, NULL, NULL);
+    if (err == VV_E_UNSUPPORTED) return false;
+    CHECK(err == VV_OK);
+    expect_whole(r, key, text, n);
+    OK(vv_objstore_list(r->s, key, NULL, 0, MS, &list, &e)); /* a prefix that needs encoding */
+    bool first = list.count >= 1 && !strcmp(list.v[0].key, key);
+    vv_objlist_release(&list);
+    CHECK(first);
+    OK(vv_objstore_list(r->s, key, key, 0, MS, &list, &e)); /* a start-after that does */
+    bool none = list.count == 0;
+    vv_objlist_release(&list);
+    CHECK(none);
+    return true;
+}
+
 static void odd_keys(struct run *r)
 {
-    for (size_t i = 0; i < VV_COUNT(odd_names); i++) {
-        char text[32];
-        int n = snprintf(text, sizeof text, "odd %zu", i);
-        OK(vv_objstore_put_mem(r->s, key_of(r, odd_names[i]), text, (size_t)n, NULL, MS, NULL, &e));
-    }
-    struct vv_objlist list;
-    OK(vv_objstore_list(r->s, key_of(r, ""), NULL, 0, MS, &list, &e));
-    size_t count = list.count, found = 0;
-    for (size_t i = 0; i < VV_COUNT(odd_names); i++)
-        for (size_t k = 0; k < list.count; k++)
-            found += !strcmp(list.v[k].key, key_of(r, odd_names[i]));
-    vv_objlist_release(&list);
-    CHECK(count == VV_COUNT(odd_names));
-    CHECK(found == VV_COUNT(odd_names));
-    for (size_t i = 0; i < VV_COUNT(odd_names); i++) {
-        char text[32];
-        int n = snprintf(text, sizeof text, "odd %zu", i);
-        expect_whole(r, key_of(r, odd_names[i]), text, (size_t)n);
-        /* a start-after that needs encoding */
-        OK(vv_objstore_list(r->s, key_of(r, odd_names[i]), NULL, 0, MS, &list, &e));
-        bool first = list.count >= 1 && !strcmp(list.v[0].key, key_of(r, odd_names[i]));
-        vv_objlist_release(&list);
-        CHECK(first);
-        OK(vv_objstore_list(r->s, key_of(r, odd_names[i]), key_of(r, odd_names[i]), 0, MS, &list,
-                            &e));
-        bool none = list.count == 0;
-        vv_objlist_release(&list);
-        CHECK(none);
-    }
     const char *keys[VV_COUNT(odd_names)];
     char copies[VV_COUNT(odd_names)][400];
     int results[VV_COUNT(odd_names)];
+    size_t n = 0, found = 0;
+    struct vv_objlist list;
     for (size_t i = 0; i < VV_COUNT(odd_names); i++) {
-        snprintf(copies[i], sizeof copies[i], "%s", key_of(r, odd_names[i]));
-        keys[i] = copies[i];
+        char text[32];
+        snprintf(text, sizeof text, "odd %zu", i);
+        snprintf(copies[n], sizeof copies[n], "%s", key_of(r, odd_names[i]));
+        keys[n] = copies[n];
+        if (odd_key_works(r, keys[n], text))
+            n++;
+        else
+            printf("        (refuses '%s')\n", odd_names[i]);
     }
-    OK(vv_objstore_delete_many(r->s, keys, VV_COUNT(odd_names), MS, results, &e));
-    for (size_t i = 0; i < VV_COUNT(odd_names); i++)
+    OK(vv_objstore_list(r->s, key_of(r, ""), NULL, 0, MS, &list, &e));
+    size_t count = list.count;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < list.count; k++)
+            found += !strcmp(list.v[k].key, keys[i]);
+    vv_objlist_release(&list);
+    CHECK(count == n && found == n);
+    OK(vv_objstore_delete_many(r->s, keys, n, MS, results, &e));
+    for (size_t i = 0; i < n; i++)
         WANT(VV_E_NOENT, vv_objstore_head(r->s, keys[i], MS, NULL, &e));
 }
 
