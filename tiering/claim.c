@@ -246,6 +246,10 @@ int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e)
     read_own(t, &own);
     err = fresh ? VV_OK : refuse(t, &r, take_over, &own, e);
     if (err) goto out;
+    unsigned caps; /* a server may accept a condition and ignore it: believe only what was tried */
+    err = vv_tier_saw(t, vv_objstore_probe(t->store, "v1/", DEADLINE_MS, &caps, e));
+    if (err) goto out;
+    t->store->caps = caps;
     if (!t->id.cluster_id[0] && fresh) { /* a new bucket for a broker without an identity */
         struct vv_uuid u;
         vv_random(t->env, u.b, sizeof u.b);

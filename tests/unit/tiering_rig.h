@@ -15,6 +15,8 @@
 
 #include "tier_impl.h"
 
+#pragma GCC diagnostic ignored "-Wunused-function" /* each test uses its part of the rig */
+
 /* ---- the log in memory ---- */
 struct vv_segment {
     int refs;
