@@ -1,0 +1,62 @@
+# Makefile — a thin front to CMake and the test driver. `make help` lists what there is.
+BUILD := build
+CMAKE_FLAGS := -DCMAKE_BUILD_TYPE=Release
+ifneq ($(shell command -v ccache 2>/dev/null),)
+CMAKE_FLAGS += -DCMAKE_C_COMPILER_LAUNCHER=ccache
+endif
+
+.PHONY: all needs build run test test-full test-crash fuzz bench minio dev fmt clean help
+all: build
+
+build: ## the release binary, build/varve
+	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) >$(BUILD).log 2>&1 || { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }; rm -f $(BUILD).log
+	@cmake --build $(BUILD) -j
+
+needs: ## install what build, run and test need (Debian packages, by name)
+	@scripts/install-needs
+
+run: ## install, build, and show the main job: produce, tier, read back cold
+	@scripts/install-needs build
+	@$(MAKE) --no-print-directory build
+	@$(BUILD)/varve demo ev
+
+test: ## install, build, run the tests (about 25 minutes with warm caches)
+	@scripts/install-needs
+	@$(MAKE) --no-print-directory build
+	@tests/run test
+
+test-full: ## the larger matrices too
+	@scripts/install-needs
+	@$(MAKE) --no-print-directory build
+	@tests/run test full
+
+test-crash: ## crash points and power cuts
+	@scripts/install-needs
+	@$(MAKE) --no-print-directory build
+	@tests/run crash
+
+fuzz: ## libFuzzer targets, a minute each
+	@scripts/install-needs
+	@tests/fuzz/run
+
+bench: ## first-light ratios against Apache Kafka
+	@scripts/install-needs
+	@$(MAKE) --no-print-directory build
+	@bench/first-light
+
+minio: ## a local MinIO with a bucket and a broker on it, until Ctrl-C
+	@scripts/install-needs build
+	@$(MAKE) --no-print-directory build
+	@minio-test/playground
+
+dev: ## ASan+UBSan build in build-dev
+	@cmake --preset dev >/dev/null && cmake --build build-dev
+
+fmt: ## clang-format everything
+	@git ls-files '*.c' '*.h' | grep -v '^src/wire/gen/' | xargs clang-format -i
+
+clean:
+	@rm -rf $(BUILD) build-dev build-tsan build-fuzz
+
+help:
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
