@@ -35,13 +35,20 @@ static void echo(struct vv_exchange *x)
     vv_exchange_reply(x, &c);
 }
 
+static int answer_all_late(void)
+{
+    pthread_mutex_lock(&T.lock);
+    int n = T.late_count;
+    for (int i = n; i-- > 0;) echo(T.late[i]);
+    T.late_count = 0;
+    pthread_mutex_unlock(&T.lock);
+    return n;
+}
+
 static void *answer_late(void *arg)
 {
     (void)arg;
-    pthread_mutex_lock(&T.lock);
-    for (int i = T.late_count; i-- > 0;) echo(T.late[i]);
-    T.late_count = 0;
-    pthread_mutex_unlock(&T.lock);
+    answer_all_late();
     return NULL;
 }
 
@@ -65,7 +72,6 @@ static void big(struct vv_exchange *x)
 static void on_frame(void *ctx, struct vv_exchange *x)
 {
     (void)ctx;
-    atomic_fetch_add(&T.frames, 1);
     pthread_mutex_lock(&T.lock);
     switch (x->frame.p[0]) {
     case 'l':
@@ -87,6 +93,7 @@ static void on_frame(void *ctx, struct vv_exchange *x)
     default:
         echo(x);
     }
+    atomic_fetch_add(&T.frames, 1);
     pthread_mutex_unlock(&T.lock);
 }
 
@@ -276,11 +283,9 @@ static void unanswered_requests_are_bounded(void **state)
     wait_frames(8);
     int answered = 0;
     while (answered < 20) {
-        pthread_mutex_lock(&T.lock);
-        assert_true(T.late_count <= 8);
-        answered += T.late_count;
-        pthread_mutex_unlock(&T.lock);
-        answer_late(NULL);
+        int n = answer_all_late();
+        assert_true(n <= 8);
+        answered += n;
     }
     for (int i = 0; i < 20; i++) expect_frame(fd, "l");
     expect_frame(fd, "e");
