@@ -72,6 +72,28 @@ size_t vv_table_rows(const struct vv_table *t)
     return t->count / t->columns;
 }
 
+static int compare_rows(const void *a, const void *b, void *ctx)
+{
+    const struct vv_table *t = ctx;
+    char *const *x = a, *const *y = b;
+    for (size_t c = 0; c < t->columns; c++) {
+        int d = strcmp(x[c], y[c]);
+        if (d && t->kind[c] == '#') {
+            long long m = strtoll(x[c], NULL, 10), n = strtoll(y[c], NULL, 10);
+            d = (m > n) - (m < n);
+        }
+        if (d)
+            return d;
+    }
+    return 0;
+}
+
+void vv_table_sort(struct vv_table *t)
+{
+    if (t && t->count)
+        qsort_r(t->cells, vv_table_rows(t), t->columns * sizeof *t->cells, compare_rows, t);
+}
+
 void vv_table_free(struct vv_table *t)
 {
     if (!t)

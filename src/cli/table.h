@@ -9,6 +9,7 @@ struct vv_table;
 struct vv_table *vv_table_new(const char *columns);
 /* The next cell, row by row. "-" is null in JSON. */
 void vv_table_cell(struct vv_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void vv_table_sort(struct vv_table *t); /* by the columns from the left, numbers as numbers */
 size_t vv_table_rows(const struct vv_table *t);
 /* Prints to stdout and frees. json: an array of objects. Returns 0 or VV_EXIT_FAILED (out of memory). */
 int vv_table_print(struct vv_table *t, bool json);
