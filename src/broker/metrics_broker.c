@@ -130,6 +130,12 @@ static void collect(void *ctx, struct vv_metrics_out *o)
         tier(b, o);
 }
 
+static const char *api_name(int key)
+{
+    const struct vv_api *api = vv_api_by_key((int16_t)key);
+    return api ? api->name : NULL;
+}
+
 static bool ready(void *ctx)
 {
     struct vv_broker *b = ctx;
@@ -141,7 +147,7 @@ int vv_metrics_broker_start(struct vv_broker *b, struct vv_metrics_server **out,
 {
     const struct vv_broker_config *c = b->config;
     struct vv_metrics_opts opts = {
-        .listen = &c->metrics, .ready = ready, .collect = collect, .ctx = b};
+        .listen = &c->metrics, .api_name = api_name, .ready = ready, .collect = collect, .ctx = b};
     *out = NULL;
     snprintf(where, where_n, "-");
     if (!c->metrics_on)
