@@ -118,7 +118,7 @@ static const struct {
     {S3StatusOutOfMemory, VV_E_NOMEM, false},
     {S3StatusUriTooLong, VV_E_USAGE, false},
     {S3StatusKeyTooLong, VV_E_USAGE, false},
-    {S3StatusXmlParseFailure, VV_E_PROTO, false},
+    {S3StatusXmlParseFailure, VV_E_AGAIN, true}, /* a gateway's 502 page: libs3 hides the status */
     {S3StatusNameLookupError, VV_E_AGAIN, true},
     {S3StatusFailedToConnect, VV_E_AGAIN, true},
     {S3StatusConnectionFailed, VV_E_AGAIN, true},
