@@ -6,7 +6,10 @@
  * ever see what the disk knows. Order: commit -> mu. add_open and reopen take mu only: OPEN extents are not journalled,
  * the segment file itself is their record.
  *
- * Invariants: v is sorted by base; extents do not overlap; at most the last one is OPEN. */
+ * Long histories: runs of 64 old REMOTE extents move to the extent file (pages.h) and leave a fence; v and f are
+ * walked as one list. A change of an extent in a page first brings the whole page back (unpage).
+ *
+ * Invariants: v and f are sorted by base; extents do not overlap; at most the last one is OPEN; pages hold only REMOTE. */
 #include "index_impl.h"
 #include "varve/vlog.h"
 
@@ -72,6 +75,50 @@ void vv_ix_cut(struct vv_index *ix, size_t from, size_t to) /* removes v[from, t
     ix->n -= to - from;
 }
 
+/* ---- fences (mu held) ---- */
+
+static size_t fence_lower(const struct vv_index *ix, int64_t base) /* first with f.base >= base */
+{
+    size_t lo = 0, hi = ix->fn;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (ix->f[mid].base < base)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static int fence_insert(struct vv_index *ix, const struct vv_fence *f)
+{
+    size_t i = fence_lower(ix, f->base);
+    if (ix->fn == ix->fcap) {
+        size_t cap = ix->fcap ? ix->fcap * 2 : 16;
+        struct vv_fence *v = realloc(ix->f, cap * sizeof *v);
+        if (!v) return VV_E_NOMEM;
+        ix->f = v;
+        ix->fcap = cap;
+    }
+    memmove(&ix->f[i + 1], &ix->f[i], (ix->fn - i) * sizeof *ix->f);
+    ix->f[i] = *f;
+    ix->fn++;
+    ix->paged_bytes += f->bytes;
+    return VV_OK;
+}
+
+static void fence_remove(struct vv_index *ix, size_t i)
+{
+    ix->paged_bytes -= ix->f[i].bytes;
+    memmove(&ix->f[i], &ix->f[i + 1], (ix->fn - i - 1) * sizeof *ix->f);
+    ix->fn--;
+}
+
+static bool fence_same(const struct vv_fence *a, const struct vv_fence *b)
+{
+    return a->base == b->base && a->slot == b->slot && a->crc == b->crc;
+}
+
 /* ---- journal records ---- */
 
 static int on_record(void *ctx, uint8_t type, const uint8_t *p, size_t n)
@@ -93,6 +140,13 @@ static int on_record(void *ctx, uint8_t type, const uint8_t *p, size_t n)
         if (n != 8) return VV_E_CORRUPT;
         ix->log_start = at;
         return VV_OK;
+    case REC_PAGE: {
+        struct vv_fence f;
+        if (n != VV_FENCE_BYTES) return VV_E_CORRUPT;
+        vv_fence_decode(p, &f);
+        if (f.base < 0 || f.last < f.base || (ix->fn && ix->f[ix->fn - 1].last >= f.base)) return VV_E_CORRUPT;
+        return fence_insert(ix, &f);
+    }
     case REC_TRUNCATE:
         if (n != 8) return VV_E_CORRUPT;
         vv_ix_cut(ix, vv_ix_lower(ix, at), ix->n);
@@ -107,27 +161,116 @@ static int checkpoint(struct vv_index *ix)
 {
     struct vv_journal_image im = {0};
     uint8_t rec[VV_EXTENT_BYTES];
+    int err = vv_pages_sync(&ix->pages); /* before the first journal that names them */
+    if (err) return err;
     pthread_mutex_lock(&ix->mu);
     vv_put64(rec, (uint64_t)ix->log_start);
     vv_journal_image_add(&im, REC_LOG_START, rec, 8);
+    for (size_t i = 0; i < ix->fn; i++) {
+        vv_fence_encode(&ix->f[i], rec);
+        vv_journal_image_add(&im, REC_PAGE, rec, VV_FENCE_BYTES);
+    }
     for (size_t i = 0; i < ix->n; i++) {
         if (ix->v[i].state == VV_EXTENT_OPEN) continue;
         vv_extent_encode(&ix->v[i], rec);
         vv_journal_image_add(&im, REC_EXTENT, rec, sizeof rec);
     }
     pthread_mutex_unlock(&ix->mu);
-    int err = vv_journal_replace(&ix->journal, &im);
+    err = vv_journal_replace(&ix->journal, &im);
     if (!err) ix->journal_live = ix->journal.size;
     return err;
 }
 
-/* Ends a durable change: commit is given back, after a rewrite when the journal has grown far past what is live. */
+/* ---- paging (commit held) ---- */
+
+#define PAGE_OUT_AT 1024 /* resident extents that make paging worth while */
+#define PAGE_KEEP 256    /* newest resident extents that stay: readers are mostly there */
+
+/* The first run of 64 old REMOTE extents with no page in between; n when there is none. mu held. */
+static size_t page_run(const struct vv_index *ix)
+{
+    size_t run = 0;
+    for (size_t i = 0; i + PAGE_KEEP < ix->n; i++) {
+        bool follows = run && fence_lower(ix, ix->v[i].base) == fence_lower(ix, ix->v[i - 1].base);
+        run = ix->v[i].state != VV_EXTENT_REMOTE ? 0 : follows ? run + 1 : 1;
+        if (run == VV_PAGE_EXTENTS) return i + 1 - run;
+    }
+    return ix->n;
+}
+
+static uint8_t *slots_used(const struct vv_index *ix, uint32_t *count) /* one byte per slot */
+{
+    uint32_t top = 0;
+    for (size_t i = 0; i < ix->fn; i++) top = VV_MAX(top, ix->f[i].slot + 1);
+    uint8_t *used = calloc((size_t)top + 1, 1);
+    for (size_t i = 0; used && i < ix->fn; i++) used[ix->f[i].slot] = 1;
+    *count = top;
+    return used;
+}
+
+/* Moves old runs to the extent file. Durable with the next checkpoint; until then the old journal has the extents
+ * themselves, and only slots that it does not name are written. */
+static int page_out(struct vv_index *ix)
+{
+    struct vv_extent *run = malloc(VV_PAGE_EXTENTS * sizeof *run);
+    uint32_t count = 0, slot = 0;
+    pthread_mutex_lock(&ix->mu);
+    uint8_t *used = slots_used(ix, &count);
+    int err = run && used ? VV_OK : VV_E_NOMEM;
+    size_t at = err ? ix->n : page_run(ix);
+    while (!err && at < ix->n) {
+        struct vv_fence f = {0};
+        memcpy(run, &ix->v[at], VV_PAGE_EXTENTS * sizeof *run);
+        pthread_mutex_unlock(&ix->mu); /* nothing moves while commit is held */
+        while (slot < count && used[slot]) slot++;
+        f.slot = slot++;
+        err = vv_pages_write(&ix->pages, run, &f);
+        pthread_mutex_lock(&ix->mu);
+        if (!err) err = fence_insert(ix, &f);
+        if (!err) vv_ix_cut(ix, vv_ix_lower(ix, f.base), vv_ix_lower(ix, f.base) + VV_PAGE_EXTENTS);
+        at = err ? ix->n : page_run(ix);
+    }
+    ix->page_next = VV_MAX((size_t)PAGE_OUT_AT, ix->n + PAGE_OUT_AT / 2);
+    pthread_mutex_unlock(&ix->mu);
+    free(used);
+    free(run);
+    return err;
+}
+
+/* Brings the page that holds base back into memory and into the journal. E_NOENT: no page holds it. */
+static int unpage(struct vv_index *ix, int64_t base)
+{
+    struct vv_extent *v = malloc(VV_PAGE_EXTENTS * sizeof *v);
+    struct vv_fence f = {.base = -1};
+    if (!v) return VV_E_NOMEM;
+    pthread_mutex_lock(&ix->mu);
+    size_t k = fence_lower(ix, base + 1);
+    if (k > 0 && ix->f[k - 1].last >= base) f = ix->f[k - 1];
+    pthread_mutex_unlock(&ix->mu);
+    int err = f.base >= 0 ? vv_pages_get(&ix->pages, &f, v) : VV_E_NOENT;
+    if (!err) {
+        pthread_mutex_lock(&ix->mu);
+        fence_remove(ix, fence_lower(ix, f.base));
+        for (size_t i = 0; i < VV_PAGE_EXTENTS && !err; i++) err = vv_ix_put(ix, &v[i]);
+        pthread_mutex_unlock(&ix->mu);
+        if (!err) err = checkpoint(ix);
+    }
+    free(v);
+    return err;
+}
+
+/* Ends a durable change: commit is given back, after a rewrite when the journal has grown far past what is live. The change
+ * itself is durable already: a failed rewrite only takes later ones offline. */
 static void commit_end(struct vv_index *ix)
 {
-    if (!ix->journal.offline && ix->journal.size > 64 * 1024 && ix->journal.size > 4 * ix->journal_live) {
-        int err = checkpoint(ix); /* the change is durable already; a failed rewrite takes later ones offline */
-        if (err) VLOG_ERROR("%s: rewriting the index journal failed: %s", ix->dir, vv_err_name(err));
-    }
+    int err = VV_OK;
+    bool grown = ix->journal.size > 64 * 1024 && ix->journal.size > 4 * ix->journal_live;
+    pthread_mutex_lock(&ix->mu);
+    bool many = ix->n >= ix->page_next;
+    pthread_mutex_unlock(&ix->mu);
+    if (many && !ix->journal.offline) err = page_out(ix);
+    if (!err && (grown || many) && !ix->journal.offline) err = checkpoint(ix);
+    if (err) VLOG_ERROR("%s: rewriting the index journal failed: %s", ix->dir, vv_err_name(err));
     pthread_mutex_unlock(&ix->commit);
 }
 
@@ -166,7 +309,9 @@ int vv_index_open(struct vv_env *env, const char *dir, const struct vv_segment_r
         vv_error_set(e, err, "cannot use directory %s: %s", dir, vv_err_name(err));
         goto out;
     }
-    err = vv_journal_open(env, path, on_record, ix, &ix->journal, e);
+    ix->page_next = PAGE_OUT_AT;
+    err = vv_pages_init(&ix->pages, env, dir);
+    if (!err) err = vv_journal_open(env, path, on_record, ix, &ix->journal, e);
     if (err) goto out;
     ix->journal_live = ix->journal.size;
     *out = ix;
@@ -183,6 +328,8 @@ void vv_index_close(struct vv_index *ix)
     if (ix->journal.path) vv_journal_close(&ix->journal);
     pthread_mutex_destroy(&ix->mu);
     pthread_mutex_destroy(&ix->commit);
+    vv_pages_release(&ix->pages);
+    free(ix->f);
     free(ix->v);
     free(ix->dir);
     free(ix);
@@ -208,76 +355,144 @@ static int64_t time_bound(const struct vv_extent *x) /* an OPEN extent may hold 
     return x->state == VV_EXTENT_OPEN ? INT64_MAX : x->max_ts;
 }
 
-/* First extent from the one that holds (or follows) offset on for which want() holds. */
-struct want {
-    int64_t ts;
-    enum vv_extent_state state;
-};
-typedef bool (*want_fn)(const struct vv_extent *x, const struct want *w);
+/* ---- the walk over v and f as one list ---- */
 
-static int walk(struct vv_index *ix, int64_t offset, want_fn want, const struct want *w, struct vv_extent *out)
+struct want { /* what a lookup looks for */
+    int64_t ts, base;
+    enum vv_extent_state state;
+    bool (*extent)(const struct vv_extent *x, const struct want *w);
+    bool (*page)(const struct vv_fence *f, const struct want *w); /* may it hold one? */
+};
+
+/* Under mu, from the extent that holds (or follows) offset: VV_OK = found in memory; E_AGAIN = *fence may hold it; E_NOENT. */
+static int walk_resident(struct vv_index *ix, int64_t offset, const struct want *w, struct vv_extent *out, struct vv_fence *fence)
 {
-    int err = VV_E_NOENT;
-    pthread_mutex_lock(&ix->mu);
-    size_t i = vv_ix_lower(ix, offset);
+    size_t i = vv_ix_lower(ix, offset), k = fence_lower(ix, offset);
     if (i > 0 && ix->v[i - 1].last >= offset) i--;
-    for (; i < ix->n && err; i++)
-        if (want(&ix->v[i], w)) err = hand_out(ix, &ix->v[i], out);
-    pthread_mutex_unlock(&ix->mu);
+    if (k > 0 && ix->f[k - 1].last >= offset) k--;
+    while (i < ix->n || k < ix->fn) {
+        if (k == ix->fn || (i < ix->n && ix->v[i].base < ix->f[k].base)) {
+            if (w->extent(&ix->v[i], w)) return hand_out(ix, &ix->v[i], out);
+            i++;
+            continue;
+        }
+        *fence = ix->f[k++];
+        if (w->page(fence, w)) return VV_E_AGAIN;
+    }
+    return VV_E_NOENT;
+}
+
+/* In the page behind fence. E_NOENT: none there; E_AGAIN: the page moved meanwhile, walk again. */
+static int walk_page(struct vv_index *ix, const struct vv_fence *fence, int64_t offset, const struct want *w, struct vv_extent *out)
+{
+    struct vv_extent *v = malloc(VV_PAGE_EXTENTS * sizeof *v);
+    if (!v) return VV_E_NOMEM;
+    int err = vv_pages_get(&ix->pages, fence, v);
+    if (err == VV_E_CORRUPT) { /* damaged, or its slot was given to another page after we let go of mu */
+        pthread_mutex_lock(&ix->mu);
+        size_t k = fence_lower(ix, fence->base);
+        if (k == ix->fn || !fence_same(&ix->f[k], fence)) err = VV_E_AGAIN;
+        pthread_mutex_unlock(&ix->mu);
+    }
+    if (!err) err = VV_E_NOENT;
+    for (size_t i = 0; i < VV_PAGE_EXTENTS && err == VV_E_NOENT; i++) {
+        if (v[i].last < offset || !w->extent(&v[i], w)) continue;
+        *out = v[i];
+        err = VV_OK;
+    }
+    free(v);
     return err;
 }
 
-static bool want_live(const struct vv_extent *x, const struct want *w)
+static int walk(struct vv_index *ix, int64_t offset, const struct want *w, struct vv_extent *out)
+{
+    for (;;) {
+        struct vv_fence fence = {0};
+        pthread_mutex_lock(&ix->mu);
+        int err = walk_resident(ix, offset, w, out, &fence);
+        pthread_mutex_unlock(&ix->mu);
+        if (err != VV_E_AGAIN) return err;
+        err = walk_page(ix, &fence, offset, w, out);
+        if (err == VV_E_NOENT) offset = fence.last + 1;
+        if (err != VV_E_NOENT && err != VV_E_AGAIN) return err;
+    }
+}
+
+static bool any_page(const struct vv_fence *f, const struct want *w)
+{
+    (void)f, (void)w;
+    return true;
+}
+
+static bool live_extent(const struct vv_extent *x, const struct want *w)
 {
     (void)w;
     return vv_extent_is_live(x);
 }
 
-static bool want_time(const struct vv_extent *x, const struct want *w)
+static bool time_extent(const struct vv_extent *x, const struct want *w)
 {
     return vv_extent_is_live(x) && time_bound(x) >= w->ts;
 }
 
-static bool want_state(const struct vv_extent *x, const struct want *w)
+static bool time_page(const struct vv_fence *f, const struct want *w)
+{
+    return f->max_ts >= w->ts;
+}
+
+static bool state_extent(const struct vv_extent *x, const struct want *w)
 {
     return x->state == w->state;
 }
 
+static bool state_page(const struct vv_fence *f, const struct want *w)
+{
+    (void)f;
+    return w->state == VV_EXTENT_REMOTE;
+}
+
+static bool base_extent(const struct vv_extent *x, const struct want *w)
+{
+    return x->base >= w->base;
+}
+
 int vv_index_find(struct vv_index *ix, int64_t offset, struct vv_extent *out)
 {
-    return walk(ix, offset, want_live, &(struct want){0}, out);
+    return walk(ix, offset, &(struct want){.extent = live_extent, .page = any_page}, out);
 }
 
 int vv_index_find_time(struct vv_index *ix, int64_t ts, int64_t from_offset, struct vv_extent *out)
 {
-    return walk(ix, from_offset, want_time, &(struct want){.ts = ts}, out);
+    return walk(ix, from_offset, &(struct want){.ts = ts, .extent = time_extent, .page = time_page}, out);
 }
 
 int vv_index_find_state(struct vv_index *ix, enum vv_extent_state state, int64_t base, struct vv_extent *out)
 {
-    return walk(ix, base, want_state, &(struct want){.state = state}, out);
+    return walk(ix, base, &(struct want){.state = state, .extent = state_extent, .page = state_page}, out);
 }
 
 int vv_index_next(struct vv_index *ix, int64_t base, struct vv_extent *out)
 {
-    int err = VV_E_NOENT;
-    pthread_mutex_lock(&ix->mu);
-    size_t i = vv_ix_lower(ix, base);
-    if (i < ix->n) err = hand_out(ix, &ix->v[i], out);
-    pthread_mutex_unlock(&ix->mu);
-    return err;
+    return walk(ix, base, &(struct want){.base = base, .extent = base_extent, .page = any_page}, out);
 }
 
 int vv_index_find_max_ts(struct vv_index *ix, struct vv_extent *out)
 {
-    int err = VV_E_NOENT;
     const struct vv_extent *best = NULL;
+    int64_t paged = INT64_MIN, from = 0;
     pthread_mutex_lock(&ix->mu);
     for (size_t i = 0; i < ix->n; i++) /* the first of equals; OPEN counts with what it is known to hold */
         if (vv_extent_is_live(&ix->v[i]) && (!best || ix->v[i].max_ts > best->max_ts)) best = &ix->v[i];
-    if (best) err = hand_out(ix, best, out);
+    for (size_t i = 0; i < ix->fn; i++) {
+        if (ix->f[i].max_ts <= paged) continue;
+        paged = ix->f[i].max_ts;
+        from = ix->f[i].base;
+    }
+    bool in_page = ix->fn && (!best || paged > best->max_ts || (paged == best->max_ts && from < best->base));
+    int err = best ? VV_OK : VV_E_NOENT;
+    if (best && !in_page) hand_out(ix, best, out);
     pthread_mutex_unlock(&ix->mu);
-    return err;
+    return in_page ? vv_index_find_time(ix, paged, from, out) : err;
 }
 
 void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
@@ -285,6 +500,9 @@ void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
     *out = (struct vv_index_summary){.local_start = -1, .remote_end = -1};
     pthread_mutex_lock(&ix->mu);
     out->log_start = ix->log_start;
+    out->extents = out->remote_extents = ix->fn * VV_PAGE_EXTENTS;
+    out->remote_bytes = ix->paged_bytes;
+    if (ix->fn) out->remote_end = ix->f[ix->fn - 1].last + 1;
     for (size_t i = 0; i < ix->n; i++) {
         const struct vv_extent *x = &ix->v[i];
         if (!vv_extent_is_live(x)) continue;
@@ -292,7 +510,7 @@ void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
         if (vv_extent_is_remote(x)) {
             out->remote_extents++;
             out->remote_bytes += x->bytes;
-            out->remote_end = x->last + 1;
+            out->remote_end = VV_MAX(out->remote_end, x->last + 1);
         }
         if (x->state == VV_EXTENT_SEALED || x->state == VV_EXTENT_UPLOADING) {
             out->pending_extents++;
@@ -315,6 +533,11 @@ int vv_index_attach(struct vv_index *ix, const struct vv_extent *x, enum vv_exte
     int err = VV_OK;
     pthread_mutex_lock(&ix->mu);
     struct vv_extent *have = vv_ix_at(ix, x->base);
+    size_t k = fence_lower(ix, x->base + 1);
+    if (!have && k > 0 && ix->f[k - 1].last >= x->base) {
+        *state = VV_EXTENT_REMOTE; /* pages hold nothing else */
+        goto out;
+    }
     if (!have) {
         struct vv_extent fresh = *x;
         fresh.state = VV_EXTENT_SEALED;
@@ -373,7 +596,7 @@ int vv_index_attached(struct vv_index *ix, struct vv_error *e)
 int vv_index_add_open(struct vv_index *ix, int64_t base, int32_t epoch, struct vv_segment *local)
 {
     pthread_mutex_lock(&ix->mu);
-    VV_ASSERT(!ix->n || ix->v[ix->n - 1].last < base);
+    VV_ASSERT((!ix->n || ix->v[ix->n - 1].last < base) && (!ix->fn || ix->f[ix->fn - 1].last < base));
     struct vv_extent x = {.base = base, .last = INT64_MAX, .first_ts = -1, .max_ts = -1, .epoch = epoch,
                           .state = VV_EXTENT_OPEN, .local = local};
     int err = vv_ix_put(ix, &x);
@@ -414,13 +637,18 @@ static int commit_extent(struct vv_index *ix, const struct vv_extent *next, bool
     return VV_OK;
 }
 
+/* commit held; afterwards the extent is resident. */
 static int peek(struct vv_index *ix, int64_t base, struct vv_extent *out)
 {
-    pthread_mutex_lock(&ix->mu);
-    struct vv_extent *x = vv_ix_at(ix, base);
-    if (x) *out = *x;
-    pthread_mutex_unlock(&ix->mu);
-    return x ? VV_OK : VV_E_NOENT;
+    for (int tries = 0;; tries++) {
+        pthread_mutex_lock(&ix->mu);
+        struct vv_extent *x = vv_ix_at(ix, base);
+        if (x) *out = *x;
+        pthread_mutex_unlock(&ix->mu);
+        if (x) return VV_OK;
+        int err = tries ? VV_E_NOENT : unpage(ix, base);
+        if (err) return err;
+    }
 }
 
 int vv_index_seal(struct vv_index *ix, const struct vv_extent *x)
@@ -447,6 +675,7 @@ int vv_index_truncate(struct vv_index *ix, int64_t offset)
 {
     pthread_mutex_lock(&ix->commit);
     pthread_mutex_lock(&ix->mu);
+    VV_ASSERT(!ix->fn || ix->f[ix->fn - 1].base < offset);
     for (size_t i = vv_ix_lower(ix, offset); i < ix->n; i++)
         VV_ASSERT(ix->v[i].state == VV_EXTENT_OPEN || ix->v[i].state == VV_EXTENT_SEALED);
     pthread_mutex_unlock(&ix->mu);
@@ -519,10 +748,15 @@ int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x)
     struct vv_extent next = *x;
     next.state = VV_EXTENT_REMOTE;
     next.local = NULL;
+    pthread_mutex_lock(&ix->commit);
     pthread_mutex_lock(&ix->mu);
     int err = VV_E_STATE;
-    if (x->base >= 0 && x->last >= x->base && (!ix->n || ix->v[ix->n - 1].last < x->base)) err = vv_ix_put(ix, &next);
+    bool follows = (!ix->n || ix->v[ix->n - 1].last < x->base) && (!ix->fn || ix->f[ix->fn - 1].last < x->base);
+    if (x->base >= 0 && x->last >= x->base && follows) err = vv_ix_put(ix, &next);
+    bool many = ix->n >= ix->page_next;
     pthread_mutex_unlock(&ix->mu);
+    if (!err && many) err = page_out(ix); /* the journal follows with vv_index_sync */
+    pthread_mutex_unlock(&ix->commit);
     return err;
 }
 

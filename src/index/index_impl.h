@@ -4,6 +4,7 @@
 #include "varve/index.h"
 #include "extent.h"
 #include "journal.h"
+#include "pages.h"
 
 #include <pthread.h>
 
@@ -12,6 +13,7 @@ enum rec_type { /* of the journal; numbers are the file format */
     REC_REMOVE = 2,    /* base i64 */
     REC_LOG_START = 3, /* offset i64 */
     REC_TRUNCATE = 4,  /* offset i64: extents that begin at or above it are gone */
+    REC_PAGE = 5,      /* a fence (pages.h): 64 extents in the extent file; only in a rewritten journal */
 };
 
 struct vv_index {
@@ -24,6 +26,11 @@ struct vv_index {
     uint64_t journal_live; /* its size right after the last rewrite */
     struct vv_extent *v;   /* sorted by base; local holds a reference */
     size_t n, cap;
+    size_t page_next;      /* resident extents at which paging out is tried again */
+    struct vv_fence *f;    /* sorted by base; v and f together are the list, without overlap */
+    size_t fn, fcap;
+    uint64_t paged_bytes;  /* of log data */
+    struct vv_pages pages; /* its own lock inside */
     int64_t log_start;
 };
 
