@@ -1,12 +1,14 @@
-/* config.c — loading: texts from files and overrides, checks against the table, derived values, warnings.
+/* config.c — loading: texts from files and overrides, checks against the table, derived values,
+ * warnings.
  *
- * Every known key has a slot with its text and where it came from; keys that have no effect (config_foreign.c) and
- * keys of prefix families are kept in a list, so that DescribeConfigs can show what was set. After all texts are
- * in: aliases (Aiven's rsm.config.* names) fill what is unset, typed fields are parsed, values that several keys speak
- * of are derived, warnings are collected. A text is stored once in an arena that lives as long as the config.
+ * Every known key has a slot with its text and where it came from; keys that have no effect
+ * (config_foreign.c) and keys of prefix families are kept in a list, so that DescribeConfigs can
+ * show what was set. After all texts are in: aliases (Aiven's rsm.config.* names) fill what is
+ * unset, typed fields are parsed, values that several keys speak of are derived, warnings are
+ * collected. A text is stored once in an arena that lives as long as the config.
  *
- * Invariants: after a successful load every typed field holds its text's value; slots[i] belongs to
- * vv_config_keys[i]. Threads: see config.h. */
+ * Invariants: after a successful load every typed field holds its text's value; slots[i] belongs
+ * to vv_config_keys[i]. Threads: see config.h. */
 #include "config.h"
 
 #include "varve/buf.h"
@@ -23,7 +25,7 @@
 #include <strings.h>
 
 #define FILE_BYTES_MAX (4u << 20)
-#define WARNINGS_MAX 64
+#define WARNINGS_MAX   64
 
 #define VV_COUNT_SECTION(title)
 #define VV_X(field, name, type, initial, min, max, choices, flags, doc) VV_KEY_AT_##field,
@@ -33,8 +35,15 @@ enum { VV_CONFIG_KEYS(VV_COUNT_SECTION, VV_X) KEY_COUNT };
 /* A SECTION row becomes a heading without a name, so that the reference keeps the table's order. */
 #define VV_SECTION_ROW(title) {.section = title},
 #define VV_X(field, key, ktype, init, lo, hi, words, kflags, text)                                 \
-    {.name = key, .type = VV_TYPE_##ktype, .initial = init, .min = lo, .max = hi, .choices = words, \
-     .flags = kflags, .doc = text, .offset = offsetof(struct vv_broker_config, field)},
+    {.name = key,                                                                                  \
+     .type = VV_TYPE_##ktype,                                                                      \
+     .initial = init,                                                                              \
+     .min = lo,                                                                                    \
+     .max = hi,                                                                                    \
+     .choices = words,                                                                             \
+     .flags = kflags,                                                                              \
+     .doc = text,                                                                                  \
+     .offset = offsetof(struct vv_broker_config, field)},
 #define VV_NO_ROW(title)
 const struct vv_config_key vv_config_keys[] = {VV_CONFIG_KEYS(VV_NO_ROW, VV_X)};
 const size_t vv_config_key_count = KEY_COUNT;
@@ -42,10 +51,10 @@ static const struct vv_config_key with_sections[] = {VV_CONFIG_KEYS(VV_SECTION_R
 #undef VV_X
 
 struct slot {
-    const char *text;      /* effective text when set here; NULL = default */
-    const char *where;     /* "server.properties:12", "--set" */
-    const char *altered;   /* dynamic text, NULL = none */
-    int rank;              /* of the source: later files and --set are higher; 0 = unset */
+    const char *text;    /* effective text when set here; NULL = default */
+    const char *where;   /* "server.properties:12", "--set" */
+    const char *altered; /* dynamic text, NULL = none */
+    int rank;            /* of the source: later files and --set are higher; 0 = unset */
 };
 struct extra { /* set, known, without a slot */
     const char *name, *value, *where;
@@ -61,43 +70,40 @@ struct vv_config_private {
     size_t warning_count;
 };
 
-static void warn(struct vv_broker_config *c, const char *fmt, const char *a, const char *b, const char *d)
+static void warn(struct vv_broker_config *c, const char *fmt, const char *a, const char *b,
+                 const char *d)
 {
     struct vv_config_private *p = c->p;
-    if (p->warning_count == WARNINGS_MAX)
-        return;
+    if (p->warning_count == WARNINGS_MAX) return;
     const char *text = vv_arena_printf(&p->arena, "%s%s%s%s", fmt, a, b, d);
-    if (text)
-        p->warnings[p->warning_count++] = text;
+    if (text) p->warnings[p->warning_count++] = text;
 }
 
 static int key_index(const char *name)
 {
     for (size_t i = 0; i < KEY_COUNT; i++)
-        if (!strcmp(vv_config_keys[i].name, name))
-            return (int)i;
+        if (!strcmp(vv_config_keys[i].name, name)) return (int)i;
     return -1;
 }
 
 bool vv_config_is_sensitive(const char *name)
 {
-    static const char *const words[] = {"password", "secret", "session.token", "jaas", "passphrase",
-                                        "keystore.key", "private.key", "credential"};
+    static const char *const words[] = {"password",    "secret",     "session.token",
+                                        "jaas",        "passphrase", "keystore.key",
+                                        "private.key", "credential"};
     int i = key_index(name);
-    if (i >= 0)
-        return vv_config_keys[i].type == VV_TYPE_PASSWORD;
+    if (i >= 0) return vv_config_keys[i].type == VV_TYPE_PASSWORD;
     const struct vv_foreign_key *f = vv_foreign_find(name);
-    if (f)
-        return f->type == VV_TYPE_PASSWORD;
+    if (f) return f->type == VV_TYPE_PASSWORD;
     for (size_t w = 0; w < VV_COUNT(words); w++)
-        if (strstr(name, words[w]))
-            return true;
+        if (strstr(name, words[w])) return true;
     return false;
 }
 
 /* ---- checking one value ---- */
 
-static int parse_integer(const struct vv_config_key *k, const char *text, int64_t *out, struct vv_error *e)
+static int parse_integer(const struct vv_config_key *k, const char *text, int64_t *out,
+                         struct vv_error *e)
 {
     char *end;
     errno = 0;
@@ -111,7 +117,8 @@ static int parse_integer(const struct vv_config_key *k, const char *text, int64_
     return 0;
 }
 
-static int parse_double(const struct vv_config_key *k, const char *text, double *out, struct vv_error *e)
+static int parse_double(const struct vv_config_key *k, const char *text, double *out,
+                        struct vv_error *e)
 {
     char *end;
     double v = strtod(text, &end);
@@ -127,10 +134,8 @@ static int parse_double(const struct vv_config_key *k, const char *text, double 
 static bool is_choice(const char *choices, const char *word, size_t n)
 {
     for (const char *p = choices;; p += strcspn(p, "|") + 1) {
-        if (strcspn(p, "|") == n && !strncmp(p, word, n))
-            return true;
-        if (!strchr(p, '|'))
-            return false;
+        if (strcspn(p, "|") == n && !strncmp(p, word, n)) return true;
+        if (!strchr(p, '|')) return false;
     }
 }
 
@@ -149,13 +154,15 @@ static int check_choices(const struct vv_config_key *k, const char *text, struct
         while (len && word[len - 1] == ' ')
             len--;
         if (!is_choice(k->choices, word, len))
-            return vv_error_set(e, VV_E_CONFIG, "%s=%s: must be one of %s", k->name, text, k->choices);
+            return vv_error_set(e, VV_E_CONFIG, "%s=%s: must be one of %s", k->name, text,
+                                k->choices);
         p += n;
     } while (*p++);
     return 0;
 }
 
-int vv_config_parse(const struct vv_config_key *k, const char *text, void *field, struct vv_error *e)
+int vv_config_parse(const struct vv_config_key *k, const char *text, void *field,
+                    struct vv_error *e)
 {
     int64_t v = 0;
     int rc;
@@ -167,20 +174,17 @@ int vv_config_parse(const struct vv_config_key *k, const char *text, void *field
         return 0;
     case VV_TYPE_INT:
     case VV_TYPE_SHORT:
-        if ((rc = parse_integer(k, text, &v, e)))
-            return rc;
+        if ((rc = parse_integer(k, text, &v, e))) return rc;
         *(int32_t *)field = (int32_t)v;
         return 0;
     case VV_TYPE_LONG:
-        if ((rc = parse_integer(k, text, &v, e)))
-            return rc;
+        if ((rc = parse_integer(k, text, &v, e))) return rc;
         *(int64_t *)field = v;
         return 0;
     case VV_TYPE_DOUBLE:
         return parse_double(k, text, field, e);
     default:
-        if (k->choices && (rc = check_choices(k, text, e)))
-            return rc;
+        if (k->choices && (rc = check_choices(k, text, e))) return rc;
         *(const char **)field = *text ? text : NULL;
         return 0;
     }
@@ -203,8 +207,7 @@ int vv_config_check(const struct vv_config_key *key, const char *value, struct v
 size_t vv_edit_distance(const char *a, const char *b)
 {
     size_t row[128], n = strlen(b);
-    if (strlen(a) >= VV_COUNT(row) || n >= VV_COUNT(row))
-        return SIZE_MAX;
+    if (strlen(a) >= VV_COUNT(row) || n >= VV_COUNT(row)) return SIZE_MAX;
     for (size_t j = 0; j <= n; j++)
         row[j] = j;
     for (size_t i = 1; a[i - 1]; i++) {
@@ -219,17 +222,17 @@ size_t vv_edit_distance(const char *a, const char *b)
     return row[n];
 }
 
-/* The known name most like an unknown one; NULL when none is near. A topic's name of a broker key counts as near
- * (retention.ms -> log.retention.ms). */
+/* The known name most like an unknown one; NULL when none is near. A topic's name of a broker key
+ * counts as near (retention.ms -> log.retention.ms). */
 static const char *nearest(const char *name)
 {
     const char *best = NULL;
     size_t best_d = VV_MAX(strlen(name) / 4, 2) + 1;
     for (size_t i = 0; i < KEY_COUNT + vv_foreign_key_count; i++) {
-        const char *k = i < KEY_COUNT ? vv_config_keys[i].name : vv_foreign_keys[i - KEY_COUNT].name;
+        const char *k =
+            i < KEY_COUNT ? vv_config_keys[i].name : vv_foreign_keys[i - KEY_COUNT].name;
         size_t d = vv_edit_distance(name, k);
-        if (!strncmp(k, "log.", 4) && !strcmp(k + 4, name))
-            d = 0;
+        if (!strncmp(k, "log.", 4) && !strcmp(k + 4, name)) d = 0;
         if (d < best_d) {
             best = k;
             best_d = d;
@@ -238,19 +241,17 @@ static const char *nearest(const char *name)
     return best;
 }
 
-static int add_extra(struct vv_config_private *p, const char *name, const char *value, const char *where,
-                     const struct vv_foreign_key *key, enum vv_foreign_why why)
+static int add_extra(struct vv_config_private *p, const char *name, const char *value,
+                     const char *where, const struct vv_foreign_key *key, enum vv_foreign_why why)
 {
     struct extra *x = NULL;
     for (size_t i = 0; i < p->extra_count; i++)
-        if (!strcmp(p->extras[i].name, name))
-            x = &p->extras[i];
+        if (!strcmp(p->extras[i].name, name)) x = &p->extras[i];
     if (!x) {
         if (p->extra_count == p->extra_cap) {
             size_t cap = p->extra_cap ? p->extra_cap * 2 : 32;
             struct extra *v = realloc(p->extras, cap * sizeof *v);
-            if (!v)
-                return VV_E_NOMEM;
+            if (!v) return VV_E_NOMEM;
             p->extras = v;
             p->extra_cap = cap;
         }
@@ -273,7 +274,8 @@ static const char *place(struct source *s, int line)
     return s->file ? vv_arena_printf(&s->c->p->arena, "%s:%d", s->file, line) : "--set";
 }
 
-/* An unknown key is kept like a known one, told apart by why = COUNT, and judged when config.unknown is known. */
+/* An unknown key is kept like a known one, told apart by why = COUNT, and judged when
+ * config.unknown is known. */
 static int take(void *ctx, int line, const char *name, const char *value)
 {
     struct source *s = ctx;
@@ -281,12 +283,10 @@ static int take(void *ctx, int line, const char *name, const char *value)
     const char *where = place(s, line);
     enum vv_foreign_why why = VV_WHY_COUNT;
     int i = key_index(name), rc = 0;
-    if (!where)
-        return vv_error_set(s->e, VV_E_NOMEM, "out of memory");
+    if (!where) return vv_error_set(s->e, VV_E_NOMEM, "out of memory");
     if (i >= 0) {
         const char *text = vv_arena_strdup(&p->arena, value, strlen(value));
-        if (!text)
-            return vv_error_set(s->e, VV_E_NOMEM, "out of memory");
+        if (!text) return vv_error_set(s->e, VV_E_NOMEM, "out of memory");
         p->slots[i] = (struct slot){.text = text, .where = where, .rank = s->rank};
         return 0;
     }
@@ -306,7 +306,8 @@ static int load_file(struct vv_env *env, struct source *s)
     struct vv_error inner = {0}, *e = s->e;
     int rc = vv_fs_read_file(env, s->file, FILE_BYTES_MAX, &text, &n);
     if (rc)
-        return vv_error_set(e, rc, "cannot read the configuration file %s: %s", s->file, vv_err_name(rc));
+        return vv_error_set(e, rc, "cannot read the configuration file %s: %s", s->file,
+                            vv_err_name(rc));
     s->e = &inner;
     rc = vv_properties_each((const char *)text, n, take, s, &inner);
     free(text);
@@ -319,8 +320,7 @@ static int load_set(struct source *s, const char *set)
     if (!eq || eq == set)
         return vv_error_set(s->e, VV_E_USAGE, "--set %s: expected KEY=VALUE", set);
     char *name = vv_arena_strdup(&s->c->p->arena, set, (size_t)(eq - set));
-    if (!name)
-        return vv_error_set(s->e, VV_E_NOMEM, "out of memory");
+    if (!name) return vv_error_set(s->e, VV_E_NOMEM, "out of memory");
     return take(s, 0, name, eq + 1);
 }
 
@@ -329,8 +329,7 @@ static int load_set(struct source *s, const char *set)
 static const char *extra_value(const struct vv_broker_config *c, const char *name)
 {
     for (size_t i = 0; i < c->p->extra_count; i++)
-        if (!strcmp(c->p->extras[i].name, name))
-            return c->p->extras[i].value;
+        if (!strcmp(c->p->extras[i].name, name)) return c->p->extras[i].value;
     return NULL;
 }
 
@@ -391,19 +390,18 @@ static int parse_fields(struct vv_broker_config *c, struct vv_error *e)
         const struct vv_config_key *k = &vv_config_keys[i];
         const char *text = text_of(c->p, i);
         struct vv_error inner = {0};
-        if (!text)
-            continue;
+        if (!text) continue;
         int rc = vv_config_parse(k, text, (char *)c + k->offset, &inner);
-        if (rc && k->type == VV_TYPE_PASSWORD)
-            return vv_error_set(e, rc, "%s: bad value", k->name);
+        if (rc && k->type == VV_TYPE_PASSWORD) return vv_error_set(e, rc, "%s: bad value", k->name);
         if (rc)
             return vv_error_set(e, rc, "%s: %s",
-                                c->p->slots[i].where ? c->p->slots[i].where : "default", inner.text);
+                                c->p->slots[i].where ? c->p->slots[i].where : "default",
+                                inner.text);
     }
     return 0;
 }
 
-#define SLOT(c, field) (&(c)->p->slots[VV_KEY_AT_##field])
+#define SLOT(c, field)   (&(c)->p->slots[VV_KEY_AT_##field])
 #define IS_SET(c, field) (SLOT(c, field)->text || SLOT(c, field)->altered)
 
 static int derive_paths(struct vv_broker_config *c, struct vv_error *e)
@@ -414,25 +412,26 @@ static int derive_paths(struct vv_broker_config *c, struct vv_error *e)
     bool own = !dir || SLOT(c, data_dir)->rank > dirs->rank; /* data.dir speaks last */
     const char *tier = NULL;
     if (!own && strchr(dir, ','))
-        return vv_error_set(e, VV_E_CONFIG,
-                            "%s: log.dirs=%s: one directory is used; join the disks below it, or run one "
-                            "broker per disk",
-                            dirs->where, dir);
-    if (own && !c->data_dir)
-        return vv_error_set(e, VV_E_CONFIG, "data.dir is empty");
+        return vv_error_set(
+            e, VV_E_CONFIG,
+            "%s: log.dirs=%s: one directory is used; join the disks below it, or run one "
+            "broker per disk",
+            dirs->where, dir);
+    if (own && !c->data_dir) return vv_error_set(e, VV_E_CONFIG, "data.dir is empty");
     c->log = own ? vv_arena_printf(a, "%s/log", c->data_dir) : dir;
     c->data = own || SLOT(c, data_dir)->text ? c->data_dir : dir;
     if (own || SLOT(c, data_dir)->text)
         tier = vv_arena_printf(a, "fs:%s/tier", c->data_dir);
     else
         tier = vv_arena_printf(a, "fs:%s-tier", dir);
-    if (!c->log || !tier)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!c->log || !tier) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     c->tier = c->tier_url ? c->tier_url : tier;
     if (!c->remote_log_storage_system_enable || !strcmp(c->tier, "off"))
         c->tier = NULL;
-    else if (!strncmp(c->tier, "fs:", 3) ? !c->tier[3] : strncmp(c->tier, "s3://", 5) || !c->tier[5])
-        return vv_error_set(e, VV_E_CONFIG, "%s: tier.url=%s: must be fs:DIR, s3://BUCKET/PREFIX or off",
+    else if (!strncmp(c->tier, "fs:", 3) ? !c->tier[3]
+                                         : strncmp(c->tier, "s3://", 5) || !c->tier[5])
+        return vv_error_set(e, VV_E_CONFIG,
+                            "%s: tier.url=%s: must be fs:DIR, s3://BUCKET/PREFIX or off",
                             SLOT(c, tier_url)->where, c->tier);
     return 0;
 }
@@ -471,26 +470,28 @@ static int derive_rest(struct vv_broker_config *c, struct vv_error *e)
                                                            : VV_FLUSH_NONE;
     c->tier_verify_full = !strcmp(c->tier_verify, "full");
     c->tier_s3_path_style_set = IS_SET(c, tier_s3_path_style);
-    if (!c->tier_s3_path_style_set)
-        c->tier_s3_path_style = c->tier_s3_endpoint != NULL;
+    if (!c->tier_s3_path_style_set) c->tier_s3_path_style = c->tier_s3_endpoint != NULL;
     c->metrics_on = c->metrics_listener && strcasecmp(c->metrics_listener, "off");
     if (c->metrics_on) {
         struct vv_error inner;
-        if (vv_endpoint_parse(c->metrics_listener, strlen(c->metrics_listener), &c->metrics, &inner))
+        if (vv_endpoint_parse(c->metrics_listener, strlen(c->metrics_listener), &c->metrics,
+                              &inner))
             return vv_error_set(e, VV_E_CONFIG, "%s: metrics.listener: %s, nor off",
                                 SLOT(c, metrics_listener)->where, inner.text);
     }
     if (c->log_cleanup_policy && strstr(c->log_cleanup_policy, "compact"))
-        return vv_error_set(e, VV_E_CONFIG,
-                            "%s: log.cleanup.policy=%s: user topics cannot be compacted yet, and deleting "
-                            "instead would lose data; say delete, with log.retention.ms=-1 to keep everything",
-                            SLOT(c, log_cleanup_policy)->where, c->log_cleanup_policy);
+        return vv_error_set(
+            e, VV_E_CONFIG,
+            "%s: log.cleanup.policy=%s: user topics cannot be compacted yet, and deleting "
+            "instead would lose data; say delete, with log.retention.ms=-1 to keep everything",
+            SLOT(c, log_cleanup_policy)->where, c->log_cleanup_policy);
     const char *roles = extra_value(c, "process.roles");
     if (roles && *roles && !strstr(roles, "broker"))
-        return vv_error_set(e, VV_E_CONFIG,
-                            "process.roles=%s: there is no controller-only node here; this file is for "
-                            "Apache Kafka's controller",
-                            roles);
+        return vv_error_set(
+            e, VV_E_CONFIG,
+            "process.roles=%s: there is no controller-only node here; this file is for "
+            "Apache Kafka's controller",
+            roles);
     return 0;
 }
 
@@ -499,24 +500,21 @@ static int derive(struct vv_broker_config *c, int *controllers, struct vv_error 
     struct vv_error inner = {0};
     const char *names = extra_value(c, "controller.listener.names");
     int rc = derive_paths(c, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     derive_times(c);
-    if ((rc = derive_rest(c, e)))
-        return rc;
+    if ((rc = derive_rest(c, e))) return rc;
     rc = vv_listeners_derive(c, names && *names ? names : NULL, controllers, &inner);
     if (rc)
         return vv_error_set(e, rc, "%s: %s",
-                            SLOT(c, listeners)->where ? SLOT(c, listeners)->where : "default", inner.text);
+                            SLOT(c, listeners)->where ? SLOT(c, listeners)->where : "default",
+                            inner.text);
     return 0;
 }
 
 static bool same_value(const struct vv_foreign_key *k, const char *value)
 {
-    if (!k->initial)
-        return !*value;
-    if (k->type == VV_TYPE_BOOLEAN)
-        return !strcasecmp(k->initial, value);
+    if (!k->initial) return !*value;
+    if (k->type == VV_TYPE_BOOLEAN) return !strcasecmp(k->initial, value);
     if (k->type == VV_TYPE_DOUBLE)
         return strtod(k->initial, NULL) == strtod(value, NULL); /* the same text in other words */
     return !strcmp(k->initial, value);
@@ -541,8 +539,7 @@ static int collect_warnings(struct vv_broker_config *c, int controllers)
             n = (size_t)snprintf(names, sizeof names, "CONTROLLER listener");
         for (size_t i = 0; i < p->extra_count; i++) {
             const struct extra *x = &p->extras[i];
-            if ((int)x->why != why || !wants_warning(c, x))
-                continue;
+            if ((int)x->why != why || !wants_warning(c, x)) continue;
             int w = snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", x->name);
             if (w < 0 || (size_t)w >= sizeof names - n) {
                 memcpy(names + sizeof names - 4, "...", 4);
@@ -550,8 +547,7 @@ static int collect_warnings(struct vv_broker_config *c, int controllers)
             }
             n += (size_t)w;
         }
-        if (n)
-            warn(c, "without effect: ", names, ": ", vv_foreign_reasons[why]);
+        if (n) warn(c, "without effect: ", names, ": ", vv_foreign_reasons[why]);
     }
     if (c->compression_type && strcmp(c->compression_type, "producer"))
         warn(c, "without effect: compression.type=", c->compression_type,
@@ -572,11 +568,11 @@ static int judge_unknown(struct vv_broker_config *c, struct vv_error *e)
         }
         const char *near = nearest(x->name);
         char hint[192] = "";
-        if (near)
-            snprintf(hint, sizeof hint, "; did you mean %s?", near);
+        if (near) snprintf(hint, sizeof hint, "; did you mean %s?", near);
         if (refuse)
-            return vv_error_set(e, VV_E_CONFIG, "%s: unknown key %s%s (config.unknown=warn lets it pass)",
-                                x->where, x->name, hint);
+            return vv_error_set(e, VV_E_CONFIG,
+                                "%s: unknown key %s%s (config.unknown=warn lets it pass)", x->where,
+                                x->name, hint);
         char text[512];
         snprintf(text, sizeof text, "%s: unknown key %s ignored%s", x->where, x->name, hint);
         warn(c, text, "", "", "");
@@ -585,26 +581,23 @@ static int judge_unknown(struct vv_broker_config *c, struct vv_error *e)
     return 0;
 }
 
-int vv_config_load(struct vv_env *env, const char *const *files, size_t file_count, const char *const *sets,
-                   size_t set_count, struct vv_broker_config *out, struct vv_error *e)
+int vv_config_load(struct vv_env *env, const char *const *files, size_t file_count,
+                   const char *const *sets, size_t set_count, struct vv_broker_config *out,
+                   struct vv_error *e)
 {
     int rc = 0, controllers = 0;
     *out = (struct vv_broker_config){.p = calloc(1, sizeof *out->p)};
-    if (!out->p)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!out->p) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     vv_arena_init(&out->p->arena, 0);
     for (size_t i = 0; i < file_count; i++) {
         struct source s = {out, files[i], (int)i + 1, e};
-        if ((rc = load_file(env, &s)))
-            return rc;
+        if ((rc = load_file(env, &s))) return rc;
     }
     for (size_t i = 0; i < set_count; i++) {
         struct source s = {out, NULL, (int)file_count + 1, e};
-        if ((rc = load_set(&s, sets[i])))
-            return rc;
+        if ((rc = load_set(&s, sets[i]))) return rc;
     }
-    if (apply_aliases(out))
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (apply_aliases(out)) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     if ((rc = parse_fields(out, e)) || (rc = judge_unknown(out, e)) ||
         (rc = derive(out, &controllers, e)))
         return rc;
@@ -643,50 +636,46 @@ int vv_config_clone(const struct vv_broker_config *from, struct vv_broker_config
 {
     int controllers;
     *to = (struct vv_broker_config){.p = calloc(1, sizeof *to->p)};
-    if (!to->p)
-        return VV_E_NOMEM;
+    if (!to->p) return VV_E_NOMEM;
     struct vv_arena *a = &to->p->arena;
     vv_arena_init(a, 0);
     for (size_t i = 0; i < KEY_COUNT; i++) {
         const struct slot *s = &from->p->slots[i];
         struct slot *d = &to->p->slots[i];
         d->rank = s->rank;
-        if (s->text && !(d->text = vv_arena_strdup(a, s->text, strlen(s->text))))
-            goto nomem;
-        if (s->where && !(d->where = vv_arena_strdup(a, s->where, strlen(s->where))))
-            goto nomem;
+        if (s->text && !(d->text = vv_arena_strdup(a, s->text, strlen(s->text)))) goto nomem;
+        if (s->where && !(d->where = vv_arena_strdup(a, s->where, strlen(s->where)))) goto nomem;
         if (s->altered && !(d->altered = vv_arena_strdup(a, s->altered, strlen(s->altered))))
             goto nomem;
     }
     for (size_t i = 0; i < from->p->extra_count; i++) {
         const struct extra *x = &from->p->extras[i];
         const char *where = vv_arena_strdup(a, x->where, strlen(x->where));
-        if (!where || add_extra(to->p, x->name, x->value, where, x->key, x->why))
-            goto nomem;
+        if (!where || add_extra(to->p, x->name, x->value, where, x->key, x->why)) goto nomem;
     }
-    if (!parse_fields(to, NULL) && !derive(to, &controllers, NULL))
-        return 0;
+    if (!parse_fields(to, NULL) && !derive(to, &controllers, NULL)) return 0;
 nomem:
     vv_config_release(to);
     return VV_E_NOMEM;
 }
 
-int vv_config_set_dynamic(struct vv_broker_config *c, const char *key, const char *value, struct vv_error *e)
+int vv_config_set_dynamic(struct vv_broker_config *c, const char *key, const char *value,
+                          struct vv_error *e)
 {
     struct vv_error inner = {0};
     int i = key_index(key), controllers;
     if (i < 0 && !vv_foreign_find(key))
         return vv_error_set(e, VV_INVALID_CONFIG, "Unknown broker config %s", key);
     if (i < 0 || !(vv_config_keys[i].flags & VV_KEY_DYNAMIC))
-        return vv_error_set(e, VV_INVALID_CONFIG, "Cannot update these configs dynamically: %s", key);
+        return vv_error_set(e, VV_INVALID_CONFIG, "Cannot update these configs dynamically: %s",
+                            key);
     if (value && vv_config_check(&vv_config_keys[i], value, &inner))
         return vv_error_set(e, VV_INVALID_CONFIG, "%s", inner.text);
     const char *old = c->p->slots[i].altered, *text = NULL;
     if (value && !(text = vv_arena_strdup(&c->p->arena, value, strlen(value))))
         return vv_error_set(e, VV_E_NOMEM, "out of memory");
     c->p->slots[i].altered = text;
-    if (!parse_fields(c, &inner) && !derive(c, &controllers, &inner))
-        return 0;
+    if (!parse_fields(c, &inner) && !derive(c, &controllers, &inner)) return 0;
     c->p->slots[i].altered = old;
     (void)(parse_fields(c, NULL) || derive(c, &controllers, NULL));
     return vv_error_set(e, VV_INVALID_CONFIG, "%s", inner.text);
@@ -697,8 +686,7 @@ int vv_config_set_dynamic(struct vv_broker_config *c, const char *key, const cha
 const char *vv_config_default(const char *name)
 {
     int i = key_index(name);
-    if (i >= 0)
-        return vv_config_keys[i].initial;
+    if (i >= 0) return vv_config_keys[i].initial;
     const struct vv_foreign_key *f = vv_foreign_find(name);
     return f ? f->initial : NULL;
 }
@@ -711,7 +699,9 @@ static struct vv_config_value slot_value(const struct vv_broker_config *c, size_
     return (struct vv_config_value){
         .name = k->name,
         .value = secret ? NULL : text_of(c->p, i),
-        .source = s->altered ? VV_SOURCE_DYNAMIC_BROKER : s->text ? VV_SOURCE_STATIC : VV_SOURCE_DEFAULT,
+        .source = s->altered ? VV_SOURCE_DYNAMIC_BROKER
+                  : s->text  ? VV_SOURCE_STATIC
+                             : VV_SOURCE_DEFAULT,
         .type = k->type,
         .sensitive = secret,
         .read_only = !(k->flags & VV_KEY_DYNAMIC),
@@ -726,7 +716,9 @@ static struct vv_config_value extra_config(const struct extra *x)
         .name = x->name,
         .value = secret ? NULL : x->value,
         .source = VV_SOURCE_STATIC,
-        .type = x->key ? x->key->type : secret ? VV_TYPE_PASSWORD : VV_TYPE_STRING,
+        .type = x->key   ? x->key->type
+                : secret ? VV_TYPE_PASSWORD
+                         : VV_TYPE_STRING,
         .sensitive = secret,
         .read_only = true,
         .doc = "",
@@ -735,16 +727,16 @@ static struct vv_config_value extra_config(const struct extra *x)
 
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const struct vv_config_value *)a)->name, ((const struct vv_config_value *)b)->name);
+    return strcmp(((const struct vv_config_value *)a)->name,
+                  ((const struct vv_config_value *)b)->name);
 }
 
-int vv_config_each(const struct vv_broker_config *c, int (*each)(void *ctx, const struct vv_config_value *v),
-                   void *ctx)
+int vv_config_each(const struct vv_broker_config *c,
+                   int (*each)(void *ctx, const struct vv_config_value *v), void *ctx)
 {
     size_t n = 0;
     struct vv_config_value *v = malloc((KEY_COUNT + c->p->extra_count) * sizeof *v);
-    if (!v)
-        return VV_E_NOMEM;
+    if (!v) return VV_E_NOMEM;
     for (size_t i = 0; i < KEY_COUNT; i++)
         v[n++] = slot_value(c, i);
     for (size_t i = 0; i < c->p->extra_count; i++)
@@ -770,11 +762,14 @@ bool vv_config_get(const struct vv_broker_config *c, const char *name, struct vv
             return true;
         }
     const struct vv_foreign_key *f = vv_foreign_find(name);
-    if (!f)
-        return false;
-    *out = (struct vv_config_value){.name = f->name, .value = f->initial, .source = VV_SOURCE_DEFAULT,
-                                    .type = f->type, .sensitive = f->type == VV_TYPE_PASSWORD,
-                                    .read_only = true, .doc = ""};
+    if (!f) return false;
+    *out = (struct vv_config_value){.name = f->name,
+                                    .value = f->initial,
+                                    .source = VV_SOURCE_DEFAULT,
+                                    .type = f->type,
+                                    .sensitive = f->type == VV_TYPE_PASSWORD,
+                                    .read_only = true,
+                                    .doc = ""};
     return true;
 }
 
@@ -782,8 +777,8 @@ bool vv_config_get(const struct vv_broker_config *c, const char *name, struct vv
 
 static void reference_row(FILE *to, const struct vv_config_key *k)
 {
-    static const char *const types[] = {"", "boolean", "string", "int", "short", "long", "double", "list",
-                                        "class", "password"};
+    static const char *const types[] = {"",     "boolean", "string", "int",   "short",
+                                        "long", "double",  "list",   "class", "password"};
     fprintf(to, "| `%s` | ", k->name);
     if (k->choices) {
         for (const char *p = k->choices; *p; p++)
@@ -805,19 +800,24 @@ static void reference_row(FILE *to, const struct vv_config_key *k)
 void vv_config_reference(FILE *to)
 {
     fputs("# Configuration\n\n"
-          "Generated by `varve config reference`; a test checks that it is up to date. Keys go into a\n"
-          "`server.properties` (`varve broker --config FILE`) or on the command line (`--set KEY=VALUE`, which\n"
-          "wins). Apache Kafka's names work. ⟳ may be altered while the broker runs; an empty default is unset.\n",
+          "Generated by `varve config reference`; a test checks that it is up to date. Keys go "
+          "into a\n"
+          "`server.properties` (`varve broker --config FILE`) or on the command line (`--set "
+          "KEY=VALUE`, which\n"
+          "wins). Apache Kafka's names work. ⟳ may be altered while the broker runs; an empty "
+          "default is unset.\n",
           to);
     for (size_t i = 0; i < VV_COUNT(with_sections); i++) {
         const struct vv_config_key *k = &with_sections[i];
         if (!k->name)
-            fprintf(to, "\n## %s\n\n| key | type | default | what it does |\n|---|---|---|---|\n", k->section);
+            fprintf(to, "\n## %s\n\n| key | type | default | what it does |\n|---|---|---|---|\n",
+                    k->section);
         else
             reference_row(to, k);
     }
     fputs("\n## Known, and without effect\n\n"
-          "Every other key of Apache Kafka 3.x and 4.x is accepted; one that is set to something else than\n"
+          "Every other key of Apache Kafka 3.x and 4.x is accepted; one that is set to something "
+          "else than\n"
           "Kafka's default is warned of once, with the reason:\n",
           to);
     for (int why = 0; why < VV_WHY_COUNT; why++) {

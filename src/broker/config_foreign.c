@@ -1,23 +1,25 @@
-/* config_foreign.c — the keys of Apache Kafka 3.x and 4.x (and of ZooKeeper's time) that have no effect here, and why.
+/* config_foreign.c — the keys of Apache Kafka 3.x and 4.x (and of ZooKeeper's time) that have no
+ * effect here, and why.
  *
- * They are known so that an existing server.properties starts Varve: a value that is not Kafka's default is warned of
- * once, with the reason. The table is sorted by name (found by bisection; a test checks the order). Pure. */
+ * They are known so that an existing server.properties starts Varve: a value that is not Kafka's
+ * default is warned of once, with the reason. The table is sorted by name (found by bisection; a
+ * test checks the order). Pure. */
 #include "config_foreign.h"
 
 #include <string.h>
 
-#define KRAFT VV_WHY_KRAFT
+#define KRAFT     VV_WHY_KRAFT
 #define ZOOKEEPER VV_WHY_ZOOKEEPER
-#define SECURITY VV_WHY_SECURITY
-#define CLUSTER VV_WHY_CLUSTER
-#define TXN VV_WHY_TXN
-#define SHARE VV_WHY_SHARE
-#define KIP848 VV_WHY_KIP848
-#define QUOTA VV_WHY_QUOTA
-#define JVM VV_WHY_JVM
-#define TIER VV_WHY_TIER
-#define OLD VV_WHY_OLD
-#define OWN VV_WHY_OWN
+#define SECURITY  VV_WHY_SECURITY
+#define CLUSTER   VV_WHY_CLUSTER
+#define TXN       VV_WHY_TXN
+#define SHARE     VV_WHY_SHARE
+#define KIP848    VV_WHY_KIP848
+#define QUOTA     VV_WHY_QUOTA
+#define JVM       VV_WHY_JVM
+#define TIER      VV_WHY_TIER
+#define OLD       VV_WHY_OLD
+#define OWN       VV_WHY_OWN
 
 const char *const vv_foreign_reasons[VV_WHY_COUNT] = {
 #define VV_X(why, text) [VV_WHY_##why] = text,
@@ -217,7 +219,8 @@ const struct vv_foreign_key vv_foreign_keys[] = {
     {"remote.log.metadata.custom.metadata.max.bytes", VV_TYPE_INT, "128", TIER},
     {"remote.log.metadata.manager.class.name", VV_TYPE_STRING,
      "org.apache.kafka.server.log.remote.metadata.storage."
-     "TopicBasedRemoteLogMetadataManager", TIER},
+     "TopicBasedRemoteLogMetadataManager",
+     TIER},
     {"remote.log.metadata.manager.class.path", VV_TYPE_STRING, NULL, TIER},
     {"remote.log.metadata.manager.impl.prefix", VV_TYPE_STRING, "rlmm.config.", TIER},
     {"remote.log.metadata.manager.listener.name", VV_TYPE_STRING, NULL, TIER},
@@ -377,9 +380,15 @@ static const struct {
     const char *prefix;
     enum vv_foreign_why why;
 } families[] = {
-    {"listener.name.", SECURITY}, {"rsm.config.", TIER},      {"rlmm.config.", TIER},
-    {"config.providers.", JVM},   {"kafka.metrics.", JVM},    {"metrics.jmx.", JVM},
-    {"authorizer.", SECURITY},    {"super.users", SECURITY},  {"allow.everyone.if.no.acl.found", SECURITY},
+    {"listener.name.", SECURITY},
+    {"rsm.config.", TIER},
+    {"rlmm.config.", TIER},
+    {"config.providers.", JVM},
+    {"kafka.metrics.", JVM},
+    {"metrics.jmx.", JVM},
+    {"authorizer.", SECURITY},
+    {"super.users", SECURITY},
+    {"allow.everyone.if.no.acl.found", SECURITY},
 };
 
 const struct vv_foreign_key *vv_foreign_find(const char *name)
@@ -388,8 +397,7 @@ const struct vv_foreign_key *vv_foreign_find(const char *name)
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
         int c = strcmp(name, vv_foreign_keys[mid].name);
-        if (c == 0)
-            return &vv_foreign_keys[mid];
+        if (c == 0) return &vv_foreign_keys[mid];
         if (c < 0)
             hi = mid;
         else

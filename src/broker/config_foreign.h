@@ -1,4 +1,5 @@
-/* config_foreign.h — keys that Apache Kafka knows and that have no effect here: table and reasons (config_foreign.c). */
+/* config_foreign.h — keys that Apache Kafka knows and that have no effect here: table and reasons
+ * (config_foreign.c). */
 #ifndef VARVE_BROKER_CONFIG_FOREIGN_H
 #define VARVE_BROKER_CONFIG_FOREIGN_H
 #include "config.h"
@@ -22,7 +23,7 @@ enum vv_foreign_why {
 #define VV_X(why, text) VV_WHY_##why,
     VV_FOREIGN_REASONS(VV_X)
 #undef VV_X
-    VV_WHY_COUNT
+        VV_WHY_COUNT
 };
 extern const char *const vv_foreign_reasons[VV_WHY_COUNT];
 

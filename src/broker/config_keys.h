@@ -1,13 +1,15 @@
 /* config_keys.h — THE table of configuration keys that mean something here.
  *
- * One row makes the field of struct vv_broker_config (config.h), the parser's type and range check, the default, the
- * entry of config/CONFIGURATION.md and the answer to DescribeConfigs. Keys of Apache Kafka that are known but have
- * no effect yet are in config_foreign.c, with the reason.
+ * One row makes the field of struct vv_broker_config (config.h), the parser's type and range
+ * check, the default, the entry of config/CONFIGURATION.md and the answer to DescribeConfigs.
+ * Keys of Apache Kafka that are known but have no effect yet are in config_foreign.c, with the
+ * reason.
  *
- * Row: X(field, "key", type, "default" or NULL = unset, min, max, "choices" or NULL, flags, "what it does")
- * The field's C type follows the type: BOOLEAN bool; INT, SHORT int32_t; LONG int64_t; DOUBLE double; STRING, LIST,
- * PASSWORD const char * (NULL = unset). min and max hold for numbers. choices: words separated by '|'.
- * Flags: 0, or VV_KEY_* of config.h. SECTION(title) opens a chapter of the reference. */
+ * Row: X(field, "key", type, "default" or NULL = unset, min, max, "choices" or NULL, flags, "what
+ * it does") The field's C type follows the type: BOOLEAN bool; INT, SHORT int32_t; LONG int64_t;
+ * DOUBLE double; STRING, LIST, PASSWORD const char * (NULL = unset). min and max hold for
+ * numbers. choices: words separated by '|'. Flags: 0, or VV_KEY_* of config.h. SECTION(title)
+ * opens a chapter of the reference. */
 #ifndef VARVE_BROKER_CONFIG_KEYS_H
 #define VARVE_BROKER_CONFIG_KEYS_H
 

@@ -1,9 +1,10 @@
 /* config_properties.c — Java's .properties, as java.util.Properties.load() reads them.
  *
- * Natural lines end at CR, LF or CRLF. A line whose first non-blank is # or ! is a comment. An odd number of
- * backslashes before the end of a line joins the next one (its leading blanks dropped; comments do not continue).
- * The key ends at the first unescaped =, : or blank; one = or : and blanks around it separate. \t \n \r \f and \uXXXX are escapes, any
- * other \c is c. Input is UTF-8 (a BOM is skipped); \u surrogate pairs become one character. Pure. */
+ * Natural lines end at CR, LF or CRLF. A line whose first non-blank is # or ! is a comment. An
+ * odd number of backslashes before the end of a line joins the next one (its leading blanks
+ * dropped; comments do not continue). The key ends at the first unescaped =, : or blank; one = or
+ * : and blanks around it separate. \t \n \r \f and \uXXXX are escapes, any other \c is c. Input
+ * is UTF-8 (a BOM is skipped); \u surrogate pairs become one character. Pure. */
 #include "config_properties.h"
 
 #include <stdbool.h>
@@ -13,8 +14,8 @@
 
 struct reader {
     const char *p, *end;
-    int line;       /* natural line under p */
-    char *out;      /* logical line, still escaped */
+    int line;  /* natural line under p */
+    char *out; /* logical line, still escaped */
     size_t n;
     int first_line; /* natural line where it began */
 };
@@ -27,8 +28,7 @@ static bool blank(char c)
 /* Copies one natural line without its end; returns false at the end of the text. */
 static bool natural_line(struct reader *r, const char **line, size_t *n)
 {
-    if (r->p >= r->end)
-        return false;
+    if (r->p >= r->end) return false;
     const char *from = r->p;
     while (r->p < r->end && *r->p != '\n' && *r->p != '\r')
         r->p++;
@@ -36,8 +36,7 @@ static bool natural_line(struct reader *r, const char **line, size_t *n)
     *n = (size_t)(r->p - from);
     if (r->p < r->end) {
         bool cr = *r->p++ == '\r';
-        if (cr && r->p < r->end && *r->p == '\n')
-            r->p++;
+        if (cr && r->p < r->end && *r->p == '\n') r->p++;
     }
     r->line++;
     return true;
@@ -56,8 +55,7 @@ static bool logical_line(struct reader *r)
             n--;
         }
         if (!more) {
-            if (!n || *line == '#' || *line == '!')
-                continue;
+            if (!n || *line == '#' || *line == '!') continue;
             r->first_line = r->line;
         }
         size_t slashes = 0;
@@ -67,16 +65,14 @@ static bool logical_line(struct reader *r)
         n -= more;
         memcpy(r->out + r->n, line, n);
         r->n += n;
-        if (!more)
-            return true;
+        if (!more) return true;
     }
     return r->n > 0 || more;
 }
 
 static int hex4(const char *p, const char *end, uint32_t *v)
 {
-    if (end - p < 4)
-        return VV_E_CONFIG;
+    if (end - p < 4) return VV_E_CONFIG;
     *v = 0;
     for (int i = 0; i < 4; i++) {
         char c = p[i];
@@ -116,12 +112,12 @@ static size_t put_utf8(char *to, uint32_t c)
     return 4;
 }
 
-/* One \uXXXX (p behind the u), or a pair of them. Returns bytes consumed behind the u, 0 = malformed. */
+/* One \uXXXX (p behind the u), or a pair of them. Returns bytes consumed behind the u, 0 =
+ * malformed. */
 static size_t unicode(const char *p, const char *end, char *to, size_t *n)
 {
     uint32_t c, low;
-    if (hex4(p, end, &c) || !c)
-        return 0;
+    if (hex4(p, end, &c) || !c) return 0;
     size_t used = 4;
     if (c >= 0xd800 && c < 0xe000) {
         if (c >= 0xdc00 || end - p < 10 || p[4] != '\\' || p[5] != 'u' || hex4(p + 6, end, &low) ||
@@ -140,8 +136,7 @@ static int unescape(const char *p, const char *end, char *to)
     size_t n = 0;
     while (p < end) {
         char c = *p++;
-        if (!c)
-            return VV_E_CONFIG;
+        if (!c) return VV_E_CONFIG;
         if (c != '\\' || p == end) {
             to[n++] = c;
             continue;
@@ -149,8 +144,7 @@ static int unescape(const char *p, const char *end, char *to)
         c = *p++;
         if (c == 'u') {
             size_t used = unicode(p, end, to, &n);
-            if (!used)
-                return VV_E_CONFIG;
+            if (!used) return VV_E_CONFIG;
             p += used;
             continue;
         }
@@ -177,15 +171,13 @@ static int one(struct reader *r, char *key, char *value,
 {
     const char *p = r->out, *end = r->out + r->n;
     while (p < end && !blank(*p) && *p != '=' && *p != ':') {
-        if (*p == '\\' && p + 1 < end)
-            p++;
+        if (*p == '\\' && p + 1 < end) p++;
         p++;
     }
     const char *key_end = p;
     while (p < end && blank(*p))
         p++;
-    if (p < end && (*p == '=' || *p == ':'))
-        p++;
+    if (p < end && (*p == '=' || *p == ':')) p++;
     while (p < end && blank(*p))
         p++;
     if (unescape(r->out, key_end, key) || unescape(p, end, value))
@@ -198,20 +190,17 @@ static int one(struct reader *r, char *key, char *value,
 }
 
 int vv_properties_each(const char *text, size_t n,
-                       int (*each)(void *ctx, int line, const char *key, const char *value), void *ctx,
-                       struct vv_error *e)
+                       int (*each)(void *ctx, int line, const char *key, const char *value),
+                       void *ctx, struct vv_error *e)
 {
     struct reader r = {.p = text, .end = text + n};
     char *mem = malloc(3 * (n + 1));
     int rc = 0;
-    if (!mem)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!mem) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     r.out = mem;
-    if (n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3))
-        r.p += 3;
+    if (n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) r.p += 3;
     while (!rc && logical_line(&r))
-        if (r.n)
-            rc = one(&r, mem + n + 1, mem + 2 * (n + 1), each, ctx, e);
+        if (r.n) rc = one(&r, mem + n + 1, mem + 2 * (n + 1), each, ctx, e);
     free(mem);
     return rc;
 }

@@ -1,8 +1,9 @@
 /* metrics.c — the counters, the text page, the small HTTP server.
  *
- * libmicrohttpd (with its TLS library some MiB resident) is loaded by dlopen when the server starts; its functions are
- * called through `struct library`, one member per function used. Threads: counters any; everything else the library's
- * one polling thread, except start and stop. */
+ * libmicrohttpd (with its TLS library some MiB resident) is loaded by dlopen when the server
+ * starts; its functions are called through `struct library`, one member per function used.
+ * Threads: counters any; everything else the library's one polling thread, except start and stop.
+ */
 #include "metrics.h"
 
 #include "varve/bytes.h"
@@ -23,8 +24,7 @@ struct vv_metrics vv_metrics;
 
 void vv_metrics_api(int key, int64_t us)
 {
-    if (key < 0 || key >= VV_METRIC_APIS)
-        return;
+    if (key < 0 || key >= VV_METRIC_APIS) return;
     atomic_fetch_add_explicit(&vv_metrics.api[key].count, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&vv_metrics.api[key].us, us, memory_order_relaxed);
 }
@@ -44,7 +44,8 @@ static void number(FILE *to, double v)
         fprintf(to, "%.9g", v);
 }
 
-void vv_metrics_family(struct vv_metrics_out *o, const char *name, const char *type, const char *help)
+void vv_metrics_family(struct vv_metrics_out *o, const char *name, const char *type,
+                       const char *help)
 {
     o->name = name;
     fprintf(o->to, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -96,8 +97,8 @@ static void api_samples(struct vv_metrics_out *o, const struct vv_metrics_opts *
         char text[16];
         snprintf(text, sizeof text, "%d", key);
         if (count)
-            vv_metrics_sample(o, seconds ? (double)us / 1e6 : (double)count, "api", name ? name : text,
-                              (const char *)NULL);
+            vv_metrics_sample(o, seconds ? (double)us / 1e6 : (double)count, "api",
+                              name ? name : text, (const char *)NULL);
     }
 }
 
@@ -105,8 +106,7 @@ char *vv_metrics_text(const struct vv_metrics_opts *opts, size_t *n)
 {
     char *text = NULL;
     struct vv_metrics_out o = {.to = open_memstream(&text, n)};
-    if (!o.to)
-        return NULL;
+    if (!o.to) return NULL;
     vv_metrics_family(&o, "varve_build_info", "gauge", "The version that runs.");
     vv_metrics_sample(&o, 1, "version", VARVE_VERSION, (const char *)NULL);
 #define VV_X(field, name, type, scale, help)                                                       \
@@ -119,8 +119,7 @@ char *vv_metrics_text(const struct vv_metrics_opts *opts, size_t *n)
     vv_metrics_family(&o, "varve_request_seconds_total", "counter",
                       "Time from receipt to answer, long polls included, by API.");
     api_samples(&o, opts, true);
-    if (opts->collect)
-        opts->collect(opts->ctx, &o);
+    if (opts->collect) opts->collect(opts->ctx, &o);
     if (fclose(o.to)) {
         free(text);
         return NULL;
@@ -131,9 +130,9 @@ char *vv_metrics_text(const struct vv_metrics_opts *opts, size_t *n)
 /* ---- the server ---- */
 
 #define VV_MHD(X)                                                                                  \
-    X(MHD_start_daemon) X(MHD_stop_daemon) X(MHD_get_daemon_info)                                  \
-    X(MHD_create_response_from_buffer) X(MHD_add_response_header) X(MHD_queue_response)            \
-    X(MHD_destroy_response)
+    X(MHD_start_daemon)                                                                            \
+    X(MHD_stop_daemon) X(MHD_get_daemon_info) X(MHD_create_response_from_buffer)                   \
+        X(MHD_add_response_header) X(MHD_queue_response) X(MHD_destroy_response)
 
 struct library {
 #define VV_X(f) __typeof__(&f) f;
@@ -151,28 +150,26 @@ struct vv_metrics_server {
 static int load_library(struct vv_error *e)
 {
     static void *handle; /* stays loaded */
+    if (!handle) handle = dlopen("libmicrohttpd.so.12", RTLD_NOW | RTLD_LOCAL);
     if (!handle)
-        handle = dlopen("libmicrohttpd.so.12", RTLD_NOW | RTLD_LOCAL);
-    if (!handle)
-        return vv_error_set(e, VV_E_UNSUPPORTED,
-                            "metrics.listener needs libmicrohttpd (%s); install libmicrohttpd12 or set "
-                            "metrics.listener=off",
-                            dlerror());
+        return vv_error_set(
+            e, VV_E_UNSUPPORTED,
+            "metrics.listener needs libmicrohttpd (%s); install libmicrohttpd12 or set "
+            "metrics.listener=off",
+            dlerror());
 #define VV_X(f)                                                                                    \
     *(void **)&lib.f = dlsym(handle, #f);                                                          \
-    if (!lib.f)                                                                                    \
-        return vv_error_set(e, VV_E_UNSUPPORTED, "libmicrohttpd.so.12 has no " #f);
+    if (!lib.f) return vv_error_set(e, VV_E_UNSUPPORTED, "libmicrohttpd.so.12 has no " #f);
     VV_MHD(VV_X)
 #undef VV_X
     return 0;
 }
 
-static enum MHD_Result reply(struct MHD_Connection *conn, unsigned status, const char *type, char *text,
-                             size_t n, enum MHD_ResponseMemoryMode mode)
+static enum MHD_Result reply(struct MHD_Connection *conn, unsigned status, const char *type,
+                             char *text, size_t n, enum MHD_ResponseMemoryMode mode)
 {
     struct MHD_Response *r = lib.MHD_create_response_from_buffer(n, text, mode);
-    if (!r)
-        return MHD_NO;
+    if (!r) return MHD_NO;
     lib.MHD_add_response_header(r, "Content-Type", type);
     enum MHD_Result rc = lib.MHD_queue_response(conn, status, r);
     lib.MHD_destroy_response(r);
@@ -187,8 +184,9 @@ static enum MHD_Result reply_line(struct MHD_Connection *conn, unsigned status, 
                  MHD_RESPMEM_MUST_COPY);
 }
 
-static enum MHD_Result answer(void *ctx, struct MHD_Connection *conn, const char *url, const char *method,
-                              const char *version, const char *upload, size_t *upload_n, void **state)
+static enum MHD_Result answer(void *ctx, struct MHD_Connection *conn, const char *url,
+                              const char *method, const char *version, const char *upload,
+                              size_t *upload_n, void **state)
 {
     struct vv_metrics_server *s = ctx;
     char why[200] = "";
@@ -201,8 +199,7 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *conn, const char
     if (!strcmp(url, "/metrics")) {
         size_t n = 0;
         char *text = vv_metrics_text(&s->opts, &n);
-        if (!text)
-            return reply_line(conn, MHD_HTTP_SERVICE_UNAVAILABLE, "out of memory");
+        if (!text) return reply_line(conn, MHD_HTTP_SERVICE_UNAVAILABLE, "out of memory");
         return reply(conn, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8", text, n,
                      MHD_RESPMEM_MUST_FREE);
     }
@@ -212,7 +209,8 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *conn, const char
     }
     if (!strcmp(url, "/readyz")) {
         bool ok = !s->opts.ready || s->opts.ready(s->opts.ctx);
-        return reply_line(conn, ok ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE, ok ? "ready" : "not ready");
+        return reply_line(conn, ok ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE,
+                          ok ? "ready" : "not ready");
     }
     return reply_line(conn, MHD_HTTP_NOT_FOUND, "there are /metrics, /healthz and /readyz");
 }
@@ -220,34 +218,35 @@ static enum MHD_Result answer(void *ctx, struct MHD_Connection *conn, const char
 static int start_on(struct vv_metrics_server *s, const struct addrinfo *ai, struct vv_error *e)
 {
     unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC;
-    if (ai->ai_family == AF_INET6)
-        flags |= MHD_USE_IPv6;
+    if (ai->ai_family == AF_INET6) flags |= MHD_USE_IPv6;
     errno = 0;
-    s->daemon = lib.MHD_start_daemon(flags, 0, NULL, NULL, answer, s, MHD_OPTION_SOCK_ADDR, ai->ai_addr,
-                                     MHD_OPTION_CONNECTION_LIMIT, 32u, MHD_OPTION_CONNECTION_TIMEOUT, 30u,
-                                     MHD_OPTION_END);
+    s->daemon = lib.MHD_start_daemon(flags, 0, NULL, NULL, answer, s, MHD_OPTION_SOCK_ADDR,
+                                     ai->ai_addr, MHD_OPTION_CONNECTION_LIMIT, 32u,
+                                     MHD_OPTION_CONNECTION_TIMEOUT, 30u, MHD_OPTION_END);
     if (!s->daemon)
-        return vv_error_set(e, errno == EADDRINUSE ? VV_E_EXIST : VV_E_IO,
-                            "cannot serve metrics on %s:%d: %s; set metrics.listener to another port or to "
-                            "off",
-                            s->opts.listen->host, s->opts.listen->port,
-                            errno ? strerror(errno) : "the library gives no reason");
-    const union MHD_DaemonInfo *info = lib.MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
+        return vv_error_set(
+            e, errno == EADDRINUSE ? VV_E_EXIST : VV_E_IO,
+            "cannot serve metrics on %s:%d: %s; set metrics.listener to another port or to "
+            "off",
+            s->opts.listen->host, s->opts.listen->port,
+            errno ? strerror(errno) : "the library gives no reason");
+    const union MHD_DaemonInfo *info =
+        lib.MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
     s->port = info && info->port ? info->port : s->opts.listen->port;
     return 0;
 }
 
-int vv_metrics_start(const struct vv_metrics_opts *opts, struct vv_metrics_server **out, struct vv_error *e)
+int vv_metrics_start(const struct vv_metrics_opts *opts, struct vv_metrics_server **out,
+                     struct vv_error *e)
 {
-    struct addrinfo *ai = NULL, hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *ai = NULL,
+                    hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     char port[16];
     int rc = load_library(e);
     *out = NULL;
-    if (rc)
-        return rc;
+    if (rc) return rc;
     struct vv_metrics_server *s = calloc(1, sizeof *s);
-    if (!s)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!s) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     s->opts = *opts;
     snprintf(port, sizeof port, "%d", opts->listen->port);
     int gai = getaddrinfo(*opts->listen->host ? opts->listen->host : NULL, port, &hints, &ai);
@@ -256,8 +255,7 @@ int vv_metrics_start(const struct vv_metrics_opts *opts, struct vv_metrics_serve
                           gai_strerror(gai));
     else
         rc = start_on(s, ai, e);
-    if (ai)
-        freeaddrinfo(ai);
+    if (ai) freeaddrinfo(ai);
     if (rc) {
         free(s);
         return rc;
@@ -273,8 +271,7 @@ int vv_metrics_port(const struct vv_metrics_server *s)
 
 void vv_metrics_stop(struct vv_metrics_server *s)
 {
-    if (!s)
-        return;
+    if (!s) return;
     lib.MHD_stop_daemon(s->daemon);
     free(s);
 }

@@ -1,18 +1,21 @@
 /* metrics.h — what the broker counts, and the page that shows it.
  *
- * One row of VV_METRICS makes the counter, its name, type and help. Anybody counts with vv_count()/vv_gauge(): relaxed
- * atomics, any thread. What is derived when somebody looks (per-partition sizes, the tier's own counters) comes from the
- * collect callback. Names: varve_*_total | _bytes | _seconds; labels of low cardinality only.
+ * One row of VV_METRICS makes the counter, its name, type and help. Anybody counts with
+ * vv_count()/vv_gauge(): relaxed atomics, any thread. What is derived when somebody looks
+ * (per-partition sizes, the tier's own counters) comes from the collect callback. Names:
+ * varve_*_total | _bytes | _seconds; labels of low cardinality only.
  *
- * The server is libmicrohttpd on metrics.listener: one thread of its own, at most 32 connections, GET /metrics (Prometheus text
- * 0.0.4), /healthz, /readyz. The library is loaded when the server starts and never when it is off. */
+ * The server is libmicrohttpd on metrics.listener: one thread of its own, at most 32 connections,
+ * GET /metrics (Prometheus text 0.0.4), /healthz, /readyz. The library is loaded when the server
+ * starts and never when it is off. */
 #ifndef VARVE_BROKER_METRICS_H
 #define VARVE_BROKER_METRICS_H
 #include "config.h"
 
 #include <stdatomic.h>
 
-/* X(field, "name", counter|gauge, scale: units per 1 of the page (1000000 for µs shown as seconds), "help") */
+/* X(field, "name", counter|gauge, scale: units per 1 of the page (1000000 for µs shown as
+ * seconds), "help") */
 #define VV_METRICS(X)                                                                              \
     X(produce_bytes, "varve_produce_bytes_total", counter, 1, "Batch bytes appended for clients.") \
     X(produce_records, "varve_produce_records_total", counter, 1, "Records appended for clients.") \
@@ -24,8 +27,7 @@
     X(fetch_cold_bytes, "varve_fetch_cold_bytes_total", counter, 1,                                \
       "Of these, bytes that came from the bucket.")                                                \
     X(fetch_errors, "varve_fetch_errors_total", counter, 1, "Partitions answered with an error.")  \
-    X(fetch_cold_errors, "varve_fetch_cold_errors_total", counter, 1,                              \
-      "Cold reads that failed.")                                                                   \
+    X(fetch_cold_errors, "varve_fetch_cold_errors_total", counter, 1, "Cold reads that failed.")   \
     X(flushes, "varve_flush_total", counter, 1, "Times data was made durable (fdatasync).")        \
     X(flush_us, "varve_flush_seconds_total", counter, 1000000, "Time spent in these.")             \
     X(segments_sealed, "varve_segments_sealed_total", counter, 1, "Segments closed.")              \
@@ -61,26 +63,32 @@ void vv_metrics_api(int key, int64_t us);
 /* ---- collecting ---- */
 struct vv_metrics_out;
 /* Begins a family; type is "counter" or "gauge". All its samples follow before the next family. */
-void vv_metrics_family(struct vv_metrics_out *o, const char *name, const char *type, const char *help);
+void vv_metrics_family(struct vv_metrics_out *o, const char *name, const char *type,
+                       const char *help);
 /* One sample; labels are name, value pairs ended by NULL (values are escaped). */
 void vv_metrics_sample(struct vv_metrics_out *o, double value, ...) __attribute__((sentinel));
 /* A family with one sample without labels. */
-void vv_metrics_one(struct vv_metrics_out *o, const char *name, const char *type, const char *help, double value);
+void vv_metrics_one(struct vv_metrics_out *o, const char *name, const char *type, const char *help,
+                    double value);
 
 /* ---- the page ---- */
 struct vv_metrics_opts {
     const struct vv_endpoint *listen;
-    const char *(*api_name)(int key);                        /* NULL result: key's number is shown */
-    bool (*ready)(void *ctx);                                /* /readyz: 200 or 503 */
-    bool (*healthy)(void *ctx, char *why, size_t why_n);     /* /healthz; NULL = always */
-    void (*collect)(void *ctx, struct vv_metrics_out *o);    /* on the server's thread; may be NULL */
+    /* NULL result: key's number is shown */
+    const char *(*api_name)(int key);
+    bool (*ready)(void *ctx);                            /* /readyz: 200 or 503 */
+    bool (*healthy)(void *ctx, char *why, size_t why_n); /* /healthz; NULL = always */
+    /* on the server's thread; may be NULL */
+    void (*collect)(void *ctx, struct vv_metrics_out *o);
     void *ctx;
 };
 struct vv_metrics_server;
 /* E_UNSUPPORTED: the library is not installed; E_EXIST: the port is taken; *e says what to do. */
-int vv_metrics_start(const struct vv_metrics_opts *opts, struct vv_metrics_server **out, struct vv_error *e);
+int vv_metrics_start(const struct vv_metrics_opts *opts, struct vv_metrics_server **out,
+                     struct vv_error *e);
 int vv_metrics_port(const struct vv_metrics_server *s); /* as bound */
-void vv_metrics_stop(struct vv_metrics_server *s);      /* NULL is fine; waits for running requests */
+/* NULL is fine; waits for running requests */
+void vv_metrics_stop(struct vv_metrics_server *s);
 /* The page's text, malloc'ed (tests, CLI). */
 char *vv_metrics_text(const struct vv_metrics_opts *opts, size_t *n);
 #endif

@@ -1,8 +1,10 @@
-/* metrics_broker.c — what is derived from the running broker when somebody looks: sizes, tier, network, disk.
+/* metrics_broker.c — what is derived from the running broker when somebody looks: sizes, tier,
+ * network, disk.
  *
- * Partitions are gathered once under the registry's read lock, then printed family by family. Above PARTITIONS_SHOWN only
- * the sums are shown, so that a big broker's page stays small. Names follow Kafka's tiering metrics and kafka_exporter
- * where there is one. On the metrics server's thread. */
+ * Partitions are gathered once under the registry's read lock, then printed family by family.
+ * Above PARTITIONS_SHOWN only the sums are shown, so that a big broker's page stays small. Names
+ * follow Kafka's tiering metrics and kafka_exporter where there is one. On the metrics server's
+ * thread. */
 #include "metrics_broker.h"
 
 #include <inttypes.h>
@@ -34,8 +36,7 @@ static void gather(void *ctx, struct vv_topic *t)
         g->remote += r.s.remote_bytes;
         g->lag += r.s.lag_bytes;
         g->all++;
-        if (g->count == g->cap)
-            continue;
+        if (g->count == g->cap) continue;
         snprintf(r.topic, sizeof r.topic, "%s", t->name);
         snprintf(r.partition, sizeof r.partition, "%" PRId32, i);
         g->rows[g->count++] = r;
@@ -53,15 +54,14 @@ static void gather(void *ctx, struct vv_topic *t)
 static void partitions(struct vv_broker *b, struct vv_metrics_out *o)
 {
     struct gathered g = {.rows = calloc(PARTITIONS_SHOWN, sizeof *g.rows), .cap = PARTITIONS_SHOWN};
-    if (!g.rows)
-        g.cap = 0;
+    if (!g.rows) g.cap = 0;
     vv_topics_each(b->topics, gather, &g);
     vv_metrics_one(o, "varve_topics", "gauge", "Topics, internal ones too.", (double)g.topics);
     vv_metrics_one(o, "varve_partitions", "gauge", "Partitions.", (double)g.all);
     vv_metrics_one(o, "varve_local_bytes", "gauge", "Bytes of all partitions on the local disk.",
                    (double)g.local);
-    vv_metrics_one(o, "varve_remote_log_size_bytes", "gauge", "Bytes of all partitions in the bucket.",
-                   (double)g.remote);
+    vv_metrics_one(o, "varve_remote_log_size_bytes", "gauge",
+                   "Bytes of all partitions in the bucket.", (double)g.remote);
     vv_metrics_one(o, "varve_remote_copy_lag_bytes", "gauge", "Closed and not yet in the bucket.",
                    (double)g.lag);
     if (g.all == g.count) {
@@ -95,9 +95,12 @@ static void tier(struct vv_broker *b, struct vv_metrics_out *o)
 #define VV_X(name, help, field) vv_metrics_one(o, name, "counter", help, (double)s.field);
     VV_TIER_METRICS(VV_X)
 #undef VV_X
-    vv_metrics_one(o, "varve_tier_cache_bytes", "gauge", "Memory of the chunk cache.", (double)s.cache_bytes);
-    vv_metrics_one(o, "varve_tier_store_up", "gauge", "1: the last call reached the store.", s.store_ok);
-    vv_metrics_family(o, "varve_tier_store_requests_total", "counter", "Requests to the store, by kind.");
+    vv_metrics_one(o, "varve_tier_cache_bytes", "gauge", "Memory of the chunk cache.",
+                   (double)s.cache_bytes);
+    vv_metrics_one(o, "varve_tier_store_up", "gauge", "1: the last call reached the store.",
+                   s.store_ok);
+    vv_metrics_family(o, "varve_tier_store_requests_total", "counter",
+                      "Requests to the store, by kind.");
     vv_metrics_sample(o, (double)s.gets, "op", "get", (const char *)NULL);
     vv_metrics_sample(o, (double)s.puts, "op", "put", (const char *)NULL);
     vv_metrics_sample(o, (double)s.heads, "op", "head", (const char *)NULL);
@@ -123,11 +126,11 @@ static void collect(void *ctx, struct vv_metrics_out *o)
     if (!vv_fs_space(b->env, b->log_dir, &space)) {
         vv_metrics_one(o, "varve_disk_bytes", "gauge", "Size of the log directory's disk.",
                        (double)space.total);
-        vv_metrics_one(o, "varve_disk_available_bytes", "gauge", "Free on it.", (double)space.available);
+        vv_metrics_one(o, "varve_disk_available_bytes", "gauge", "Free on it.",
+                       (double)space.available);
     }
     partitions(b, o);
-    if (b->tier)
-        tier(b, o);
+    if (b->tier) tier(b, o);
 }
 
 static const char *api_name(int key)
@@ -142,19 +145,17 @@ static bool ready(void *ctx)
     return atomic_load(&b->ready) && !atomic_load(&b->stopping);
 }
 
-int vv_metrics_broker_start(struct vv_broker *b, struct vv_metrics_server **out, char *where, size_t where_n,
-                            struct vv_error *e)
+int vv_metrics_broker_start(struct vv_broker *b, struct vv_metrics_server **out, char *where,
+                            size_t where_n, struct vv_error *e)
 {
     const struct vv_broker_config *c = b->config;
     struct vv_metrics_opts opts = {
         .listen = &c->metrics, .api_name = api_name, .ready = ready, .collect = collect, .ctx = b};
     *out = NULL;
     snprintf(where, where_n, "-");
-    if (!c->metrics_on)
-        return 0;
+    if (!c->metrics_on) return 0;
     int rc = vv_metrics_start(&opts, out, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const char *host = *c->metrics.host ? c->metrics.host : "0.0.0.0";
     snprintf(where, where_n, strchr(host, ':') ? "[%s]:%d" : "%s:%d", host, vv_metrics_port(*out));
     return 0;

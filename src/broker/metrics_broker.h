@@ -4,8 +4,9 @@
 #include "broker.h"
 #include "metrics.h"
 
-/* Serves b on its config's metrics.listener. where becomes "HOST:PORT" as bound, or "-" when metrics.listener=off (then *out is
- * NULL). Call when topics, tier and net exist; stop before they go. */
-int vv_metrics_broker_start(struct vv_broker *b, struct vv_metrics_server **out, char *where, size_t where_n,
-                            struct vv_error *e);
+/* Serves b on its config's metrics.listener. where becomes "HOST:PORT" as bound, or "-" when
+ * metrics.listener=off (then *out is NULL). Call when topics, tier and net exist; stop before
+ * they go. */
+int vv_metrics_broker_start(struct vv_broker *b, struct vv_metrics_server **out, char *where,
+                            size_t where_n, struct vv_error *e);
 #endif

@@ -1,8 +1,8 @@
 /* topic_config.c — the table of topic-level keys, and how a topic's values come about.
  *
- * Effective values start as the broker's (defaults()), then every override is parsed over its field, then the rules
- * between values run (finish()): what is set on the topic is checked, what is inherited is clipped. The table is
- * sorted by name. Pure; any thread. */
+ * Effective values start as the broker's (defaults()), then every override is parsed over its
+ * field, then the rules between values run (finish()): what is set on the topic is checked, what
+ * is inherited is clipped. The table is sorted by name. Pure; any thread. */
 #include "topic_config.h"
 
 #include "varve/bytes.h"
@@ -14,15 +14,16 @@
 #include <string.h>
 #include <strings.h>
 
-/* What the table parses into: the plain fields, and texts that mean something else than themselves. The texts point into
- * the overrides and are gone after finish(). */
+/* What the table parses into: the plain fields, and texts that mean something else than
+ * themselves. The texts point into the overrides and are gone after finish(). */
 struct scratch {
     struct vv_topic_config c;
     const char *cleanup, *compression, *timestamp_type, *unused;
     int32_t level;
 };
 
-/* X(field of struct scratch, "key", type, min, max, "choices", "broker synonyms, strongest first", "what it does") */
+/* X(field of struct scratch, "key", type, min, max, "choices", "broker synonyms, strongest
+ * first", "what it does") */
 #define VV_TOPIC_KEYS(X)                                                                           \
     X(cleanup, "cleanup.policy", LIST, 0, 0, "delete|compact", "log.cleanup.policy",               \
       "delete: by retention; compact: internal topics only so far.")                               \
@@ -58,8 +59,7 @@ struct scratch {
     X(c.max_message_bytes, "max.message.bytes", INT, 0, INT32_MAX, NULL, "message.max.bytes",      \
       "The largest record batch.")                                                                 \
     X(c.timestamp_after_max_ms, "message.timestamp.after.max.ms", LONG, 0, INT64_MAX, NULL,        \
-      "log.message.timestamp.after.max.ms",                                                        \
-      "How far a record's time may lie in the future.")                                            \
+      "log.message.timestamp.after.max.ms", "How far a record's time may lie in the future.")      \
     X(c.timestamp_before_max_ms, "message.timestamp.before.max.ms", LONG, 0, INT64_MAX, NULL,      \
       "log.message.timestamp.before.max.ms", "How far a record's time may lie in the past.")       \
     X(timestamp_type, "message.timestamp.type", STRING, 0, 0, "CreateTime|LogAppendTime",          \
@@ -68,8 +68,8 @@ struct scratch {
       "log.cleaner.min.cleanable.ratio", "The share of new bytes that starts a compaction.")       \
     X(c.min_compaction_lag_ms, "min.compaction.lag.ms", LONG, 0, INT64_MAX, NULL,                  \
       "log.cleaner.min.compaction.lag.ms", "A record younger than this is not compacted away.")    \
-    X(c.min_insync_replicas, "min.insync.replicas", INT, 1, INT32_MAX, NULL, "min.insync.replicas",\
-      "In-sync copies an acks=all write needs.")                                                   \
+    X(c.min_insync_replicas, "min.insync.replicas", INT, 1, INT32_MAX, NULL,                       \
+      "min.insync.replicas", "In-sync copies an acks=all write needs.")                            \
     X(c.preallocate, "preallocate", BOOLEAN, 0, 0, NULL, "log.preallocate",                        \
       "Accepted; segments grow as they are written.")                                              \
     X(c.remote_copy_disabled, "remote.log.copy.disable", BOOLEAN, 0, 0, NULL, "",                  \
@@ -99,8 +99,14 @@ struct row {
     const char *synonyms;
 };
 #define VV_X(field, kname, ktype, lo, hi, words, syn, text)                                        \
-    {{.name = kname, .type = VV_TYPE_##ktype, .min = lo, .max = hi, .choices = words,              \
-      .flags = VV_KEY_DYNAMIC, .doc = text, .offset = offsetof(struct scratch, field)},            \
+    {{.name = kname,                                                                               \
+      .type = VV_TYPE_##ktype,                                                                     \
+      .min = lo,                                                                                   \
+      .max = hi,                                                                                   \
+      .choices = words,                                                                            \
+      .flags = VV_KEY_DYNAMIC,                                                                     \
+      .doc = text,                                                                                 \
+      .offset = offsetof(struct scratch, field)},                                                  \
      syn},
 static const struct row rows[] = {VV_TOPIC_KEYS(VV_X)};
 #undef VV_X
@@ -108,8 +114,7 @@ static const struct row rows[] = {VV_TOPIC_KEYS(VV_X)};
 static const struct row *row_of(const char *key)
 {
     for (size_t i = 0; i < VV_COUNT(rows); i++)
-        if (!strcmp(rows[i].key.name, key))
-            return &rows[i];
+        if (!strcmp(rows[i].key.name, key)) return &rows[i];
     return NULL;
 }
 
@@ -128,39 +133,39 @@ bool vv_topic_config_is_list(const char *key)
 static const char *override_of(const struct vv_kv *kv, size_t n, const char *key)
 {
     while (n--)
-        if (!strcmp(kv[n].key, key))
-            return kv[n].value;
+        if (!strcmp(kv[n].key, key)) return kv[n].value;
     return NULL;
 }
 
 static void defaults(const struct vv_broker_config *b, bool internal, struct scratch *s)
 {
     *s = (struct scratch){
-        .c = {
-            .delete_retention_ms = b->log_cleaner_delete_retention_ms,
-            .file_delete_delay_ms = b->log_segment_delete_delay_ms,
-            .flush_messages = b->log_flush_interval_messages,
-            .flush_ms = b->flush_ms,
-            .index_interval_bytes = b->log_index_interval_bytes,
-            .retention_ms = b->retention_ms,
-            .retention_bytes = b->log_retention_bytes,
-            .local_retention_ms = b->log_local_retention_ms,
-            .local_retention_bytes = b->log_local_retention_bytes,
-            .min_compaction_lag_ms = b->log_cleaner_min_compaction_lag_ms,
-            .max_compaction_lag_ms = b->log_cleaner_max_compaction_lag_ms,
-            .min_cleanable_dirty_ratio = b->log_cleaner_min_cleanable_ratio,
-            .max_message_bytes = b->message_max_bytes,
-            .timestamp_before_max_ms = b->log_message_timestamp_before_max_ms,
-            .timestamp_after_max_ms = b->log_message_timestamp_after_max_ms,
-            .min_insync_replicas = b->min_insync_replicas,
-            .preallocate = b->log_preallocate,
-            .unclean_leader_election = b->unclean_leader_election_enable,
-            .remote_storage = b->tier && b->tier_default_enable && !internal,
-            .segment_bytes = b->log_segment_bytes,
-            .segment_index_bytes = b->log_index_size_max_bytes,
-            .segment_ms = b->roll_ms,
-            .segment_jitter_ms = b->roll_jitter_ms,
-        },
+        .c =
+            {
+                .delete_retention_ms = b->log_cleaner_delete_retention_ms,
+                .file_delete_delay_ms = b->log_segment_delete_delay_ms,
+                .flush_messages = b->log_flush_interval_messages,
+                .flush_ms = b->flush_ms,
+                .index_interval_bytes = b->log_index_interval_bytes,
+                .retention_ms = b->retention_ms,
+                .retention_bytes = b->log_retention_bytes,
+                .local_retention_ms = b->log_local_retention_ms,
+                .local_retention_bytes = b->log_local_retention_bytes,
+                .min_compaction_lag_ms = b->log_cleaner_min_compaction_lag_ms,
+                .max_compaction_lag_ms = b->log_cleaner_max_compaction_lag_ms,
+                .min_cleanable_dirty_ratio = b->log_cleaner_min_cleanable_ratio,
+                .max_message_bytes = b->message_max_bytes,
+                .timestamp_before_max_ms = b->log_message_timestamp_before_max_ms,
+                .timestamp_after_max_ms = b->log_message_timestamp_after_max_ms,
+                .min_insync_replicas = b->min_insync_replicas,
+                .preallocate = b->log_preallocate,
+                .unclean_leader_election = b->unclean_leader_election_enable,
+                .remote_storage = b->tier && b->tier_default_enable && !internal,
+                .segment_bytes = b->log_segment_bytes,
+                .segment_index_bytes = b->log_index_size_max_bytes,
+                .segment_ms = b->roll_ms,
+                .segment_jitter_ms = b->roll_jitter_ms,
+            },
         .cleanup = b->log_cleanup_policy,
         .compression = "producer", /* the broker's other values have no effect */
         .timestamp_type = b->log_message_timestamp_type,
@@ -186,8 +191,7 @@ static int apply(const struct vv_kv *kv, struct scratch *s, struct vv_error *e)
 {
     struct vv_error inner = {0};
     const struct row *r = row_of(kv->key);
-    if (!r)
-        return unknown(kv->key, e);
+    if (!r) return unknown(kv->key, e);
     if (kv->value && vv_config_parse(&r->key, kv->value, (char *)s + r->key.offset, &inner))
         return vv_error_set(e, VV_INVALID_CONFIG, "%s", inner.text);
     return 0;
@@ -205,15 +209,14 @@ static int fit(const char *unit, int64_t *local, int64_t total, bool set, bool c
     int rc = 0;
     if (set && above)
         rc = vv_error_set(e, VV_INVALID_CONFIG,
-                          "local.retention.%s=%" PRId64 " must not exceed retention.%s=%" PRId64, unit,
-                          *local, unit, total);
+                          "local.retention.%s=%" PRId64 " must not exceed retention.%s=%" PRId64,
+                          unit, *local, unit, total);
     else if (set && copy_disabled && *local != total)
         rc = vv_error_set(e, VV_INVALID_CONFIG,
                           "with remote.log.copy.disable=true nothing more reaches the bucket: "
                           "local.retention.%s must be -2 or equal retention.%s=%" PRId64,
                           unit, unit, total);
-    if (above || copy_disabled)
-        *local = total;
+    if (above || copy_disabled) *local = total;
     return rc;
 }
 
@@ -224,21 +227,23 @@ static int check_policies(struct scratch *s, bool internal, struct vv_error *e)
     c->cleanup_compact = s->cleanup && strstr(s->cleanup, "compact");
     c->log_append_time = !strcmp(s->timestamp_type ? s->timestamp_type : "", "LogAppendTime");
     if (c->cleanup_compact && !internal)
-        return vv_error_set(e, VV_INVALID_CONFIG,
-                            "cleanup.policy=%s: compaction of user topics is not here yet; use delete, with "
-                            "retention.ms=-1 to keep everything",
-                            s->cleanup);
+        return vv_error_set(
+            e, VV_INVALID_CONFIG,
+            "cleanup.policy=%s: compaction of user topics is not here yet; use delete, with "
+            "retention.ms=-1 to keep everything",
+            s->cleanup);
     if (s->compression && strcmp(s->compression, "producer"))
-        return vv_error_set(e, VV_INVALID_CONFIG,
-                            "compression.type=%s: batches are stored as the producer sent them; set "
-                            "compression.type on the producer and leave the topic at producer",
-                            s->compression);
+        return vv_error_set(
+            e, VV_INVALID_CONFIG,
+            "compression.type=%s: batches are stored as the producer sent them; set "
+            "compression.type on the producer and leave the topic at producer",
+            s->compression);
     return 0;
 }
 
 /* Rules between values. Returns the first broken one; *s is usable (clipped) either way. */
-static int finish(struct scratch *s, const struct vv_kv *kv, size_t n, const struct vv_broker_config *b,
-                  bool internal, struct vv_error *e)
+static int finish(struct scratch *s, const struct vv_kv *kv, size_t n,
+                  const struct vv_broker_config *b, bool internal, struct vv_error *e)
 {
     struct vv_topic_config *c = &s->c;
     int rc = check_policies(s, internal, e), r;
@@ -264,11 +269,13 @@ static int finish(struct scratch *s, const struct vv_kv *kv, size_t n, const str
     bool frozen = c->remote_storage && c->remote_copy_disabled;
     r = fit("ms", &c->local_retention_ms, c->retention_ms, ms_set, frozen, rc ? NULL : e);
     rc = rc ? rc : r;
-    r = fit("bytes", &c->local_retention_bytes, c->retention_bytes, bytes_set, frozen, rc ? NULL : e);
+    r = fit("bytes", &c->local_retention_bytes, c->retention_bytes, bytes_set, frozen,
+            rc ? NULL : e);
     rc = rc ? rc : r;
     if (c->min_compaction_lag_ms > c->max_compaction_lag_ms) {
         r = vv_error_set(rc ? NULL : e, VV_INVALID_CONFIG,
-                         "min.compaction.lag.ms=%" PRId64 " must not exceed max.compaction.lag.ms=%" PRId64,
+                         "min.compaction.lag.ms=%" PRId64
+                         " must not exceed max.compaction.lag.ms=%" PRId64,
                          c->min_compaction_lag_ms, c->max_compaction_lag_ms);
         rc = rc ? rc : r;
         c->min_compaction_lag_ms = c->max_compaction_lag_ms;
@@ -280,39 +287,40 @@ static int finish(struct scratch *s, const struct vv_kv *kv, size_t n, const str
     return rc;
 }
 
-int vv_topic_config_parse(const struct vv_kv *overrides, size_t n, const struct vv_broker_config *broker,
-                          bool internal, struct vv_topic_config *out, struct vv_error *e)
+int vv_topic_config_parse(const struct vv_kv *overrides, size_t n,
+                          const struct vv_broker_config *broker, bool internal,
+                          struct vv_topic_config *out, struct vv_error *e)
 {
     struct scratch s;
     int rc = 0;
     defaults(broker, internal, &s);
     for (size_t i = 0; i < n && !rc; i++)
         rc = apply(&overrides[i], &s, e);
-    if (!rc)
-        rc = finish(&s, overrides, n, broker, internal, e);
+    if (!rc) rc = finish(&s, overrides, n, broker, internal, e);
     *out = s.c;
     return rc;
 }
 
-int vv_topic_config_change(const struct vv_kv *old, size_t old_n, const struct vv_kv *overrides, size_t n,
-                           const struct vv_broker_config *broker, bool internal,
+int vv_topic_config_change(const struct vv_kv *old, size_t old_n, const struct vv_kv *overrides,
+                           size_t n, const struct vv_broker_config *broker, bool internal,
                            struct vv_topic_config *out, struct vv_error *e)
 {
     struct vv_topic_config before;
     int rc = vv_topic_config_parse(overrides, n, broker, internal, out, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     vv_topic_config_load(old, old_n, broker, internal, NULL, &before);
     if (before.remote_storage && !out->remote_storage && !out->remote_delete_on_disable)
-        return vv_error_set(e, VV_INVALID_CONFIG,
-                            "remote.storage.enable=false deletes what is in the bucket: say so with "
-                            "remote.log.delete.on.disable=true, or keep it readable and stop uploads with "
-                            "remote.log.copy.disable=true");
+        return vv_error_set(
+            e, VV_INVALID_CONFIG,
+            "remote.storage.enable=false deletes what is in the bucket: say so with "
+            "remote.log.delete.on.disable=true, or keep it readable and stop uploads with "
+            "remote.log.copy.disable=true");
     return 0;
 }
 
-void vv_topic_config_load(const struct vv_kv *overrides, size_t n, const struct vv_broker_config *broker,
-                          bool internal, const char *topic, struct vv_topic_config *out)
+void vv_topic_config_load(const struct vv_kv *overrides, size_t n,
+                          const struct vv_broker_config *broker, bool internal, const char *topic,
+                          struct vv_topic_config *out)
 {
     struct scratch s;
     struct vv_error e = {0};
@@ -365,7 +373,8 @@ static void add_synonyms(struct vv_topic_config_value *v, const struct row *r,
         snprintf(names[k], 64, "%.*s", (int)n, p);
         struct vv_config_value b;
         if (vv_config_get(broker, names[k], &b) && b.value)
-            v->synonyms[v->synonym_count++] = (struct vv_config_synonym){names[k], b.value, b.source};
+            v->synonyms[v->synonym_count++] =
+                (struct vv_config_synonym){names[k], b.value, b.source};
         p += n;
         p += *p == ' ';
     }
@@ -377,21 +386,22 @@ static void add_synonyms(struct vv_topic_config_value *v, const struct row *r,
         }
 }
 
-/* A value as it is described: the override's text, else the broker's. Levels have no field of their own. */
-static const char *described(const struct row *r, const char *set, const struct vv_topic_config_value *v,
-                             const struct scratch *s, char *to, size_t n)
+/* A value as it is described: the override's text, else the broker's. Levels have no field of
+ * their own. */
+static const char *described(const struct row *r, const char *set,
+                             const struct vv_topic_config_value *v, const struct scratch *s,
+                             char *to, size_t n)
 {
-    if (set)
-        return set;
+    if (set) return set;
     if (r->key.offset == offsetof(struct scratch, level))
         return v->synonym_count ? v->synonyms[0].value : "";
     print_field(r, s, to, n);
     return to;
 }
 
-int vv_topic_config_each(const struct vv_kv *overrides, size_t n, const struct vv_broker_config *broker,
-                         bool internal, int (*each)(void *ctx, const struct vv_topic_config_value *v),
-                         void *ctx)
+int vv_topic_config_each(const struct vv_kv *overrides, size_t n,
+                         const struct vv_broker_config *broker, bool internal,
+                         int (*each)(void *ctx, const struct vv_topic_config_value *v), void *ctx)
 {
     struct scratch s;
     defaults(broker, internal, &s);
@@ -400,19 +410,18 @@ int vv_topic_config_each(const struct vv_kv *overrides, size_t n, const struct v
         const struct row *r = &rows[i];
         const char *set = override_of(overrides, n, r->key.name);
         char text[512], names[VV_SYNONYMS_MAX][64];
-        struct vv_topic_config_value v = {
-            .value = {.name = r->key.name, .source = VV_SOURCE_DEFAULT, .type = r->key.type,
-                      .doc = r->key.doc}};
+        struct vv_topic_config_value v = {.value = {.name = r->key.name,
+                                                    .source = VV_SOURCE_DEFAULT,
+                                                    .type = r->key.type,
+                                                    .doc = r->key.doc}};
         if (set)
             v.synonyms[v.synonym_count++] =
                 (struct vv_config_synonym){r->key.name, set, VV_SOURCE_TOPIC};
         add_synonyms(&v, r, broker, names);
         v.value.value = described(r, set, &v, &s, text, sizeof text);
-        if (v.synonym_count)
-            v.value.source = v.synonyms[0].source;
+        if (v.synonym_count) v.value.source = v.synonyms[0].source;
         int rc = each(ctx, &v);
-        if (rc)
-            return rc;
+        if (rc) return rc;
     }
     return 0;
 }

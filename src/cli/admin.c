@@ -19,7 +19,8 @@ struct vv_client *vv_admin_open(const struct vv_args *a)
     return c;
 }
 
-bool vv_admin_pairs(const struct vv_args *a, const char *option, struct vv_admin_pair **out, size_t *n)
+bool vv_admin_pairs(const struct vv_args *a, const char *option, struct vv_admin_pair **out,
+                    size_t *n)
 {
     size_t count;
     const char **all = vv_arg_all(a, option, &count);
@@ -66,8 +67,7 @@ bool vv_admin_time(const char *text, int64_t *ms)
         *ms = (int64_t)timegm(&tm) * 1000;
         return true;
     }
-    if (!p)
-        return false;
+    if (!p) return false;
     int64_t t = (int64_t)timegm(&tm) * 1000;
     if (*p == '.') {
         int64_t unit = 100;
@@ -78,8 +78,7 @@ bool vv_admin_time(const char *text, int64_t *ms)
         p++;
     } else if (*p == '+' || *p == '-') {
         int h, m, used = 0;
-        if (sscanf(p + 1, "%2d:%2d%n", &h, &m, &used) != 2)
-            return false;
+        if (sscanf(p + 1, "%2d:%2d%n", &h, &m, &used) != 2) return false;
         t -= (*p == '+' ? 1 : -1) * (h * 60 + m) * 60000LL;
         p += 1 + used;
     } else {
@@ -98,19 +97,18 @@ int vv_admin_refused(const struct vv_args *a, const char *kind, struct vv_str na
 
 static int refused(struct vv_error *e, const char *topic, int code, struct vv_str message)
 {
-    return vv_error_set(e, code, "topic %s: %s%s%.*s", topic, vv_err_name(code), message.n > 0 ? ": " : "",
-                        VV_STR_ARG(message));
+    return vv_error_set(e, code, "topic %s: %s%s%.*s", topic, vv_err_name(code),
+                        message.n > 0 ? ": " : "", VV_STR_ARG(message));
 }
 
-int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv_admin_pair *pairs, size_t n,
-                         struct vv_error *e)
+int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv_admin_pair *pairs,
+                         size_t n, struct vv_error *e)
 {
     struct IncrementalAlterConfigsRequest rq;
     struct IncrementalAlterConfigsRequest_AlterConfigsResource res;
     struct IncrementalAlterConfigsRequest_AlterableConfig *cfg = calloc(n + 1, sizeof *cfg);
     struct vv_reply r;
-    if (!cfg)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!cfg) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     VV_MSG_INIT(IncrementalAlterConfigsRequest, &rq);
     VV_STRUCT_INIT(IncrementalAlterConfigsRequest_AlterConfigsResource, &res);
     for (size_t i = 0; i < n; i++) {
@@ -127,8 +125,7 @@ int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv
     rq.Resources.n = 1;
     int rc = vv_client_call(c, VV_NODE_ANY, 44, &rq, &r, e);
     free(cfg);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct IncrementalAlterConfigsResponse *rs = r.msg;
     if (rs->Responses.n > 0 && rs->Responses.v[0].ErrorCode)
         rc = refused(e, topic, rs->Responses.v[0].ErrorCode, rs->Responses.v[0].ErrorMessage);
@@ -136,15 +133,15 @@ int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv
     return rc;
 }
 
-int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partitions, int16_t replicas,
-                          const struct vv_admin_pair *configs, size_t n, struct vv_error *e)
+int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partitions,
+                          int16_t replicas, const struct vv_admin_pair *configs, size_t n,
+                          struct vv_error *e)
 {
     struct CreateTopicsRequest rq;
     struct CreateTopicsRequest_CreatableTopic t;
     struct CreateTopicsRequest_CreatableTopicConfig *cfg = calloc(n + 1, sizeof *cfg);
     struct vv_reply r;
-    if (!cfg)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!cfg) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     VV_MSG_INIT(CreateTopicsRequest, &rq);
     VV_STRUCT_INIT(CreateTopicsRequest_CreatableTopic, &t);
     for (size_t i = 0; i < n; i++) {
@@ -161,8 +158,7 @@ int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partit
     rq.Topics.n = 1;
     int rc = vv_client_call(c, VV_NODE_ANY, 19, &rq, &r, e);
     free(cfg);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct CreateTopicsResponse *rs = r.msg;
     if (rs->Topics.n > 0 && rs->Topics.v[0].ErrorCode)
         rc = refused(e, topic, rs->Topics.v[0].ErrorCode, rs->Topics.v[0].ErrorMessage);
@@ -177,7 +173,8 @@ struct sizes {
     size_t n, cap;
 };
 
-static int add_size(struct sizes *s, struct vv_str topic, int32_t partition, int64_t bytes, bool remote)
+static int add_size(struct sizes *s, struct vv_str topic, int32_t partition, int64_t bytes,
+                    bool remote)
 {
     char name[250];
     snprintf(name, sizeof name, "%.*s", VV_STR_ARG(topic));
@@ -187,8 +184,7 @@ static int add_size(struct sizes *s, struct vv_str topic, int32_t partition, int
     if (i == s->cap) {
         size_t cap = s->cap ? s->cap * 2 : 64;
         struct vv_admin_size *v = realloc(s->v, cap * sizeof *v);
-        if (!v)
-            return VV_E_NOMEM;
+        if (!v) return VV_E_NOMEM;
         s->v = v;
         s->cap = cap;
     }
@@ -209,7 +205,8 @@ static int take_sizes(const struct DescribeLogDirsResponse *rs, const char *topi
         for (int32_t t = 0; t < dir->Topics.n; t++)
             for (int32_t p = 0; p < dir->Topics.v[t].Partitions.n && !rc; p++)
                 if (!topic || vv_str_is(dir->Topics.v[t].Name, topic))
-                    rc = add_size(s, dir->Topics.v[t].Name, dir->Topics.v[t].Partitions.v[p].PartitionIndex,
+                    rc = add_size(s, dir->Topics.v[t].Name,
+                                  dir->Topics.v[t].Partitions.v[p].PartitionIndex,
                                   dir->Topics.v[t].Partitions.v[p].PartitionSize, remote);
     }
     return rc;
@@ -222,21 +219,18 @@ int vv_admin_sizes(struct vv_client *c, const char *topic, struct vv_admin_size 
     struct vv_reply meta, r;
     struct sizes s = {0};
     int rc = vv_client_metadata(c, topic ? &topic : NULL, topic != NULL, &meta, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct MetadataResponse *m = meta.msg;
     VV_MSG_INIT(DescribeLogDirsRequest, &rq);
     rq.Topics.n = -1;
     for (int32_t i = 0; i < m->Brokers.n && !rc; i++) {
         rc = vv_client_call(c, m->Brokers.v[i].NodeId, 35, &rq, &r, e);
-        if (rc)
-            break;
+        if (rc) break;
         rc = take_sizes(r.msg, topic, &s);
         vv_reply_release(&r);
     }
     vv_reply_release(&meta);
-    if (rc)
-        free(s.v);
+    if (rc) free(s.v);
     *out = rc ? NULL : s.v;
     *n = rc ? 0 : s.n;
     return rc;

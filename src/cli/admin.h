@@ -1,4 +1,5 @@
-/* admin.h — what the topic, group and tier commands share: opening a client, checking answers, reading times. */
+/* admin.h — what the topic, group and tier commands share: opening a client, checking answers,
+ * reading times. */
 #ifndef VARVE_CLI_ADMIN_H
 #define VARVE_CLI_ADMIN_H
 #include "cli.h"
@@ -6,22 +7,38 @@
 
 /* --bootstrap; says on stderr why when there is no client. */
 struct vv_client *vv_admin_open(const struct vv_args *a);
-/* "K=V" words into two arrays cut in place (malloc'ed copies; free with vv_admin_free_pairs). False after a message. */
-struct vv_admin_pair { char *key; const char *value; };
-bool vv_admin_pairs(const struct vv_args *a, const char *option, struct vv_admin_pair **out, size_t *n);
+/* "K=V" words into two arrays cut in place (malloc'ed copies; free with vv_admin_free_pairs).
+ * False after a message. */
+struct vv_admin_pair {
+    char *key;
+    const char *value;
+};
+bool vv_admin_pairs(const struct vv_args *a, const char *option, struct vv_admin_pair **out,
+                    size_t *n);
 void vv_admin_free_pairs(struct vv_admin_pair *p, size_t n);
-/* RFC 3339 ("2026-03-01T00:00:00Z", "2026-03-01T01:00:00+01:00", "2026-03-01"), or ts:MILLIS -> Unix ms. */
+/* RFC 3339 ("2026-03-01T00:00:00Z", "2026-03-01T01:00:00+01:00", "2026-03-01"), or ts:MILLIS ->
+ * Unix ms. */
 bool vv_admin_time(const char *text, int64_t *ms);
-/* An error code of an answer with its text, on stderr: "topic x: INVALID_CONFIG: …". Returns VV_EXIT_FAILED. */
-int vv_admin_refused(const struct vv_args *a, const char *kind, struct vv_str name, int code, struct vv_str message);
+/* An error code of an answer with its text, on stderr: "topic x: INVALID_CONFIG: …". Returns
+ * VV_EXIT_FAILED. */
+int vv_admin_refused(const struct vv_args *a, const char *kind, struct vv_str name, int code,
+                     struct vv_str message);
 
-/* IncrementalAlterConfigs of one topic: each "K=V" is set, each "K" deleted. Used by topic alter and the demo. */
-int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv_admin_pair *pairs, size_t n,
-                         struct vv_error *e); /* value NULL = delete */
-int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partitions, int16_t replicas,
-                          const struct vv_admin_pair *configs, size_t n, struct vv_error *e);
+/* IncrementalAlterConfigs of one topic: each "K=V" is set, each "K" deleted. Used by topic alter
+ * and the demo. */
+int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv_admin_pair *pairs,
+                         size_t n, struct vv_error *e); /* value NULL = delete */
+int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partitions,
+                          int16_t replicas, const struct vv_admin_pair *configs, size_t n,
+                          struct vv_error *e);
 
-/* Sizes by partition of a topic (or all topics: NULL), from DescribeLogDirs of every broker that leads it. */
-struct vv_admin_size { int32_t partition; int64_t local, remote; char topic[250]; };
-int vv_admin_sizes(struct vv_client *c, const char *topic, struct vv_admin_size **out, size_t *n, struct vv_error *e);
+/* Sizes by partition of a topic (or all topics: NULL), from DescribeLogDirs of every broker that
+ * leads it. */
+struct vv_admin_size {
+    int32_t partition;
+    int64_t local, remote;
+    char topic[250];
+};
+int vv_admin_sizes(struct vv_client *c, const char *topic, struct vv_admin_size **out, size_t *n,
+                   struct vv_error *e);
 #endif

@@ -23,8 +23,7 @@ static void become_broker(const char *const *sets, size_t n, int out, int err)
 {
     const char **argv = calloc(2 * n + 3, sizeof *argv);
     size_t k = 0;
-    if (!argv)
-        _exit(127);
+    if (!argv) _exit(127);
     argv[k++] = "varve";
     argv[k++] = "broker";
     for (size_t i = 0; i < n; i++) {
@@ -42,8 +41,7 @@ static void become_broker(const char *const *sets, size_t n, int out, int err)
 static int take_ready(const char *line, struct vv_child *c)
 {
     const char *kafka = strstr(line, " kafka="), *metrics = strstr(line, " metrics=");
-    if (strncmp(line, "varve ready:", 12) || !kafka || !metrics)
-        return VV_E_PROTO;
+    if (strncmp(line, "varve ready:", 12) || !kafka || !metrics) return VV_E_PROTO;
     snprintf(c->bootstrap, sizeof c->bootstrap, "%.*s", (int)strcspn(kafka + 7, ", \n"), kafka + 7);
     snprintf(c->metrics, sizeof c->metrics, "%.*s", (int)strcspn(metrics + 9, " \n"), metrics + 9);
     return 0;
@@ -58,45 +56,40 @@ static int await_ready(int fd, struct vv_child *c)
     while (n < sizeof line - 1) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
         int64_t left = deadline - vv_mono_ms(&vv_env_posix);
-        if (left <= 0)
-            return VV_E_TIMEOUT;
-        if (poll(&p, 1, (int)left) <= 0)
-            continue;
+        if (left <= 0) return VV_E_TIMEOUT;
+        if (poll(&p, 1, (int)left) <= 0) continue;
         ssize_t got = read(fd, line + n, sizeof line - 1 - n);
-        if (got <= 0)
-            return VV_E_SHUTDOWN;
+        if (got <= 0) return VV_E_SHUTDOWN;
         n += (size_t)got;
         line[n] = 0;
-        if (strchr(line, '\n'))
-            return take_ready(line, c);
+        if (strchr(line, '\n')) return take_ready(line, c);
     }
     return VV_E_PROTO;
 }
 
-int vv_child_start(const char *const *sets, size_t n, const char *log, struct vv_child *c, struct vv_error *e)
+int vv_child_start(const char *const *sets, size_t n, const char *log, struct vv_child *c,
+                   struct vv_error *e)
 {
     int out[2];
     *c = (struct vv_child){0};
     snprintf(c->log, sizeof c->log, "%s", log);
     int err = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (err < 0 || pipe2(out, O_CLOEXEC)) {
-        if (err >= 0)
-            close(err);
+        if (err >= 0) close(err);
         return vv_error_set(e, VV_E_IO, "cannot start a broker: %s: %s", log, strerror(errno));
     }
     c->pid = fork();
-    if (c->pid == 0)
-        become_broker(sets, n, out[1], err);
+    if (c->pid == 0) become_broker(sets, n, out[1], err);
     close(out[1]);
     close(err);
     int rc = c->pid < 0 ? VV_E_IO : await_ready(out[0], c);
     close(out[0]);
     if (rc) {
-        if (c->pid < 0)
-            c->pid = 0;
+        if (c->pid < 0) c->pid = 0;
         int code = vv_child_stop(c);
-        return vv_error_set(e, rc, "the broker did not become ready (%s, exit code %d); its messages are in %s",
-                            vv_err_name(rc), code, log);
+        return vv_error_set(
+            e, rc, "the broker did not become ready (%s, exit code %d); its messages are in %s",
+            vv_err_name(rc), code, log);
     }
     return 0;
 }
@@ -104,8 +97,7 @@ int vv_child_start(const char *const *sets, size_t n, const char *log, struct vv
 int vv_child_stop(struct vv_child *c)
 {
     int status = 0;
-    if (c->pid <= 0)
-        return 0;
+    if (c->pid <= 0) return 0;
     kill(c->pid, SIGTERM);
     while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
         ;
@@ -120,15 +112,12 @@ static char *http_get(const char *where, const char *path)
     const char *colon = strrchr(where, ':');
     char *text = malloc(1 << 20);
     size_t n = 0;
-    if (!text || !colon)
-        goto fail;
+    if (!text || !colon) goto fail;
     snprintf(host, sizeof host, "%.*s", (int)(colon - where), where);
     to.sin_port = htons((uint16_t)atoi(colon + 1));
-    if (inet_pton(AF_INET, host, &to.sin_addr) != 1)
-        goto fail;
+    if (inet_pton(AF_INET, host, &to.sin_addr) != 1) goto fail;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        goto fail;
+    if (fd < 0) goto fail;
     int len = snprintf(request, sizeof request, "GET %s HTTP/1.0\r\n\r\n", path);
     if (!connect(fd, (struct sockaddr *)&to, sizeof to) && write(fd, request, (size_t)len) == len) {
         ssize_t got;
@@ -151,8 +140,7 @@ double vv_child_metric(const struct vv_child *c, const char *name)
     size_t n = strlen(name);
     for (char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
-        if (strncmp(line, name, n) || (name[n - 1] != '{' && line[n] != ' '))
-            continue;
+        if (strncmp(line, name, n) || (name[n - 1] != '{' && line[n] != ' ')) continue;
         char *space = strpbrk(line, " \n");
         char *close_brace = strpbrk(line, "}\n");
         char *value = close_brace && *close_brace == '}' ? close_brace + 1 : space;

@@ -1,4 +1,5 @@
-/* cmd_config.c — `varve config …`: the reference, and what a file comes to without starting anything. */
+/* cmd_config.c — `varve config …`: the reference, and what a file comes to without starting
+ * anything. */
 #include "cli.h"
 
 #include "config.h"
@@ -33,8 +34,7 @@ struct listing {
 static int list_value(void *ctx, const struct vv_config_value *v)
 {
     struct listing *l = ctx;
-    if (v->source == VV_SOURCE_DEFAULT && !l->all)
-        return 0;
+    if (v->source == VV_SOURCE_DEFAULT && !l->all) return 0;
     vv_table_cell(l->table, "%s", v->name);
     vv_table_cell(l->table, "%s", v->sensitive ? "(hidden)" : v->value ? v->value : "-");
     vv_table_cell(l->table, "%s", v->source == VV_SOURCE_DEFAULT ? "default" : "set");
@@ -47,8 +47,7 @@ static int run_check(const struct vv_args *a)
     struct vv_error e = {0};
     size_t files_n, sets_n;
     bool json;
-    if (!vv_table_wants_json(a, &json))
-        return VV_EXIT_USAGE;
+    if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
     const char **files = vv_arg_all(a, "config", &files_n), **sets = vv_arg_all(a, "set", &sets_n);
     int rc = vv_config_load(&vv_env_posix, files, files_n, sets, sets_n, &config, &e);
     free(files);
@@ -71,7 +70,8 @@ const struct vv_command vv_cmd_config_check = {
     .name = "config check",
     .words_max = 0,
     .summary = "Check a configuration and show what it comes to.",
-    .text = "Reads the files and overrides as `varve broker` does, says what is wrong or without effect, lists\n"
+    .text = "Reads the files and overrides as `varve broker` does, says what is wrong or without "
+            "effect, lists\n"
             "what is set. Starts nothing. Secrets are not shown.",
     .opts = check_opts,
     .run = run_check,

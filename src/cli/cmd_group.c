@@ -19,8 +19,7 @@ static int list_node(struct vv_client *c, int32_t node, struct vv_table *t, stru
     struct vv_reply r;
     VV_MSG_INIT(ListGroupsRequest, &rq);
     int rc = vv_client_call(c, node, 16, &rq, &r, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct ListGroupsResponse *rs = r.msg;
     if (rs->ErrorCode)
         rc = vv_error_set(e, rs->ErrorCode, "broker %d: %s", node, vv_err_name(rs->ErrorCode));
@@ -39,11 +38,9 @@ static int run_list(const struct vv_args *a)
     bool json;
     struct vv_error e = {0};
     struct vv_reply r;
-    if (!vv_table_wants_json(a, &json))
-        return VV_EXIT_USAGE;
+    if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
     struct vv_client *c = vv_admin_open(a);
-    if (!c)
-        return VV_EXIT_FAILED;
+    if (!c) return VV_EXIT_FAILED;
     struct vv_table *t = vv_table_new("GROUP STATE PROTOCOL COORDINATOR#");
     int rc = vv_client_metadata(c, NULL, 0, &r, &e);
     if (!rc) {
@@ -54,8 +51,7 @@ static int run_list(const struct vv_args *a)
     }
     vv_client_close(c);
     vv_table_sort(t);
-    if (!rc)
-        return vv_table_print(t, json);
+    if (!rc) return vv_table_print(t, json);
     vv_table_free(t);
     return vv_cli_fail(a, "%s", e.text);
 }
@@ -81,8 +77,8 @@ owner(const struct DescribeGroupsResponse_DescribedGroup *g, struct vv_str topic
     for (int32_t i = 0; i < g->Members.n; i++) {
         struct ConsumerProtocolAssignment as;
         struct vv_bytes b = g->Members.v[i].MemberAssignment;
-        if (b.n < 2 || vv_msg_decode(&vv_schema_ConsumerProtocolAssignment, 0, b.p + 2, (size_t)b.n - 2, arena,
-                                     &as, NULL))
+        if (b.n < 2 || vv_msg_decode(&vv_schema_ConsumerProtocolAssignment, 0, b.p + 2,
+                                     (size_t)b.n - 2, arena, &as, NULL))
             continue;
         for (int32_t t = 0; t < as.AssignedPartitions.n; t++)
             for (int32_t p = 0; p < as.AssignedPartitions.v[t].Partitions.n; p++)
@@ -99,20 +95,19 @@ static int64_t end_offset(struct vv_client *c, const char *topic, int32_t partit
     struct vv_part_ref *parts;
     size_t n;
     int64_t end = -1;
-    if (vv_client_partitions(c, topic, &parts, &n, NULL))
-        return -1;
+    if (vv_client_partitions(c, topic, &parts, &n, NULL)) return -1;
     for (size_t i = 0; i < n; i++)
         if (parts[i].partition == partition) {
             parts[i].timestamp = -1;
-            if (!vv_client_offsets(c, &parts[i], 1, NULL) && !parts[i].err)
-                end = parts[i].offset;
+            if (!vv_client_offsets(c, &parts[i], 1, NULL) && !parts[i].err) end = parts[i].offset;
         }
     free(parts);
     return end;
 }
 
-static void offset_rows(struct vv_client *c, const char *group, const struct OffsetFetchResponse *rs,
-                        struct vv_reply *members, struct vv_table *t)
+static void offset_rows(struct vv_client *c, const char *group,
+                        const struct OffsetFetchResponse *rs, struct vv_reply *members,
+                        struct vv_table *t)
 {
     const struct DescribeGroupsResponse *dg = members->msg;
     for (int32_t k = 0; k < rs->Topics.n; k++)
@@ -123,7 +118,8 @@ static void offset_rows(struct vv_client *c, const char *group, const struct Off
             snprintf(topic, sizeof topic, "%.*s", VV_STR_ARG(rs->Topics.v[k].Name));
             int64_t end = end_offset(c, topic, p->PartitionIndex);
             const struct DescribeGroupsResponse_DescribedGroupMember *m =
-                dg->Groups.n ? owner(&dg->Groups.v[0], rs->Topics.v[k].Name, p->PartitionIndex, &members->arena)
+                dg->Groups.n ? owner(&dg->Groups.v[0], rs->Topics.v[k].Name, p->PartitionIndex,
+                                     &members->arena)
                              : NULL;
             vv_table_cell(t, "%s", group);
             vv_table_cell(t, "%s", topic);
@@ -147,7 +143,8 @@ static void offset_rows(struct vv_client *c, const char *group, const struct Off
         }
 }
 
-static void member_rows(const char *group, const struct DescribeGroupsResponse *rs, struct vv_table *t)
+static void member_rows(const char *group, const struct DescribeGroupsResponse *rs,
+                        struct vv_table *t)
 {
     for (int32_t i = 0; rs->Groups.n && i < rs->Groups.v[0].Members.n; i++) {
         const struct DescribeGroupsResponse_DescribedGroupMember *m = &rs->Groups.v[0].Members.v[i];
@@ -167,15 +164,14 @@ static int describe(struct vv_client *c, const char *group, bool members, struct
     struct vv_reply r, o;
     int32_t node;
     int rc = vv_client_coordinator(c, group, &node, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     VV_MSG_INIT(DescribeGroupsRequest, &dg);
     dg.Groups.v = &name;
     dg.Groups.n = 1;
-    if ((rc = vv_client_call(c, node, 15, &dg, &r, e)))
-        return rc;
+    if ((rc = vv_client_call(c, node, 15, &dg, &r, e))) return rc;
     const struct DescribeGroupsResponse *rs = r.msg;
-    bool dead = !rs->Groups.n || vv_str_is(rs->Groups.v[0].GroupState, "Dead") || rs->Groups.v[0].ErrorCode;
+    bool dead =
+        !rs->Groups.n || vv_str_is(rs->Groups.v[0].GroupState, "Dead") || rs->Groups.v[0].ErrorCode;
     if (dead) {
         rc = vv_error_set(e, VV_GROUP_ID_NOT_FOUND, "there is no group %s", group);
     } else if (members) {
@@ -198,17 +194,14 @@ static int run_describe(const struct vv_args *a)
 {
     bool json, members = vv_arg_given(a, "members");
     int rc = 0;
-    if (!vv_table_wants_json(a, &json))
-        return VV_EXIT_USAGE;
+    if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
     struct vv_client *c = vv_admin_open(a);
-    if (!c)
-        return VV_EXIT_FAILED;
+    if (!c) return VV_EXIT_FAILED;
     struct vv_table *t = vv_table_new(members ? "GROUP MEMBER CLIENT HOST"
                                               : "GROUP TOPIC PARTITION# OFFSET# END# LAG# CLIENT");
     for (size_t i = 0; i < a->word_count; i++) {
         struct vv_error e = {0};
-        if (describe(c, a->words[i], members, t, &e))
-            rc = vv_cli_fail(a, "%s", e.text);
+        if (describe(c, a->words[i], members, t, &e)) rc = vv_cli_fail(a, "%s", e.text);
     }
     vv_table_sort(t);
     int printed = vv_table_print(t, json);
@@ -239,7 +232,8 @@ static const struct vv_opt reset_opts[] = {
 };
 
 /* Fills each row's offset with where `to` points. A time behind the last record is the end. */
-static int resolve(struct vv_client *c, const char *to, struct vv_part_ref *parts, size_t n, struct vv_error *e)
+static int resolve(struct vv_client *c, const char *to, struct vv_part_ref *parts, size_t n,
+                   struct vv_error *e)
 {
     char *end;
     long long fixed = strtoll(to, &end, 10);
@@ -247,9 +241,12 @@ static int resolve(struct vv_client *c, const char *to, struct vv_part_ref *part
     int64_t ms = 0;
     int rc = 0;
     if (!number && strcmp(to, "earliest") && strcmp(to, "latest") && !vv_admin_time(to, &ms))
-        return vv_error_set(e, VV_E_USAGE, "--to %s: expected earliest, latest, an offset or a time", to);
+        return vv_error_set(e, VV_E_USAGE,
+                            "--to %s: expected earliest, latest, an offset or a time", to);
     for (size_t i = 0; i < n; i++)
-        parts[i].timestamp = !strcmp(to, "earliest") ? -2 : number || !strcmp(to, "latest") ? -1 : ms;
+        parts[i].timestamp = !strcmp(to, "earliest")           ? -2
+                             : number || !strcmp(to, "latest") ? -1
+                                                               : ms;
     rc = vv_client_offsets(c, parts, n, e);
     for (size_t i = 0; i < n && !rc; i++) {
         if (parts[i].err)
@@ -258,8 +255,7 @@ static int resolve(struct vv_client *c, const char *to, struct vv_part_ref *part
         if (number && (fixed < 0 || fixed > parts[i].offset))
             return vv_error_set(e, VV_OFFSET_OUT_OF_RANGE, "%s-%d ends at %" PRId64 ", before %lld",
                                 parts[i].topic, parts[i].partition, parts[i].offset, fixed);
-        if (number)
-            parts[i].offset = fixed;
+        if (number) parts[i].offset = fixed;
         if (parts[i].offset < 0) {
             parts[i].timestamp = -1;
             rc = vv_client_offsets(c, &parts[i], 1, e);
@@ -276,7 +272,8 @@ static int commit(struct vv_client *c, const char *group, const struct vv_part_r
     struct OffsetCommitRequest_OffsetCommitRequestPartition *p = calloc(n + 1, sizeof *p);
     struct vv_reply r;
     int32_t node;
-    int rc = p ? vv_client_coordinator(c, group, &node, e) : vv_error_set(e, VV_E_NOMEM, "out of memory");
+    int rc = p ? vv_client_coordinator(c, group, &node, e)
+               : vv_error_set(e, VV_E_NOMEM, "out of memory");
     if (rc) {
         free(p);
         return rc;
@@ -299,8 +296,7 @@ static int commit(struct vv_client *c, const char *group, const struct vv_part_r
     rq.Topics.n = 1;
     rc = vv_client_call(c, node, 8, &rq, &r, e);
     free(p);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct OffsetCommitResponse *rs = r.msg;
     for (int32_t i = 0; rs->Topics.n && i < rs->Topics.v[0].Partitions.n && !rc; i++) {
         int err = rs->Topics.v[0].Partitions.v[i].ErrorCode;
@@ -322,20 +318,18 @@ static int reset(const struct vv_args *a, struct vv_client *c, bool json)
     struct vv_error e = {0};
     int64_t only;
     size_t n = 0;
-    if (!vv_arg_number(a, "partition", -1, 0, INT32_MAX, &only))
-        return VV_EXIT_USAGE;
+    if (!vv_arg_number(a, "partition", -1, 0, INT32_MAX, &only)) return VV_EXIT_USAGE;
     int rc = vv_client_partitions(c, topic, &parts, &n, &e);
     chosen = parts;
     if (!rc && only >= 0 && (size_t)only >= n)
-        rc = vv_error_set(&e, VV_UNKNOWN_TOPIC_OR_PARTITION, "topic %s has %zu partitions", topic, n);
+        rc = vv_error_set(&e, VV_UNKNOWN_TOPIC_OR_PARTITION, "topic %s has %zu partitions", topic,
+                          n);
     if (!rc && only >= 0) {
         chosen = parts + only;
         n = 1;
     }
-    if (!rc)
-        rc = resolve(c, to, chosen, n, &e);
-    if (!rc && !vv_arg_given(a, "dry-run"))
-        rc = commit(c, a->words[0], chosen, n, &e);
+    if (!rc) rc = resolve(c, to, chosen, n, &e);
+    if (!rc && !vv_arg_given(a, "dry-run")) rc = commit(c, a->words[0], chosen, n, &e);
     if (rc) {
         rc = rc == VV_E_USAGE ? vv_cli_usage(a, "%s", e.text) : vv_cli_fail(a, "%s", e.text);
     } else {
@@ -355,13 +349,11 @@ static int reset(const struct vv_args *a, struct vv_client *c, bool json)
 static int run_reset(const struct vv_args *a)
 {
     bool json;
-    if (!vv_table_wants_json(a, &json))
-        return VV_EXIT_USAGE;
+    if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
     if (!vv_arg(a, "topic") || !vv_arg(a, "to"))
         return vv_cli_usage(a, "--topic and --to are needed");
     struct vv_client *c = vv_admin_open(a);
-    if (!c)
-        return VV_EXIT_FAILED;
+    if (!c) return VV_EXIT_FAILED;
     int rc = reset(a, c, json);
     vv_client_close(c);
     return rc;
@@ -391,13 +383,11 @@ static int delete_one(struct vv_client *c, const char *group, struct vv_error *e
     struct vv_reply r;
     int32_t node;
     int rc = vv_client_coordinator(c, group, &node, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     VV_MSG_INIT(DeleteGroupsRequest, &rq);
     rq.GroupsNames.v = &name;
     rq.GroupsNames.n = 1;
-    if ((rc = vv_client_call(c, node, 42, &rq, &r, e)))
-        return rc;
+    if ((rc = vv_client_call(c, node, 42, &rq, &r, e))) return rc;
     const struct DeleteGroupsResponse *rs = r.msg;
     if (rs->Results.n && rs->Results.v[0].ErrorCode)
         rc = vv_error_set(e, rs->Results.v[0].ErrorCode, "group %s: %s", group,
@@ -410,8 +400,7 @@ static int run_delete(const struct vv_args *a)
 {
     int rc = 0;
     struct vv_client *c = vv_admin_open(a);
-    if (!c)
-        return VV_EXIT_FAILED;
+    if (!c) return VV_EXIT_FAILED;
     for (size_t i = 0; i < a->word_count; i++) {
         struct vv_error e = {0};
         if (delete_one(c, a->words[i], &e))

@@ -10,7 +10,8 @@ static const struct vv_opt status_opts[] = {VV_OPT_BOOTSTRAP, VV_OPT_OUTPUT, {0}
 
 static int by_topic(const void *a, const void *b)
 {
-    return strcmp(((const struct vv_admin_size *)a)->topic, ((const struct vv_admin_size *)b)->topic);
+    return strcmp(((const struct vv_admin_size *)a)->topic,
+                  ((const struct vv_admin_size *)b)->topic);
 }
 
 static int run_status(const struct vv_args *a)
@@ -19,18 +20,14 @@ static int run_status(const struct vv_args *a)
     struct vv_admin_size *s = NULL;
     size_t n = 0;
     bool json;
-    if (!vv_table_wants_json(a, &json))
-        return VV_EXIT_USAGE;
+    if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
     struct vv_client *c = vv_admin_open(a);
-    if (!c)
-        return VV_EXIT_FAILED;
+    if (!c) return VV_EXIT_FAILED;
     int rc = vv_admin_sizes(c, NULL, &s, &n, &e);
     vv_client_close(c);
-    if (rc)
-        return vv_cli_fail(a, "%s", e.text);
+    if (rc) return vv_cli_fail(a, "%s", e.text);
     struct vv_table *t = vv_table_new("TOPIC PARTITIONS# LOCAL-BYTES# REMOTE-BYTES#");
-    if (n)
-        qsort(s, n, sizeof *s, by_topic);
+    if (n) qsort(s, n, sizeof *s, by_topic);
     for (size_t i = 0; i < n;) {
         int64_t local = 0, remote = 0;
         size_t from = i;

@@ -1,4 +1,5 @@
-/* cmd_topic.c — `varve topic …`: list, create, describe, alter, delete, against any Kafka broker. */
+/* cmd_topic.c — `varve topic …`: list, create, describe, alter, delete, against any Kafka broker.
+ */
 #include "admin.h"
 #include "table.h"
 
@@ -19,11 +20,9 @@ static int run_list(const struct vv_args *a)
     bool json;
     struct vv_reply r;
     struct vv_error e = {0};
-    if (!vv_table_wants_json(a, &json))
-        return VV_EXIT_USAGE;
+    if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
     struct vv_client *c = vv_admin_open(a);
-    if (!c)
-        return VV_EXIT_FAILED;
+    if (!c) return VV_EXIT_FAILED;
     int rc = vv_client_metadata(c, NULL, 0, &r, &e);
     if (rc) {
         rc = vv_cli_fail(a, "%s", e.text);
@@ -32,8 +31,7 @@ static int run_list(const struct vv_args *a)
         struct vv_table *t = vv_table_new("TOPIC PARTITIONS# REPLICAS# INTERNAL?");
         for (int32_t i = 0; i < rs->Topics.n; i++) {
             const struct MetadataResponse_MetadataResponseTopic *m = &rs->Topics.v[i];
-            if (m->IsInternal && !vv_arg_given(a, "internal"))
-                continue;
+            if (m->IsInternal && !vv_arg_given(a, "internal")) continue;
             vv_table_cell(t, "%.*s", VV_STR_ARG(m->Name));
             vv_table_cell(t, "%d", VV_MAX(m->Partitions.n, 0));
             vv_table_cell(t, "%d", m->Partitions.n > 0 ? m->Partitions.v[0].ReplicaNodes.n : 0);
@@ -79,7 +77,8 @@ static int run_create(const struct vv_args *a)
     struct vv_client *c = vv_admin_open(a);
     for (size_t i = 0; c && i < a->word_count; i++) {
         struct vv_error e = {0};
-        int err = vv_admin_create_topic(c, a->words[i], (int32_t)partitions, (int16_t)replicas, configs, n, &e);
+        int err = vv_admin_create_topic(c, a->words[i], (int32_t)partitions, (int16_t)replicas,
+                                        configs, n, &e);
         if (err == VV_TOPIC_ALREADY_EXISTS && vv_arg_given(a, "if-not-exists"))
             printf("%s is there already\n", a->words[i]);
         else if (err)
@@ -126,8 +125,7 @@ static int offsets_at(struct vv_client *c, const struct vv_part_ref *parts, size
                       int64_t *out, struct vv_error *e)
 {
     struct vv_part_ref *rows = calloc(n + 1, sizeof *rows);
-    if (!rows)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!rows) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     memcpy(rows, parts, n * sizeof *rows);
     for (size_t i = 0; i < n; i++)
         rows[i].timestamp = at;
@@ -146,20 +144,19 @@ static void cell_offset(struct vv_table *t, int64_t v)
         vv_table_cell(t, "%" PRId64, v);
 }
 
-static int describe_tier(struct vv_client *c, const char *topic, struct vv_table *t, struct vv_error *e)
+static int describe_tier(struct vv_client *c, const char *topic, struct vv_table *t,
+                         struct vv_error *e)
 {
     struct vv_part_ref *parts = NULL;
     struct vv_admin_size *sizes = NULL;
     size_t n = 0, sizes_n = 0;
     int rc = vv_client_partitions(c, topic, &parts, &n, e);
     int64_t *o = calloc(4 * (n + 1), sizeof *o);
-    if (!rc && !o)
-        rc = vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!rc && !o) rc = vv_error_set(e, VV_E_NOMEM, "out of memory");
     static const int64_t special[] = {-2, -4, -5, -1};
     for (size_t k = 0; k < 4 && !rc; k++)
         rc = offsets_at(c, parts, n, special[k], o + k * n, e);
-    if (!rc)
-        rc = vv_admin_sizes(c, topic, &sizes, &sizes_n, e);
+    if (!rc) rc = vv_admin_sizes(c, topic, &sizes, &sizes_n, e);
     for (size_t i = 0; i < n && !rc; i++) {
         int64_t local = 0, remote = 0;
         for (size_t s = 0; s < sizes_n; s++)
@@ -188,23 +185,18 @@ static int describe_partitions(struct vv_client *c, const char *topic, struct vv
     size_t n = 0;
     int rc = vv_client_partitions(c, topic, &parts, &n, e);
     int64_t *o = calloc(2 * (n + 1), sizeof *o);
-    if (!rc && !o)
-        rc = vv_error_set(e, VV_E_NOMEM, "out of memory");
-    if (!rc)
-        rc = offsets_at(c, parts, n, -2, o, e);
-    if (!rc)
-        rc = offsets_at(c, parts, n, -1, o + n, e);
-    if (!rc)
-        rc = vv_client_metadata(c, &topic, 1, &r, e);
-    if (rc)
-        goto out;
+    if (!rc && !o) rc = vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!rc) rc = offsets_at(c, parts, n, -2, o, e);
+    if (!rc) rc = offsets_at(c, parts, n, -1, o + n, e);
+    if (!rc) rc = vv_client_metadata(c, &topic, 1, &r, e);
+    if (rc) goto out;
     const struct MetadataResponse *rs = r.msg;
     for (size_t i = 0; i < n; i++)
         for (int32_t k = 0; rs->Topics.n && k < rs->Topics.v[0].Partitions.n; k++) {
-            const struct MetadataResponse_MetadataResponsePartition *p = &rs->Topics.v[0].Partitions.v[k];
+            const struct MetadataResponse_MetadataResponsePartition *p =
+                &rs->Topics.v[0].Partitions.v[k];
             char ids[128];
-            if (p->PartitionIndex != parts[i].partition)
-                continue;
+            if (p->PartitionIndex != parts[i].partition) continue;
             vv_table_cell(t, "%s", topic);
             vv_table_cell(t, "%" PRId32, p->PartitionIndex);
             vv_table_cell(t, "%" PRId32, p->LeaderId);
@@ -228,7 +220,8 @@ static const char *source_name(int source)
     return source >= 0 && source < (int)VV_COUNT(names) ? names[source] : "?";
 }
 
-static int describe_configs(struct vv_client *c, const char *topic, struct vv_table *t, struct vv_error *e)
+static int describe_configs(struct vv_client *c, const char *topic, struct vv_table *t,
+                            struct vv_error *e)
 {
     struct DescribeConfigsRequest rq;
     struct DescribeConfigsRequest_DescribeConfigsResource res;
@@ -241,14 +234,15 @@ static int describe_configs(struct vv_client *c, const char *topic, struct vv_ta
     rq.Resources.v = &res;
     rq.Resources.n = 1;
     int rc = vv_client_call(c, VV_NODE_ANY, 32, &rq, &r, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct DescribeConfigsResponse *rs = r.msg;
     if (rs->Results.n < 1 || rs->Results.v[0].ErrorCode)
-        rc = vv_error_set(e, rs->Results.n ? rs->Results.v[0].ErrorCode : VV_E_PROTO, "topic %s: %s", topic,
+        rc = vv_error_set(e, rs->Results.n ? rs->Results.v[0].ErrorCode : VV_E_PROTO,
+                          "topic %s: %s", topic,
                           vv_err_name(rs->Results.n ? rs->Results.v[0].ErrorCode : VV_E_PROTO));
     for (int32_t i = 0; !rc && i < rs->Results.v[0].Configs.n; i++) {
-        const struct DescribeConfigsResponse_DescribeConfigsResourceResult *k = &rs->Results.v[0].Configs.v[i];
+        const struct DescribeConfigsResponse_DescribeConfigsResourceResult *k =
+            &rs->Results.v[0].Configs.v[i];
         vv_table_cell(t, "%s", topic);
         vv_table_cell(t, "%.*s", VV_STR_ARG(k->Name));
         vv_table_cell(t, "%.*s", VV_STR_ARG(k->Value));
@@ -262,11 +256,9 @@ static int run_describe(const struct vv_args *a)
 {
     bool json, tier = vv_arg_given(a, "tier"), configs = vv_arg_given(a, "configs");
     int rc = 0;
-    if (!vv_table_wants_json(a, &json))
-        return VV_EXIT_USAGE;
+    if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
     struct vv_client *c = vv_admin_open(a);
-    if (!c)
-        return VV_EXIT_FAILED;
+    if (!c) return VV_EXIT_FAILED;
     struct vv_table *t = vv_table_new(
         configs ? "TOPIC KEY VALUE FROM"
         : tier  ? "TOPIC PARTITION# START# LOCAL-START# TIERED-TO# END# LOCAL-BYTES# REMOTE-BYTES#"
@@ -276,8 +268,7 @@ static int run_describe(const struct vv_args *a)
         int err = configs ? describe_configs(c, a->words[i], t, &e)
                   : tier  ? describe_tier(c, a->words[i], t, &e)
                           : describe_partitions(c, a->words[i], t, &e);
-        if (err)
-            rc = vv_cli_fail(a, "%s", e.text);
+        if (err) rc = vv_cli_fail(a, "%s", e.text);
     }
     vv_table_sort(t);
     int printed = vv_table_print(t, json);
@@ -291,8 +282,10 @@ const struct vv_command vv_cmd_topic_describe = {
     .words_min = 1,
     .words_max = -1,
     .summary = "Partitions, offsets, layers or configuration of topics.",
-    .text = "With --tier: START is the first readable offset, LOCAL-START the first one on the local disk,\n"
-            "TIERED-TO the last one in the bucket, END where the next record goes. What lies between START and\n"
+    .text = "With --tier: START is the first readable offset, LOCAL-START the first one on the "
+            "local disk,\n"
+            "TIERED-TO the last one in the bucket, END where the next record goes. What lies "
+            "between START and\n"
             "LOCAL-START is only in the bucket; what lies above TIERED-TO is only local.",
     .opts = describe_opts,
     .run = run_describe,
@@ -322,12 +315,12 @@ static int grow(struct vv_client *c, const char *topic, int32_t partitions, stru
     rq.Topics.n = 1;
     rq.TimeoutMs = 30000;
     int rc = vv_client_call(c, VV_NODE_ANY, 37, &rq, &r, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct CreatePartitionsResponse *rs = r.msg;
     if (rs->Results.n > 0 && rs->Results.v[0].ErrorCode)
         rc = vv_error_set(e, rs->Results.v[0].ErrorCode, "topic %s: %s %.*s", topic,
-                          vv_err_name(rs->Results.v[0].ErrorCode), VV_STR_ARG(rs->Results.v[0].ErrorMessage));
+                          vv_err_name(rs->Results.v[0].ErrorCode),
+                          VV_STR_ARG(rs->Results.v[0].ErrorMessage));
     vv_reply_release(&r);
     return rc;
 }
@@ -339,7 +332,8 @@ static int run_alter(const struct vv_args *a)
     size_t n, unset_n;
     int64_t partitions;
     int rc = 0;
-    if (!vv_arg_number(a, "partitions", 0, 1, 100000, &partitions) || !vv_admin_pairs(a, "set", &pairs, &n))
+    if (!vv_arg_number(a, "partitions", 0, 1, 100000, &partitions) ||
+        !vv_admin_pairs(a, "set", &pairs, &n))
         return VV_EXIT_USAGE;
     const char **unset = vv_arg_all(a, "unset", &unset_n);
     struct vv_admin_pair *all = realloc(pairs, (n + unset_n + 1) * sizeof *all);
@@ -354,14 +348,12 @@ static int run_alter(const struct vv_args *a)
     if (!rc && !n && !partitions)
         rc = vv_cli_usage(a, "nothing to do: give --set, --unset or --partitions");
     struct vv_client *c = rc ? NULL : vv_admin_open(a);
-    if (!rc && !c)
-        rc = VV_EXIT_FAILED;
+    if (!rc && !c) rc = VV_EXIT_FAILED;
     if (c && n && vv_admin_alter_topic(c, a->words[0], all, n, &e))
         rc = vv_cli_fail(a, "%s", e.text);
     if (c && !rc && partitions && grow(c, a->words[0], (int32_t)partitions, &e))
         rc = vv_cli_fail(a, "%s", e.text);
-    if (!rc)
-        printf("%s altered\n", a->words[0]);
+    if (!rc) printf("%s altered\n", a->words[0]);
     free(unset);
     vv_admin_free_pairs(all, n);
     vv_client_close(c);
@@ -375,7 +367,8 @@ const struct vv_command vv_cmd_topic_alter = {
     .words_max = 1,
     .summary = "Change a topic's configuration, add partitions.",
     .text = "  varve topic alter rides --set local.retention.ms=60000\n"
-            "  varve topic alter rides --set remote.log.copy.disable=true     (stop uploads, keep history)",
+            "  varve topic alter rides --set remote.log.copy.disable=true     (stop uploads, keep "
+            "history)",
     .opts = alter_opts,
     .run = run_alter,
 };

@@ -1,9 +1,11 @@
-/* demo_ev.c — `varve demo ev`: the whole of Varve in a minute, on a broker and a directory of its own.
+/* demo_ev.c — `varve demo ev`: the whole of Varve in a minute, on a broker and a directory of its
+ * own.
  *
- * Steps: a child broker; a topic with small segments; months of charging told live, followed by two consumer groups; the
- * layers drawn; local copies let go; the layers again; one station's week, months ago, read back from the bucket; everything read back
- * from offset 0. Every number is measured or asked from the broker; whatever does not come out as the
- * story says is an error and exit code 1. One thread, but for demo_live.c. */
+ * Steps: a child broker; a topic with small segments; months of charging told live, followed by
+ * two consumer groups; the layers drawn; local copies let go; the layers again; one station's
+ * week, months ago, read back from the bucket; everything read back from offset 0. Every number
+ * is measured or asked from the broker; whatever does not come out as the story says is an error
+ * and exit code 1. One thread, but for demo_live.c. */
 #include "admin.h"
 #include "child.h"
 #include "demo.h"
@@ -25,10 +27,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DAY_MS 86400000LL
+#define DAY_MS        86400000LL
 #define SEGMENT_BYTES 524288
-#define LOCAL_BYTES 1048576
-#define PARTS_MAX 64
+#define LOCAL_BYTES   1048576
+#define PARTS_MAX     64
 
 static volatile sig_atomic_t interrupted;
 
@@ -85,22 +87,25 @@ static int make_plan(struct demo *d)
 {
     const struct vv_args *a = d->a;
     int64_t seed, days, stations, partitions, seconds;
-    if (!vv_arg_number(a, "seed", 42, 0, INT64_MAX, &seed) || !vv_arg_number(a, "days", 180, 14, 3650, &days) ||
+    if (!vv_arg_number(a, "seed", 42, 0, INT64_MAX, &seed) ||
+        !vv_arg_number(a, "days", 180, 14, 3650, &days) ||
         !vv_arg_number(a, "stations", 30, 6, EV_STATIONS_MAX, &stations) ||
         !vv_arg_number(a, "partitions", 4, 1, PARTS_MAX, &partitions) ||
         !vv_arg_number(a, "seconds", 20, 1, 86400, &seconds))
         return VV_EXIT_USAGE;
-    d->plan = (struct demo_plan){.seed = (uint64_t)seed, .stations = (int)stations,
-                                 .partitions = (int)partitions, .seconds = (int)seconds};
+    d->plan = (struct demo_plan){.seed = (uint64_t)seed,
+                                 .stations = (int)stations,
+                                 .partitions = (int)partitions,
+                                 .seconds = (int)seconds};
     d->plan.to_ms = vv_wall_ms(&vv_env_posix) / DAY_MS * DAY_MS;
     d->plan.from_ms = d->plan.to_ms - days * DAY_MS;
-    struct ev_story *s = ev_story_new(d->plan.seed, d->plan.stations, d->plan.from_ms, d->plan.to_ms);
+    struct ev_story *s =
+        ev_story_new(d->plan.seed, d->plan.stations, d->plan.from_ms, d->plan.to_ms);
     struct ev_event *ev = malloc(sizeof *ev);
     while (s && ev && ev_story_next(s, ev)) {
         d->plan.events++;
         d->plan.bytes += (int64_t)ev->json_n;
-        if (ev->type == EV_ENDED)
-            d->plan.site_wh[ev->site] += ev->session_wh;
+        if (ev->type == EV_ENDED) d->plan.site_wh[ev->site] += ev->session_wh;
     }
     bool ok = s && ev;
     ev_story_free(s);
@@ -146,9 +151,14 @@ static int start_broker(struct demo *d)
     struct vv_error e = {0};
     size_t given;
     const char **user = vv_arg_all(d->a, "set", &given), *url = vv_arg(d->a, "tier");
-    const char *own[] = {data, "listeners=PLAINTEXT://127.0.0.1:0", "metrics.listener=127.0.0.1:0",
-                         "group.initial.rebalance.delay.ms=0", "offsets.topic.num.partitions=4",
-                         "log.retention.check.interval.ms=1000", "log.segment.delete.delay.ms=0", tier};
+    const char *own[] = {data,
+                         "listeners=PLAINTEXT://127.0.0.1:0",
+                         "metrics.listener=127.0.0.1:0",
+                         "group.initial.rebalance.delay.ms=0",
+                         "offsets.topic.num.partitions=4",
+                         "log.retention.check.interval.ms=1000",
+                         "log.segment.delete.delay.ms=0",
+                         tier};
     size_t n = VV_COUNT(own) - (url ? 0 : 1);
     const char **all = calloc(n + given, sizeof *all);
     int64_t began = vv_mono_us(&vv_env_posix);
@@ -166,15 +176,15 @@ static int start_broker(struct demo *d)
     double took = seconds_since(began);
     free(all);
     free(user);
-    if (!rc)
-        rc = vv_client_open(d->child.bootstrap, "varve-demo", &d->c, &e);
+    if (!rc) rc = vv_client_open(d->child.bootstrap, "varve-demo", &d->c, &e);
     if (rc) {
         d->keep = true;
         return vv_cli_fail(d->a, "%s", e.text);
     }
     step(d, "A broker of our own");
-    printf("  varve broker, ready in %.0f ms on %s\n  local disk: %s/log\n  bucket:     %s\n", took * 1e3,
-           d->child.bootstrap, d->dir, url ? url : "a directory that stands in for S3 (tier.url=fs:…/tier)");
+    printf("  varve broker, ready in %.0f ms on %s\n  local disk: %s/log\n  bucket:     %s\n",
+           took * 1e3, d->child.bootstrap, d->dir,
+           url ? url : "a directory that stands in for S3 (tier.url=fs:…/tier)");
     return 0;
 }
 
@@ -184,16 +194,15 @@ static int make_topic(struct demo *d)
     char segment[16];
     snprintf(segment, sizeof segment, "%d", SEGMENT_BYTES);
     const struct vv_admin_pair configs[] = {
-        {(char *)(uintptr_t)"segment.bytes", segment},
-        {(char *)(uintptr_t)"retention.ms", "-1"},
-        {(char *)(uintptr_t)"local.retention.ms", "-2"},
-        {(char *)(uintptr_t)"local.retention.bytes", "-2"},
+        {(char *)(uintptr_t) "segment.bytes", segment},
+        {(char *)(uintptr_t) "retention.ms", "-1"},
+        {(char *)(uintptr_t) "local.retention.ms", "-2"},
+        {(char *)(uintptr_t) "local.retention.bytes", "-2"},
     };
-    int rc = vv_admin_create_topic(d->c, DEMO_TOPIC, d->plan.partitions, 1, configs, VV_COUNT(configs), &e);
-    if (!rc)
-        rc = vv_client_partitions(d->c, DEMO_TOPIC, &d->parts, &d->n, &e);
-    if (rc)
-        return vv_cli_fail(d->a, "%s", e.text);
+    int rc = vv_admin_create_topic(d->c, DEMO_TOPIC, d->plan.partitions, 1, configs,
+                                   VV_COUNT(configs), &e);
+    if (!rc) rc = vv_client_partitions(d->c, DEMO_TOPIC, &d->parts, &d->n, &e);
+    if (rc) return vv_cli_fail(d->a, "%s", e.text);
     step(d, "Topic %s", DEMO_TOPIC);
     printf("  %d partitions; a segment closes at %d KiB and goes to the bucket; kept for ever\n",
            d->plan.partitions, SEGMENT_BYTES / 1024);
@@ -217,12 +226,13 @@ static void progress(struct demo *d, const struct demo_live *l, int64_t began)
     for (int s = 0; s < EV_SITES; s++)
         mwh += (double)atomic_load(&l->site_wh[s]) / 1e6;
     int64_t produced = atomic_load(&l->produced), seen = atomic_load(&l->dashboard_seen);
-    printf("%s  %s  %7" PRId64 " events %9s %6.0f/s │ monitor: %2d of %d charging │ dashboard: %6.1f MWh, "
+    printf("%s  %s  %7" PRId64
+           " events %9s %6.0f/s │ monitor: %2d of %d charging │ dashboard: %6.1f MWh, "
            "%" PRId64 " behind%s",
-           d->tty ? "\r" : "", date_of(VV_MAX(atomic_load(&l->story_ms), d->plan.from_ms), date), produced,
-           vv_human_bytes((double)atomic_load(&l->produced_bytes), bytes),
-           (double)produced / VV_MAX(seconds_since(began), 0.001), charging_now(l), d->plan.stations, mwh,
-           VV_MAX(produced - seen, 0), d->tty ? "   " : "\n");
+           d->tty ? "\r" : "", date_of(VV_MAX(atomic_load(&l->story_ms), d->plan.from_ms), date),
+           produced, vv_human_bytes((double)atomic_load(&l->produced_bytes), bytes),
+           (double)produced / VV_MAX(seconds_since(began), 0.001), charging_now(l),
+           d->plan.stations, mwh, VV_MAX(produced - seen, 0), d->tty ? "   " : "\n");
     fflush(stdout);
 }
 
@@ -237,16 +247,18 @@ static void show_sites(struct demo *d, const struct demo_live *l)
 static int check_live(struct demo *d, const struct demo_live *l)
 {
     int64_t all = d->plan.events;
-    if (interrupted)
-        return vv_cli_fail(d->a, "interrupted");
+    if (interrupted) return vv_cli_fail(d->a, "interrupted");
     if (l->produced != all || l->monitor_seen < all || l->dashboard_seen < all)
-        return vv_cli_fail(d->a, "%" PRId64 " of %" PRId64 " events produced, the monitor saw %" PRId64
-                                 ", the dashboard %" PRId64,
-                           (int64_t)l->produced, all, (int64_t)l->monitor_seen, (int64_t)l->dashboard_seen);
+        return vv_cli_fail(d->a,
+                           "%" PRId64 " of %" PRId64 " events produced, the monitor saw %" PRId64
+                           ", the dashboard %" PRId64,
+                           (int64_t)l->produced, all, (int64_t)l->monitor_seen,
+                           (int64_t)l->dashboard_seen);
     for (int s = 0; s < EV_SITES; s++)
         if (l->site_wh[s] != d->plan.site_wh[s])
-            return vv_cli_fail(d->a, "the dashboard counted %" PRId64 " Wh at %s; the stations delivered %" PRId64,
-                               (int64_t)l->site_wh[s], ev_site_name(s), d->plan.site_wh[s]);
+            return vv_cli_fail(
+                d->a, "the dashboard counted %" PRId64 " Wh at %s; the stations delivered %" PRId64,
+                (int64_t)l->site_wh[s], ev_site_name(s), d->plan.site_wh[s]);
     return 0;
 }
 
@@ -255,16 +267,17 @@ static int live(struct demo *d)
     struct vv_error e = {0};
     struct demo_live *l = calloc(1, sizeof *l);
     char from[24], to[24];
-    if (!l)
-        return vv_cli_fail(d->a, "out of memory");
-    step(d, "%d days of charging, told in %d seconds", (int)((d->plan.to_ms - d->plan.from_ms) / DAY_MS),
-         d->plan.seconds);
-    printf("  %d stations at %d sites, %s to %s, acks=all; a monitor (group of two) and a dashboard follow\n",
+    if (!l) return vv_cli_fail(d->a, "out of memory");
+    step(d, "%d days of charging, told in %d seconds",
+         (int)((d->plan.to_ms - d->plan.from_ms) / DAY_MS), d->plan.seconds);
+    printf("  %d stations at %d sites, %s to %s, acks=all; a monitor (group of two) and a "
+           "dashboard follow\n",
            d->plan.stations, EV_SITES, date_of(d->plan.from_ms, from), date_of(d->plan.to_ms, to));
     int64_t began = vv_mono_us(&vv_env_posix), shown = 0;
     int rc = demo_live_start(l, &d->plan, d->child.bootstrap, &e);
     int64_t limit_us = ((int64_t)d->plan.seconds * 3 + 30) * 1000000;
-    while (!rc && !demo_live_done(l) && !interrupted && vv_mono_us(&vv_env_posix) - began < limit_us) {
+    while (!rc && !demo_live_done(l) && !interrupted &&
+           vv_mono_us(&vv_env_posix) - began < limit_us) {
         poll(NULL, 0, 50);
         int64_t now = vv_mono_us(&vv_env_posix);
         if (now - shown > (d->tty ? 100000 : 4000000)) {
@@ -274,7 +287,8 @@ static int live(struct demo *d)
     }
     double took = seconds_since(began);
     progress(d, l, began);
-    int members = (atomic_load(&l->monitor_partitions[0]) > 0) + (atomic_load(&l->monitor_partitions[1]) > 0);
+    int members =
+        (atomic_load(&l->monitor_partitions[0]) > 0) + (atomic_load(&l->monitor_partitions[1]) > 0);
     int stopped = demo_live_stop(l, &e);
     printf("%s", d->tty ? "\n" : "");
     if (rc || stopped)
@@ -283,7 +297,8 @@ static int live(struct demo *d)
         rc = check_live(d, l);
     if (!rc) {
         show_sites(d, l);
-        printf("  Both groups saw all %" PRId64 " events (the monitor's %d member%s), the energy adds up; %.1f s, "
+        printf("  Both groups saw all %" PRId64
+               " events (the monitor's %d member%s), the energy adds up; %.1f s, "
                "%.1f ms per acknowledged request\n",
                d->plan.events, members, members == 1 ? "" : "s", took,
                (double)l->produce_us_sum / 1e3 / (double)VV_MAX((int64_t)l->produce_requests, 1));
@@ -318,14 +333,15 @@ static int look(struct demo *d, struct vv_error *e)
     static const int64_t special[] = {-2, -4, -5, -1};
     for (size_t k = 0; k < 4; k++) {
         int rc = ask_offsets(d, special[k], rows, e);
-        if (rc)
-            return rc;
+        if (rc) return rc;
         for (size_t i = 0; i < d->n; i++) {
             struct vv_stratum *s = &d->strata[i];
             s->partition = rows[i].partition;
             int64_t v = rows[i].offset;
-            *(k == 0 ? &s->start : k == 1 ? &s->local_start : k == 2 ? &s->tiered_end : &s->end) =
-                k == 2 ? v + 1 : v; /* -5 is the last offset in the bucket */
+            *(k == 0   ? &s->start
+              : k == 1 ? &s->local_start
+              : k == 2 ? &s->tiered_end
+                       : &s->end) = k == 2 ? v + 1 : v; /* -5 is the last offset in the bucket */
         }
     }
     int rc = vv_admin_sizes(d->c, DEMO_TOPIC, &sizes, &sizes_n, e);
@@ -335,8 +351,7 @@ static int look(struct demo *d, struct vv_error *e)
                 d->strata[i].local_bytes = sizes[k].local;
                 d->strata[i].remote_bytes = sizes[k].remote;
             }
-    if (!rc)
-        free(sizes);
+    if (!rc) free(sizes);
     return rc;
 }
 
@@ -350,14 +365,14 @@ static int draw(struct demo *d)
         for (size_t i = 0; i < d->n && !rc; i++)
             d->strata[i].at[r] = rows[i].offset < 0 ? d->strata[i].end : rows[i].offset;
     }
-    if (rc)
-        return vv_cli_fail(d->a, "%s", e.text);
+    if (rc) return vv_cli_fail(d->a, "%s", e.text);
     vv_strata_draw(stdout, d->strata, d->n, d->row_ms, d->rows, vv_terminal_width(1), d->colour);
     fflush(stdout);
     return 0;
 }
 
-/* Waits until every closed segment is in the bucket: until the tiered ends stand still for a second. */
+/* Waits until every closed segment is in the bucket: until the tiered ends stand still for a
+ * second. */
 static int settle(struct demo *d, bool local, int seconds)
 {
     struct vv_error e = {0};
@@ -365,18 +380,15 @@ static int settle(struct demo *d, bool local, int seconds)
     while (!interrupted && vv_mono_ms(&vv_env_posix) < until) {
         int64_t sum = 0, above = 0;
         int rc = look(d, &e);
-        if (rc)
-            return vv_cli_fail(d->a, "%s", e.text);
+        if (rc) return vv_cli_fail(d->a, "%s", e.text);
         for (size_t i = 0; i < d->n; i++) {
             sum += local ? d->strata[i].local_start : d->strata[i].tiered_end;
             above += local ? d->strata[i].local_bytes > LOCAL_BYTES + SEGMENT_BYTES
                            : (d->strata[i].end - d->strata[i].tiered_end) * 700 > 3 * SEGMENT_BYTES;
         }
-        if (sum != last)
-            still = vv_mono_ms(&vv_env_posix);
+        if (sum != last) still = vv_mono_ms(&vv_env_posix);
         last = sum;
-        if (!above && vv_mono_ms(&vv_env_posix) - still > 600)
-            return 0;
+        if (!above && vv_mono_ms(&vv_env_posix) - still > 600) return 0;
         poll(NULL, 0, 100);
     }
     return interrupted ? vv_cli_fail(d->a, "interrupted") : 0;
@@ -388,17 +400,17 @@ static int let_go(struct demo *d)
     char local[24], a[32], b[32];
     int64_t before = 0, after = 0, cold = 0, all = 0;
     snprintf(local, sizeof local, "%d", LOCAL_BYTES);
-    const struct vv_admin_pair pair = {(char *)(uintptr_t)"local.retention.bytes", local};
+    const struct vv_admin_pair pair = {(char *)(uintptr_t) "local.retention.bytes", local};
     for (size_t i = 0; i < d->n; i++)
         before += d->strata[i].local_bytes;
     step(d, "Local copies go");
-    printf("  varve topic alter %s --set local.retention.bytes=%s: what is safely in the bucket may leave the disk\n",
+    printf("  varve topic alter %s --set local.retention.bytes=%s: what is safely in the bucket "
+           "may leave the disk\n",
            DEMO_TOPIC, local);
     if (vv_admin_alter_topic(d->c, DEMO_TOPIC, &pair, 1, &e))
         return vv_cli_fail(d->a, "%s", e.text);
     int rc = settle(d, true, 20);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     for (size_t i = 0; i < d->n; i++) {
         after += d->strata[i].local_bytes;
         cold += d->strata[i].local_start - d->strata[i].start;
@@ -408,7 +420,8 @@ static int let_go(struct demo *d)
            vv_human_bytes((double)before, a), vv_human_bytes((double)after, b),
            100.0 * (double)cold / (double)VV_MAX(all, 1));
     if (!cold)
-        return vv_cli_fail(d->a, "nothing became cold; the broker's messages are in %s", d->child.log);
+        return vv_cli_fail(d->a, "nothing became cold; the broker's messages are in %s",
+                           d->child.log);
     return draw(d);
 }
 
@@ -453,7 +466,8 @@ static int on_replay(void *ctx, int32_t partition, const struct vv_record *r)
 /* What the stations really sent in that week, from the story itself. */
 static int64_t truth(const struct demo *d, const char *key, int64_t from, int64_t to)
 {
-    struct ev_story *s = ev_story_new(d->plan.seed, d->plan.stations, d->plan.from_ms, d->plan.to_ms);
+    struct ev_story *s =
+        ev_story_new(d->plan.seed, d->plan.stations, d->plan.from_ms, d->plan.to_ms);
     struct ev_event *ev = malloc(sizeof *ev);
     int64_t n = 0;
     while (s && ev && ev_story_next(s, ev))
@@ -469,15 +483,15 @@ struct requests {
 
 static struct requests store_requests(struct demo *d)
 {
-    return (struct requests){vv_child_metric(&d->child, "varve_tier_store_requests_total{op=\"get\"}"),
-                             vv_child_metric(&d->child, "varve_remote_fetch_bytes_total")};
+    return (struct requests){
+        vv_child_metric(&d->child, "varve_tier_store_requests_total{op=\"get\"}"),
+        vv_child_metric(&d->child, "varve_remote_fetch_bytes_total")};
 }
 
 static void say_requests(struct requests was, struct requests is)
 {
     char bytes[32];
-    if (was.gets < 0 || is.gets < was.gets)
-        return;
+    if (was.gets < 0 || is.gets < was.gets) return;
     printf("  the bucket answered %.0f reads, %s\n", is.gets - was.gets,
            vv_human_bytes(VV_MAX(is.bytes - was.bytes, 0), bytes));
 }
@@ -491,8 +505,7 @@ static int replay_station(struct demo *d)
     ev_station_name(0, key);
     struct vv_part_ref part = d->parts[vv_client_partition_of(key, strlen(key), (int32_t)d->n)];
     for (size_t i = 0; i < d->n; i++)
-        if (d->strata[i].partition == part.partition)
-            local_start = d->strata[i].local_start;
+        if (d->strata[i].partition == part.partition) local_start = d->strata[i].local_start;
     step(d, "One station's week, months ago");
     struct requests was = store_requests(d);
     int64_t began = vv_mono_us(&vv_env_posix);
@@ -513,16 +526,17 @@ static int replay_station(struct demo *d)
             rc = vv_error_set(&e, VV_E_TIMEOUT, "no answer to the replay at offset %" PRId64, next);
         part.offset = next;
     }
-    if (rc)
-        return vv_cli_fail(d->a, "%s", e.text);
+    if (rc) return vv_cli_fail(d->a, "%s", e.text);
     int64_t want = truth(d, key, from, to);
-    printf("    … %" PRId64 " sessions, %.1f kWh\n  %" PRId64 " events of the station among %" PRId64
+    printf("    … %" PRId64 " sessions, %.1f kWh\n  %" PRId64
+           " events of the station among %" PRId64
            " read (%s) in %.0f ms; the station sent %" PRId64 "\n",
-           p.sessions, (double)p.wh / 1e3, p.events, p.seen, vv_human_bytes((double)bytes, bytes_text),
-           seconds_since(began) * 1e3, want);
+           p.sessions, (double)p.wh / 1e3, p.events, p.seen,
+           vv_human_bytes((double)bytes, bytes_text), seconds_since(began) * 1e3, want);
     say_requests(was, store_requests(d));
     if (part.offset <= local_start)
-        printf("  the local disk begins at offset %" PRId64 ": all of it came from the bucket\n", local_start);
+        printf("  the local disk begins at offset %" PRId64 ": all of it came from the bucket\n",
+               local_start);
     return p.events == want ? 0 : vv_cli_fail(d->a, "the replay is not what was sent");
 }
 
@@ -534,8 +548,7 @@ static int on_whole(void *ctx, int32_t partition, const struct vv_record *r)
 {
     struct whole *w = ctx;
     (void)partition;
-    if (r->offset != w->next)
-        return VV_E_CORRUPT;
+    if (r->offset != w->next) return VV_E_CORRUPT;
     w->next++;
     w->records++;
     w->bytes += r->value_n;
@@ -561,20 +574,22 @@ static int read_all(struct demo *d)
             if (rc == VV_E_CORRUPT)
                 return vv_cli_fail(d->a, "partition %d: offset %" PRId64 " is not where it belongs",
                                    part.partition, w.next);
-            if (rc)
-                return vv_cli_fail(d->a, "%s", e.text);
+            if (rc) return vv_cli_fail(d->a, "%s", e.text);
             if (next != part.offset)
                 stalled = vv_mono_ms(&vv_env_posix);
             else if (vv_mono_ms(&vv_env_posix) - stalled > 20000)
-                return vv_cli_fail(d->a, "partition %d stands still at offset %" PRId64, part.partition, next);
+                return vv_cli_fail(d->a, "partition %d stands still at offset %" PRId64,
+                                   part.partition, next);
             part.offset = next;
         }
         records += w.records;
         bytes += w.bytes;
     }
     double took = seconds_since(began);
-    printf("  %" PRId64 " of %" PRId64 " events, %s, in %.1f s: %.0f events/s, hot and cold alike\n", records,
-           d->plan.events, vv_human_bytes((double)bytes, text), took, (double)records / VV_MAX(took, 0.001));
+    printf("  %" PRId64 " of %" PRId64
+           " events, %s, in %.1f s: %.0f events/s, hot and cold alike\n",
+           records, d->plan.events, vv_human_bytes((double)bytes, text), took,
+           (double)records / VV_MAX(took, 0.001));
     say_requests(was, store_requests(d));
     if (records != d->plan.events || bytes != d->plan.bytes)
         return vv_cli_fail(d->a, "what came back is not what was sent");
@@ -587,9 +602,11 @@ static void farewell(struct demo *d)
     double put_bytes = vv_child_metric(&d->child, "varve_remote_copy_bytes_total");
     char text[32];
     if (puts_n >= 0)
-        printf("\n  In all: %.0f segments uploaded, %s.\n", puts_n, vv_human_bytes(VV_MAX(put_bytes, 0), text));
+        printf("\n  In all: %.0f segments uploaded, %s.\n", puts_n,
+               vv_human_bytes(VV_MAX(put_bytes, 0), text));
     puts("\n  Next:\n"
-         "    build/varve broker            a broker on 127.0.0.1:9092, everything under ./varve-data\n"
+         "    build/varve broker            a broker on 127.0.0.1:9092, everything under "
+         "./varve-data\n"
          "    kcat -b 127.0.0.1:9092 -L     any Kafka client talks to it\n"
          "    make minio                    the same on a real S3 server, started here\n"
          "    varve topic describe T --tier where a topic's bytes lie\n"
@@ -599,37 +616,28 @@ static void farewell(struct demo *d)
 static int tell_story(struct demo *d)
 {
     int rc = make_plan(d);
-    if (!rc)
-        rc = make_dir(d);
-    if (!rc)
-        rc = start_broker(d);
-    if (!rc)
-        rc = make_topic(d);
-    if (!rc)
-        rc = live(d);
-    if (!rc)
-        rc = settle(d, false, 20);
+    if (!rc) rc = make_dir(d);
+    if (!rc) rc = start_broker(d);
+    if (!rc) rc = make_topic(d);
+    if (!rc) rc = live(d);
+    if (!rc) rc = settle(d, false, 20);
     if (!rc) {
         step(d, "The layers");
-        puts("  Time runs upwards. Closed segments are in the bucket and still on the local disk.\n");
+        puts("  Time runs upwards. Closed segments are in the bucket and still on the local "
+             "disk.\n");
         rc = draw(d);
     }
-    if (!rc)
-        rc = let_go(d);
-    if (!rc)
-        rc = replay_station(d);
-    if (!rc)
-        rc = read_all(d);
-    if (!rc)
-        farewell(d);
+    if (!rc) rc = let_go(d);
+    if (!rc) rc = replay_station(d);
+    if (!rc) rc = read_all(d);
+    if (!rc) farewell(d);
     return rc;
 }
 
 static int run(const struct vv_args *a)
 {
     struct demo *d = calloc(1, sizeof *d);
-    if (!d)
-        return vv_cli_fail(a, "out of memory");
+    if (!d) return vv_cli_fail(a, "out of memory");
     struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
@@ -640,7 +648,8 @@ static int run(const struct vv_args *a)
     vv_client_close(d->c);
     int code = vv_child_stop(&d->child);
     if (!rc && code)
-        rc = vv_cli_fail(a, "the broker ended with code %d; its messages are in %s", code, d->child.log);
+        rc = vv_cli_fail(a, "the broker ended with code %d; its messages are in %s", code,
+                         d->child.log);
     if (d->dir[0] && !d->keep && !rc)
         nftw(d->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
     else if (d->dir[0])
@@ -668,9 +677,12 @@ const struct vv_command vv_cmd_demo_ev = {
     .name = "demo ev",
     .words_max = 0,
     .summary = "See it work: months of EV charging go cold and come back, in about a minute.",
-    .text = "Starts a broker of its own on a free port and a temporary directory, which are gone afterwards. Nothing\n"
-            "else is needed: no S3, no network. Charging stations send OCPP-like events, a monitor and a dashboard\n"
-            "follow as consumer groups, closed segments go to the bucket, local copies are let go, and one station's\n"
+    .text = "Starts a broker of its own on a free port and a temporary directory, which are gone "
+            "afterwards. Nothing\n"
+            "else is needed: no S3, no network. Charging stations send OCPP-like events, a monitor "
+            "and a dashboard\n"
+            "follow as consumer groups, closed segments go to the bucket, local copies are let go, "
+            "and one station's\n"
             "week, months ago, is read back from the bucket.",
     .opts = opts,
     .run = run,

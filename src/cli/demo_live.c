@@ -1,8 +1,10 @@
-/* demo_live.c — the live part of the demo: stations produce, a monitor and a dashboard follow as consumer groups.
+/* demo_live.c — the live part of the demo: stations produce, a monitor and a dashboard follow as
+ * consumer groups.
  *
- * Four threads, each with connections of its own: the producer (all stations' gateway, acks=all, paced so that the story
- * takes plan->seconds), two members of `monitor` who share the partitions, one member of `dashboard`. What they learn is in
- * atomics; the first error stops everybody. */
+ * Four threads, each with connections of its own: the producer (all stations' gateway, acks=all,
+ * paced so that the story takes plan->seconds), two members of `monitor` who share the
+ * partitions, one member of `dashboard`. What they learn is in atomics; the first error stops
+ * everybody. */
 #include "demo.h"
 #include "client.h"
 #include "member.h"
@@ -15,14 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TICK_US 25000
+#define TICK_US        25000
 #define PARTITIONS_MAX 64
 
 static void fail(struct demo_live *l, const struct vv_error *e)
 {
     pthread_mutex_lock(&l->lock);
-    if (!atomic_load(&l->failed))
-        l->error = *e;
+    if (!atomic_load(&l->failed)) l->error = *e;
     atomic_store(&l->failed, true);
     pthread_mutex_unlock(&l->lock);
     atomic_store(&l->stop, true);
@@ -31,11 +32,9 @@ static void fail(struct demo_live *l, const struct vv_error *e)
 const char *demo_field(const uint8_t *p, int32_t n, const char *name, size_t *len)
 {
     size_t name_n = strlen(name);
-    if (n <= 0)
-        return NULL;
+    if (n <= 0) return NULL;
     const char *at = memmem(p, (size_t)n, name, name_n), *end = (const char *)p + n;
-    if (!at)
-        return NULL;
+    if (!at) return NULL;
     at += name_n;
     size_t k = 0;
     while (at + k < end && at[k] != '"' && at[k] != ',' && at[k] != '}')
@@ -70,8 +69,7 @@ static int send_batches(struct gateway *g, struct vv_error *e)
     for (size_t i = 0; i < g->n; i++) {
         uint8_t *bytes;
         size_t n;
-        if (!g->records[i])
-            continue;
+        if (!g->records[i]) continue;
         if (vv_batch_builder_finish(g->builder[i], &bytes, &n))
             return vv_error_set(e, VV_E_NOMEM, "out of memory");
         VV_STRUCT_INIT(ProduceRequest_PartitionProduceData, &p[count]);
@@ -81,8 +79,7 @@ static int send_batches(struct gateway *g, struct vv_error *e)
         records += g->records[i];
         g->records[i] = 0;
     }
-    if (!count)
-        return 0;
+    if (!count) return 0;
     t.Name = vv_str_c(DEMO_TOPIC);
     t.PartitionData.v = p;
     t.PartitionData.n = count;
@@ -91,14 +88,15 @@ static int send_batches(struct gateway *g, struct vv_error *e)
     rq.TopicData.v = &t;
     rq.TopicData.n = 1;
     int rc = vv_client_call(g->c, g->parts[0].leader, 0, &rq, &r, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct ProduceResponse *rs = r.msg;
-    for (int32_t i = 0; rs->Responses.n && i < rs->Responses.v[0].PartitionResponses.n && !rc; i++) {
-        const struct ProduceResponse_PartitionProduceResponse *a = &rs->Responses.v[0].PartitionResponses.v[i];
+    for (int32_t i = 0; rs->Responses.n && i < rs->Responses.v[0].PartitionResponses.n && !rc;
+         i++) {
+        const struct ProduceResponse_PartitionProduceResponse *a =
+            &rs->Responses.v[0].PartitionResponses.v[i];
         if (a->ErrorCode)
-            rc = vv_error_set(e, a->ErrorCode, "Produce to partition %" PRId32 ": %s %.*s", a->Index,
-                              vv_err_name(a->ErrorCode), VV_STR_ARG(a->ErrorMessage));
+            rc = vv_error_set(e, a->ErrorCode, "Produce to partition %" PRId32 ": %s %.*s",
+                              a->Index, vv_err_name(a->ErrorCode), VV_STR_ARG(a->ErrorMessage));
     }
     vv_reply_release(&r);
     if (!rc) {
@@ -119,13 +117,14 @@ static int tell(struct gateway *g, struct vv_error *e)
     int rc = s && ev ? 0 : vv_error_set(e, VV_E_NOMEM, "out of memory");
     while (!rc && !atomic_load(&g->l->stop)) {
         int64_t now = vv_mono_us(&vv_env_posix) - began;
-        int64_t due = (int64_t)((double)plan->events * (double)now / ((double)plan->seconds * 1e6)) + 1;
+        int64_t due =
+            (int64_t)((double)plan->events * (double)now / ((double)plan->seconds * 1e6)) + 1;
         int more = 1;
         due = VV_MIN(due, sent + 4000); /* a batch stays below max.message.bytes */
         while (sent < due && (more = ev_story_next(s, ev))) {
             int32_t p = vv_client_partition_of(ev->key, strlen(ev->key), (int32_t)g->n);
-            if (vv_batch_builder_add(g->builder[p], ev->time_ms, ev->key, (int32_t)strlen(ev->key), ev->json,
-                                     (int32_t)ev->json_n)) {
+            if (vv_batch_builder_add(g->builder[p], ev->time_ms, ev->key, (int32_t)strlen(ev->key),
+                                     ev->json, (int32_t)ev->json_n)) {
                 rc = vv_error_set(e, VV_E_NOMEM, "out of memory");
                 break;
             }
@@ -133,13 +132,10 @@ static int tell(struct gateway *g, struct vv_error *e)
             sent++;
             atomic_store(&g->l->story_ms, ev->time_ms);
         }
-        if (!rc)
-            rc = send_batches(g, e);
-        if (!more)
-            break;
+        if (!rc) rc = send_batches(g, e);
+        if (!more) break;
         int64_t rest = TICK_US - (vv_mono_us(&vv_env_posix) - began - now);
-        if (rest > 0)
-            poll(NULL, 0, (int)(rest / 1000));
+        if (rest > 0) poll(NULL, 0, (int)(rest / 1000));
     }
     ev_story_free(s);
     free(ev);
@@ -151,17 +147,14 @@ static void *producer(void *arg)
     struct gateway g = {.l = arg};
     struct vv_error e = {0};
     int rc = vv_client_open(g.l->bootstrap, "ev-gateway", &g.c, &e);
-    if (!rc)
-        rc = vv_client_partitions(g.c, DEMO_TOPIC, &g.parts, &g.n, &e);
+    if (!rc) rc = vv_client_partitions(g.c, DEMO_TOPIC, &g.parts, &g.n, &e);
     if (!rc && g.n > PARTITIONS_MAX)
         rc = vv_error_set(&e, VV_E_LIMIT, "more than %d partitions", PARTITIONS_MAX);
     for (size_t i = 0; !rc && i < g.n; i++)
         if (!(g.builder[i] = vv_batch_builder_new()))
             rc = vv_error_set(&e, VV_E_NOMEM, "out of memory");
-    if (!rc)
-        rc = tell(&g, &e);
-    if (rc)
-        fail(g.l, &e);
+    if (!rc) rc = tell(&g, &e);
+    if (rc) fail(g.l, &e);
     atomic_store(&g.l->produced_all, true);
     for (size_t i = 0; i < PARTITIONS_MAX; i++)
         vv_batch_builder_free(g.builder[i]);
@@ -181,12 +174,10 @@ struct reader {
 static int station_of(const struct vv_record *r)
 {
     char name[24];
-    if (r->key_n <= 0 || r->key_n >= 24)
-        return -1;
+    if (r->key_n <= 0 || r->key_n >= 24) return -1;
     for (int i = 0; i < EV_STATIONS_MAX; i++) {
         ev_station_name(i, name);
-        if (strlen(name) == (size_t)r->key_n && !memcmp(name, r->key, (size_t)r->key_n))
-            return i;
+        if (strlen(name) == (size_t)r->key_n && !memcmp(name, r->key, (size_t)r->key_n)) return i;
     }
     return -1;
 }
@@ -199,8 +190,7 @@ static int on_monitor(void *ctx, int32_t partition, const struct vv_record *r)
     (void)partition;
     if (type && *type != 'U') { /* Started or Ended */
         int station = station_of(r);
-        if (station >= 0)
-            atomic_store(&me->l->charging[station], *type == 'S');
+        if (station >= 0) atomic_store(&me->l->charging[station], *type == 'S');
     }
     atomic_fetch_add(&me->l->monitor_seen, 1);
     return 0;
@@ -239,10 +229,8 @@ static void *consumer(void *arg)
         if (me->number >= 0)
             atomic_store(&l->monitor_partitions[me->number], vv_member_partitions(m));
     }
-    if (!rc)
-        rc = vv_member_commit(m, &e);
-    if (rc)
-        fail(l, &e);
+    if (!rc) rc = vv_member_commit(m, &e);
+    if (rc) fail(l, &e);
     vv_member_close(m);
     free(me);
     return NULL;
@@ -251,8 +239,7 @@ static void *consumer(void *arg)
 static int start_reader(struct demo_live *l, const char *group, const char *client, int number)
 {
     struct reader *me = malloc(sizeof *me);
-    if (!me)
-        return VV_E_NOMEM;
+    if (!me) return VV_E_NOMEM;
     *me = (struct reader){l, group, client, number};
     if (pthread_create(&l->threads[l->thread_count], NULL, consumer, me)) {
         free(me);
@@ -262,28 +249,26 @@ static int start_reader(struct demo_live *l, const char *group, const char *clie
     return 0;
 }
 
-int demo_live_start(struct demo_live *l, const struct demo_plan *plan, const char *bootstrap, struct vv_error *e)
+int demo_live_start(struct demo_live *l, const struct demo_plan *plan, const char *bootstrap,
+                    struct vv_error *e)
 {
     l->plan = plan;
     l->bootstrap = bootstrap;
     pthread_mutex_init(&l->lock, NULL);
     int rc = start_reader(l, "monitor", "monitor-0", 0);
-    if (!rc)
-        rc = start_reader(l, "monitor", "monitor-1", 1);
-    if (!rc)
-        rc = start_reader(l, "dashboard", "dashboard", -1);
-    if (!rc && pthread_create(&l->threads[l->thread_count], NULL, producer, l))
-        rc = VV_E_NOMEM;
-    if (!rc)
-        l->thread_count++;
+    if (!rc) rc = start_reader(l, "monitor", "monitor-1", 1);
+    if (!rc) rc = start_reader(l, "dashboard", "dashboard", -1);
+    if (!rc && pthread_create(&l->threads[l->thread_count], NULL, producer, l)) rc = VV_E_NOMEM;
+    if (!rc) l->thread_count++;
     return rc ? vv_error_set(e, rc, "cannot start threads") : 0;
 }
 
 bool demo_live_done(const struct demo_live *l)
 {
     int64_t all = atomic_load(&l->produced);
-    return atomic_load(&l->stop) || (atomic_load(&l->produced_all) && atomic_load(&l->monitor_seen) >= all &&
-                                     atomic_load(&l->dashboard_seen) >= all);
+    return atomic_load(&l->stop) ||
+           (atomic_load(&l->produced_all) && atomic_load(&l->monitor_seen) >= all &&
+            atomic_load(&l->dashboard_seen) >= all);
 }
 
 int demo_live_stop(struct demo_live *l, struct vv_error *e)
@@ -292,7 +277,6 @@ int demo_live_stop(struct demo_live *l, struct vv_error *e)
     for (int i = 0; i < l->thread_count; i++)
         pthread_join(l->threads[i], NULL);
     l->thread_count = 0;
-    if (atomic_load(&l->failed) && e)
-        *e = l->error;
+    if (atomic_load(&l->failed) && e) *e = l->error;
     return atomic_load(&l->failed) ? l->error.code : 0;
 }

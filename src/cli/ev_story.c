@@ -1,10 +1,11 @@
-/* ev_story.c — a small simulation: every station draws its next session from its site's demand, a heap keeps the
- * events of all stations in time order.
+/* ev_story.c — a small simulation: every station draws its next session from its site's demand, a
+ * heap keeps the events of all stations in time order.
  *
- * Arrivals are a Poisson process with a rate that changes by the hour, drawn by thinning: candidates come at the
- * highest rate and are kept with the probability demand / highest. A session draws its energy and power, meters every
- * 15 minutes, slows down above 80 % state of charge, and ends; the station is then free for the next. Invariant: each station has
- * exactly one pending event in the heap until it passes the end. */
+ * Arrivals are a Poisson process with a rate that changes by the hour, drawn by thinning:
+ * candidates come at the highest rate and are kept with the probability demand / highest. A
+ * session draws its energy and power, meters every 15 minutes, slows down above 80 % state of
+ * charge, and ends; the station is then free for the next. Invariant: each station has exactly
+ * one pending event in the heap until it passes the end. */
 #include "ev_story.h"
 
 #include <math.h>
@@ -13,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-#define HOUR_MS 3600000LL
+#define HOUR_MS  3600000LL
 #define METER_MS 900000LL
 
 enum kind { MOTORWAY, OFFICE, MALL, HOMES };
@@ -21,8 +22,8 @@ enum kind { MOTORWAY, OFFICE, MALL, HOMES };
 static const struct {
     const char *name, *code;
     enum kind kind;
-    double kw;           /* what a station there delivers */
-    double per_day;      /* sessions per station on an average day */
+    double kw;      /* what a station there delivers */
+    double per_day; /* sessions per station on an average day */
 } sites[EV_SITES] = {
     {"Motorway North", "MWN", MOTORWAY, 150, 11}, {"Motorway South", "MWS", MOTORWAY, 150, 9},
     {"Harbour Offices", "HOF", OFFICE, 22, 2.2},  {"City Mall", "MAL", MALL, 50, 6},
@@ -30,8 +31,8 @@ static const struct {
 };
 
 struct station {
-    int64_t next_ms;     /* of its pending event */
-    int active;          /* a session runs */
+    int64_t next_ms; /* of its pending event */
+    int active;      /* a session runs */
     int64_t began_ms, meter_wh, session_wh, goal_wh;
     int soc0, seq;
     double kw, battery_kwh;
@@ -79,8 +80,7 @@ void ev_station_name(int station, char out[24])
 static double bump(double hour, double at, double width)
 {
     double d = fabs(hour - at);
-    if (d > 12)
-        d = 24 - d;
+    if (d > 12) d = 24 - d;
     return exp(-d * d / (2 * width * width));
 }
 
@@ -91,7 +91,8 @@ double ev_demand(int site, int hour_of_week)
     int weekend = day >= 5;
     switch (sites[site].kind) {
     case MOTORWAY: /* day traffic; Friday and Sunday evenings */
-        return 0.15 + bump(h, 10, 3) + 1.1 * bump(h, 17, 3) + (day == 4 || day == 6 ? 0.7 * bump(h, 18, 2) : 0);
+        return 0.15 + bump(h, 10, 3) + 1.1 * bump(h, 17, 3) +
+               (day == 4 || day == 6 ? 0.7 * bump(h, 18, 2) : 0);
     case OFFICE: /* people arrive, some swap after lunch; nobody at weekends */
         return weekend ? 0.04 : 0.03 + 2.2 * bump(h, 8, 1) + 0.8 * bump(h, 13, 1);
     case MALL:
@@ -118,8 +119,7 @@ static int64_t next_arrival(struct ev_story *s, int site, int64_t t)
     double per_ms = sites[site].per_day / (24.0 * HOUR_MS) / mean * DEMAND_MAX;
     while (t < s->to_ms) {
         t += (int64_t)(-log(uniform(s)) / per_ms) + 1;
-        if (uniform(s) * DEMAND_MAX < ev_demand(site, hour_of_week(t)))
-            return t;
+        if (uniform(s) * DEMAND_MAX < ev_demand(site, hour_of_week(t))) return t;
     }
     return INT64_MAX;
 }
@@ -129,10 +129,8 @@ static void sift_down(struct ev_story *s, int i)
     for (;;) {
         int best = i;
         for (int c = 2 * i + 1; c <= 2 * i + 2 && c < s->heap_n; c++)
-            if (s->st[s->heap[c]].next_ms < s->st[s->heap[best]].next_ms)
-                best = c;
-        if (best == i)
-            return;
+            if (s->st[s->heap[c]].next_ms < s->st[s->heap[best]].next_ms) best = c;
+        if (best == i) return;
         int t = s->heap[i];
         s->heap[i] = s->heap[best];
         s->heap[best] = t;
@@ -143,8 +141,7 @@ static void sift_down(struct ev_story *s, int i)
 struct ev_story *ev_story_new(uint64_t seed, int stations, int64_t from_ms, int64_t to_ms)
 {
     struct ev_story *s = calloc(1, sizeof *s);
-    if (!s)
-        return NULL;
+    if (!s) return NULL;
     s->rng[0] = seed * 0x9e3779b97f4a7c15u + 1;
     s->rng[1] = seed ^ 0xbf58476d1ce4e5b9u;
     s->to_ms = to_ms;
@@ -169,8 +166,7 @@ struct ev_story *ev_story_new(uint64_t seed, int stations, int64_t from_ms, int6
 
 void ev_story_free(struct ev_story *s)
 {
-    if (!s)
-        return;
+    if (!s) return;
     free(s->st);
     free(s->heap);
     free(s);
@@ -232,13 +228,16 @@ static void describe(const struct station *st, struct ev_event *e)
         "\"transactionInfo\":{\"transactionId\":\"%016llx\",\"chargingState\":\"%s\"%s},%s"
         "\"evse\":{\"id\":1,\"connectorId\":1},"
         "\"meterValue\":[{\"timestamp\":\"%s\",\"sampledValue\":["
-        "{\"value\":%lld,\"measurand\":\"Energy.Active.Import.Register\",\"unitOfMeasure\":{\"unit\":\"Wh\"}},"
+        "{\"value\":%lld,\"measurand\":\"Energy.Active.Import.Register\",\"unitOfMeasure\":{"
+        "\"unit\":\"Wh\"}},"
         "{\"value\":%.0f,\"measurand\":\"Power.Active.Import\",\"unitOfMeasure\":{\"unit\":\"W\"}},"
         "{\"value\":%d,\"measurand\":\"SoC\",\"unitOfMeasure\":{\"unit\":\"Percent\"}}]}],"
-        "\"customData\":{\"vendorId\":\"varve.demo\",\"site\":\"%s\",\"station\":\"%s\",\"sessionWh\":%lld}}",
-        types[e->type], when, triggers[e->type], st->seq, (unsigned long long)st->session, states[e->type],
-        stop, token, when, (long long)st->meter_wh, e->type == EV_ENDED ? 0 : power_kw(st) * 1000, soc(st),
-        ev_site_name(e->site), e->key, (long long)st->session_wh);
+        "\"customData\":{\"vendorId\":\"varve.demo\",\"site\":\"%s\",\"station\":\"%s\","
+        "\"sessionWh\":%lld}}",
+        types[e->type], when, triggers[e->type], st->seq, (unsigned long long)st->session,
+        states[e->type], stop, token, when, (long long)st->meter_wh,
+        e->type == EV_ENDED ? 0 : power_kw(st) * 1000, soc(st), ev_site_name(e->site), e->key,
+        (long long)st->session_wh);
     e->json_n = (size_t)n < sizeof e->json ? (size_t)n : sizeof e->json - 1;
 }
 
@@ -253,32 +252,27 @@ static void advance(struct ev_story *s, struct station *st, int site, struct ev_
     double wh = power_kw(st) * 1000 * (double)METER_MS / HOUR_MS;
     int64_t left = st->goal_wh - st->session_wh;
     double part = wh > (double)left ? (double)left / wh : 1;
-    if (e->type == EV_UPDATED && uniform(s) < 0.02)
-        part *= uniform(s); /* somebody unplugs early */
+    if (e->type == EV_UPDATED && uniform(s) < 0.02) part *= uniform(s); /* somebody unplugs early */
     int64_t add = (int64_t)(wh * part);
     st->session_wh += add;
     st->meter_wh += add;
     st->next_ms += (int64_t)((double)METER_MS * part) + 1000 + (int64_t)(draw(s) % 2000);
     st->seq++;
-    if (part < 1)
-        st->active = 2; /* the next event ends it */
+    if (part < 1) st->active = 2; /* the next event ends it */
 }
 
 int ev_story_next(struct ev_story *s, struct ev_event *e)
 {
-    if (!s->heap_n)
-        return 0;
+    if (!s->heap_n) return 0;
     int i = s->heap[0], site = ev_station_site(i);
     struct station *st = &s->st[i];
-    if (st->next_ms >= s->to_ms)
-        return 0;
+    if (st->next_ms >= s->to_ms) return 0;
     e->time_ms = st->next_ms;
     e->site = site;
     e->station = i;
     ev_station_name(i, e->key);
     e->type = st->active == 0 ? EV_STARTED : st->active == 2 ? EV_ENDED : EV_UPDATED;
-    if (e->type == EV_STARTED)
-        begin_session(s, st, site);
+    if (e->type == EV_STARTED) begin_session(s, st, site);
     e->session_wh = st->session_wh;
     describe(st, e);
     advance(s, st, site, e);

@@ -1,8 +1,9 @@
 /* member.c — the classic group protocol, as small as it can honestly be.
  *
- * States: no member (id empty or generation -1) → JoinGroup → (leader: assign) → SyncGroup → fetch with a heartbeat
- * every HEARTBEAT_MS. REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID lead back to JoinGroup; before it, what
- * was read is committed. Positions begin at the committed offset, or at the earliest. */
+ * States: no member (id empty or generation -1) → JoinGroup → (leader: assign) → SyncGroup →
+ * fetch with a heartbeat every HEARTBEAT_MS. REBALANCE_IN_PROGRESS, ILLEGAL_GENERATION,
+ * UNKNOWN_MEMBER_ID lead back to JoinGroup; before it, what was read is committed. Positions
+ * begin at the committed offset, or at the earliest. */
 #include "member.h"
 
 #include "varve/bytes.h"
@@ -14,8 +15,8 @@
 #include <string.h>
 
 #define HEARTBEAT_MS 1000
-#define SESSION_MS 10000
-#define OUTPUT_MAX (256u << 20)
+#define SESSION_MS   10000
+#define OUTPUT_MAX   (256u << 20)
 
 struct vv_member {
     struct vv_client *c;
@@ -32,7 +33,8 @@ struct vv_member {
 
 static bool rejoin_code(int err)
 {
-    return err == VV_REBALANCE_IN_PROGRESS || err == VV_ILLEGAL_GENERATION || err == VV_UNKNOWN_MEMBER_ID;
+    return err == VV_REBALANCE_IN_PROGRESS || err == VV_ILLEGAL_GENERATION ||
+           err == VV_UNKNOWN_MEMBER_ID;
 }
 
 static bool coordinator_code(int err)
@@ -47,8 +49,7 @@ static int handle(struct vv_member *m, int err, const char *what, struct vv_erro
     if (!rejoin_code(err) && !coordinator_code(err))
         return vv_error_set(e, err, "%s (group %s): %s", what, m->group, vv_err_name(err));
     m->joined = false;
-    if (err == VV_UNKNOWN_MEMBER_ID)
-        m->id[0] = 0;
+    if (err == VV_UNKNOWN_MEMBER_ID) m->id[0] = 0;
     if (coordinator_code(err)) {
         m->coordinator = -1;
         poll(NULL, 0, 100);
@@ -56,13 +57,12 @@ static int handle(struct vv_member *m, int err, const char *what, struct vv_erro
     return 0;
 }
 
-int vv_member_new(const char *bootstrap, const char *client_id, const char *group, const char *topic,
-                  struct vv_member **out, struct vv_error *e)
+int vv_member_new(const char *bootstrap, const char *client_id, const char *group,
+                  const char *topic, struct vv_member **out, struct vv_error *e)
 {
     struct vv_member *m = calloc(1, sizeof *m);
     *out = NULL;
-    if (!m)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!m) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     m->group = strdup(group);
     m->topic = strdup(topic);
     m->coordinator = -1;
@@ -98,8 +98,7 @@ static int with_version(const struct vv_msg_schema *schema, const void *msg, str
     if (!rc) {
         uint8_t *p = vv_arena_alloc(arena, chain.bytes + 1);
         rc = p ? 0 : VV_E_NOMEM;
-        if (p)
-            vv_chain_copy_out(&chain, p);
+        if (p) vv_chain_copy_out(&chain, p);
         *out = (struct vv_bytes){p, (int32_t)chain.bytes};
     }
     vv_chain_release(&chain);
@@ -120,15 +119,14 @@ static int assign(struct vv_member *m, const struct JoinGroupResponse *join, str
     struct vv_part_ref *parts;
     size_t n, members = (size_t)join->Members.n, at = 0;
     int rc = vv_client_partitions(m->c, m->topic, &parts, &n, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     struct vv_str *ids = vv_arena_alloc(arena, (members + 1) * sizeof *ids);
-    if (!ids || VV_ARRAY_NEW(sync->Assignments, SyncGroupRequest_SyncGroupRequestAssignment, arena, members))
+    if (!ids || VV_ARRAY_NEW(sync->Assignments, SyncGroupRequest_SyncGroupRequestAssignment, arena,
+                             members))
         rc = VV_E_NOMEM;
     for (size_t i = 0; i < members && !rc; i++)
         ids[i] = join->Members.v[i].MemberId;
-    if (!rc)
-        qsort(ids, members, sizeof *ids, by_member);
+    if (!rc) qsort(ids, members, sizeof *ids, by_member);
     for (size_t i = 0; i < members && !rc; i++) {
         struct ConsumerProtocolAssignment as;
         struct ConsumerProtocolAssignment_TopicPartition tp;
@@ -158,8 +156,7 @@ static int begin_positions(struct vv_member *m, struct vv_error *e)
     struct OffsetFetchRequest_OffsetFetchRequestTopic t;
     struct vv_reply r;
     int32_t *ids = calloc(m->count + 1, sizeof *ids);
-    if (!ids)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!ids) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     VV_MSG_INIT(OffsetFetchRequest, &rq);
     VV_STRUCT_INIT(OffsetFetchRequest_OffsetFetchRequestTopic, &t);
     for (size_t i = 0; i < m->count; i++)
@@ -172,8 +169,7 @@ static int begin_positions(struct vv_member *m, struct vv_error *e)
     rq.Topics.n = 1;
     int rc = vv_client_call(m->c, m->coordinator, 9, &rq, &r, e);
     free(ids);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct OffsetFetchResponse *rs = r.msg;
     for (size_t i = 0; i < m->count; i++) {
         m->parts[i].offset = -1;
@@ -191,14 +187,14 @@ static int begin_positions(struct vv_member *m, struct vv_error *e)
 }
 
 /* Takes the assignment a SyncGroup answer carries. */
-static int take_assignment(struct vv_member *m, struct vv_bytes b, struct vv_arena *arena, struct vv_error *e)
+static int take_assignment(struct vv_member *m, struct vv_bytes b, struct vv_arena *arena,
+                           struct vv_error *e)
 {
     struct ConsumerProtocolAssignment as;
     struct vv_part_ref *all;
     size_t n;
     int rc = vv_client_partitions(m->c, m->topic, &all, &n, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     free(m->parts);
     free(m->ends);
     m->parts = calloc(n + 1, sizeof *m->parts);
@@ -206,14 +202,14 @@ static int take_assignment(struct vv_member *m, struct vv_bytes b, struct vv_are
     m->count = 0;
     if (!m->parts || !m->ends)
         rc = vv_error_set(e, VV_E_NOMEM, "out of memory");
-    else if (b.n >= 2 && vv_msg_decode(&vv_schema_ConsumerProtocolAssignment, 0, b.p + 2, (size_t)b.n - 2, arena,
-                                       &as, NULL))
+    else if (b.n >= 2 && vv_msg_decode(&vv_schema_ConsumerProtocolAssignment, 0, b.p + 2,
+                                       (size_t)b.n - 2, arena, &as, NULL))
         rc = vv_error_set(e, VV_E_PROTO, "the group's assignment cannot be read");
     for (int32_t t = 0; !rc && b.n >= 2 && t < as.AssignedPartitions.n; t++)
         for (int32_t i = 0; i < as.AssignedPartitions.v[t].Partitions.n; i++)
             for (size_t k = 0; k < n; k++)
-                if (all[k].partition == as.AssignedPartitions.v[t].Partitions.v[i] && m->count < n &&
-                    vv_str_is(as.AssignedPartitions.v[t].Topic, m->topic)) {
+                if (all[k].partition == as.AssignedPartitions.v[t].Partitions.v[i] &&
+                    m->count < n && vv_str_is(as.AssignedPartitions.v[t].Topic, m->topic)) {
                     m->ends[m->count] = -1;
                     m->parts[m->count] = all[k];
                     m->parts[m->count++].topic = m->topic;
@@ -222,8 +218,8 @@ static int take_assignment(struct vv_member *m, struct vv_bytes b, struct vv_are
     return rc;
 }
 
-static int sync_group(struct vv_member *m, const struct JoinGroupResponse *join, struct vv_arena *arena,
-                      struct vv_error *e)
+static int sync_group(struct vv_member *m, const struct JoinGroupResponse *join,
+                      struct vv_arena *arena, struct vv_error *e)
 {
     struct SyncGroupRequest rq;
     struct vv_reply r;
@@ -234,8 +230,7 @@ static int sync_group(struct vv_member *m, const struct JoinGroupResponse *join,
     rq.ProtocolType = vv_str_c("consumer");
     rq.ProtocolName = vv_str_c("range");
     int rc = vv_str_is(join->Leader, m->id) ? assign(m, join, arena, &rq, e) : 0;
-    if (rc || (rc = vv_client_call(m->c, m->coordinator, 14, &rq, &r, e)))
-        return rc;
+    if (rc || (rc = vv_client_call(m->c, m->coordinator, 14, &rq, &r, e))) return rc;
     const struct SyncGroupResponse *rs = r.msg;
     if (rs->ErrorCode) {
         rc = handle(m, rs->ErrorCode, "SyncGroup", e);
@@ -243,8 +238,7 @@ static int sync_group(struct vv_member *m, const struct JoinGroupResponse *join,
         m->joined = true;
         m->rebalances++;
         rc = take_assignment(m, rs->Assignment, &r.arena, e);
-        if (!rc)
-            rc = begin_positions(m, e);
+        if (!rc) rc = begin_positions(m, e);
     }
     vv_reply_release(&r);
     return rc;
@@ -260,8 +254,7 @@ static int join_group(struct vv_member *m, struct vv_error *e)
     struct vv_reply r;
     if (m->coordinator < 0) {
         int rc = vv_client_coordinator(m->c, m->group, &m->coordinator, e);
-        if (rc)
-            return rc;
+        if (rc) return rc;
     }
     vv_arena_init(&arena, 0);
     VV_MSG_INIT(JoinGroupRequest, &rq);
@@ -269,7 +262,8 @@ static int join_group(struct vv_member *m, struct vv_error *e)
     VV_MSG_INIT(ConsumerProtocolSubscription, &sub);
     sub.Topics.v = &topic;
     sub.Topics.n = 1;
-    int rc = with_version(&vv_schema_ConsumerProtocolSubscription, &sub, &arena, &protocol.Metadata);
+    int rc =
+        with_version(&vv_schema_ConsumerProtocolSubscription, &sub, &arena, &protocol.Metadata);
     protocol.Name = vv_str_c("range");
     rq.GroupId = vv_str_c(m->group);
     rq.SessionTimeoutMs = SESSION_MS;
@@ -278,8 +272,7 @@ static int join_group(struct vv_member *m, struct vv_error *e)
     rq.ProtocolType = vv_str_c("consumer");
     rq.Protocols.v = &protocol;
     rq.Protocols.n = 1;
-    if (!rc)
-        rc = vv_client_call(m->c, m->coordinator, 11, &rq, &r, e);
+    if (!rc) rc = vv_client_call(m->c, m->coordinator, 11, &rq, &r, e);
     if (rc) {
         vv_arena_release(&arena);
         return rc;
@@ -307,20 +300,17 @@ static int heartbeat(struct vv_member *m, struct vv_error *e)
     struct HeartbeatRequest rq;
     struct vv_reply r;
     int64_t now = vv_mono_ms(&vv_env_posix);
-    if (now - m->heartbeat_ms < HEARTBEAT_MS)
-        return 0;
+    if (now - m->heartbeat_ms < HEARTBEAT_MS) return 0;
     m->heartbeat_ms = now;
     VV_MSG_INIT(HeartbeatRequest, &rq);
     rq.GroupId = vv_str_c(m->group);
     rq.GenerationId = m->generation;
     rq.MemberId = vv_str_c(m->id);
     int rc = vv_client_call(m->c, m->coordinator, 12, &rq, &r, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     int err = ((const struct HeartbeatResponse *)r.msg)->ErrorCode;
     vv_reply_release(&r);
-    if (err == VV_REBALANCE_IN_PROGRESS && (rc = vv_member_commit(m, e)))
-        return rc;
+    if (err == VV_REBALANCE_IN_PROGRESS && (rc = vv_member_commit(m, e))) return rc;
     return err ? handle(m, err, "Heartbeat", e) : 0;
 }
 
@@ -336,8 +326,7 @@ struct pass { /* one partition's records on their way to the caller */
 static int pass_record(void *ctx, const struct vv_record *r)
 {
     struct pass *p = ctx;
-    if (r->offset < p->from)
-        return 0; /* the batch began before */
+    if (r->offset < p->from) return 0; /* the batch began before */
     p->next = r->offset + 1;
     return p->each(p->ctx, p->partition, r);
 }
@@ -348,14 +337,13 @@ static int pass_batches(const uint8_t *at, size_t n, struct pass *p, struct vv_e
     struct vv_batch b;
     while (n >= VV_BATCH_HEADER) {
         int rc = vv_batch_parse(at, n, &b);
-        if (rc == VV_E_AGAIN)
-            return 0;
+        if (rc == VV_E_AGAIN) return 0;
         if (rc || !vv_batch_crc_ok(at, &b))
-            return vv_error_set(e, VV_CORRUPT_MESSAGE, "partition %d: a batch at offset %" PRId64 " is damaged",
+            return vv_error_set(e, VV_CORRUPT_MESSAGE,
+                                "partition %d: a batch at offset %" PRId64 " is damaged",
                                 p->partition, p->next);
         rc = b.control ? 0 : vv_batch_each(at, &b, OUTPUT_MAX, pass_record, p);
-        if (rc)
-            return rc;
+        if (rc) return rc;
         p->next = VV_MAX(p->next, vv_batch_last(&b) + 1);
         at += b.bytes;
         n -= b.bytes;
@@ -363,8 +351,9 @@ static int pass_batches(const uint8_t *at, size_t n, struct pass *p, struct vv_e
     return 0;
 }
 
-static void fetch_request(struct FetchRequest *rq, struct FetchRequest_FetchTopic *t, const char *topic,
-                          struct FetchRequest_FetchPartition *p, int32_t n, int wait_ms, int32_t max_bytes)
+static void fetch_request(struct FetchRequest *rq, struct FetchRequest_FetchTopic *t,
+                          const char *topic, struct FetchRequest_FetchPartition *p, int32_t n,
+                          int wait_ms, int32_t max_bytes)
 {
     VV_MSG_INIT(FetchRequest, rq);
     VV_STRUCT_INIT(FetchRequest_FetchTopic, t);
@@ -378,7 +367,8 @@ static void fetch_request(struct FetchRequest *rq, struct FetchRequest_FetchTopi
     rq->Topics.n = 1;
 }
 
-static void fetch_row(struct FetchRequest_FetchPartition *p, const struct vv_part_ref *part, int32_t max_bytes)
+static void fetch_row(struct FetchRequest_FetchPartition *p, const struct vv_part_ref *part,
+                      int32_t max_bytes)
 {
     VV_STRUCT_INIT(FetchRequest_FetchPartition, p);
     p->Partition = part->partition;
@@ -386,9 +376,10 @@ static void fetch_row(struct FetchRequest_FetchPartition *p, const struct vv_par
     p->PartitionMaxBytes = max_bytes;
 }
 
-int vv_fetch_partition(struct vv_client *c, const struct vv_part_ref *part, int wait_ms, int32_t max_bytes,
-                       int (*each)(void *ctx, int32_t partition, const struct vv_record *r), void *ctx,
-                       int64_t *next, size_t *bytes, struct vv_error *e)
+int vv_fetch_partition(struct vv_client *c, const struct vv_part_ref *part, int wait_ms,
+                       int32_t max_bytes,
+                       int (*each)(void *ctx, int32_t partition, const struct vv_record *r),
+                       void *ctx, int64_t *next, size_t *bytes, struct vv_error *e)
 {
     struct FetchRequest rq;
     struct FetchRequest_FetchTopic t;
@@ -399,11 +390,11 @@ int vv_fetch_partition(struct vv_client *c, const struct vv_part_ref *part, int 
     *next = part->offset;
     *bytes = 0;
     int rc = vv_client_call(c, part->leader, 1, &rq, &r, e);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct FetchResponse *rs = r.msg;
     if (rs->ErrorCode || rs->Responses.n < 1 || rs->Responses.v[0].Partitions.n < 1) {
-        rc = vv_error_set(e, rs->ErrorCode ? rs->ErrorCode : VV_E_PROTO, "Fetch: %s", vv_err_name(rs->ErrorCode));
+        rc = vv_error_set(e, rs->ErrorCode ? rs->ErrorCode : VV_E_PROTO, "Fetch: %s",
+                          vv_err_name(rs->ErrorCode));
     } else {
         const struct FetchResponse_PartitionData *d = &rs->Responses.v[0].Partitions.v[0];
         struct pass pass = {part->partition, part->offset, part->offset, each, ctx};
@@ -420,13 +411,12 @@ int vv_fetch_partition(struct vv_client *c, const struct vv_part_ref *part, int 
 }
 
 static int take_partition(struct vv_member *m, const struct FetchResponse_PartitionData *d,
-                          int (*each)(void *ctx, int32_t partition, const struct vv_record *r), void *ctx,
-                          struct vv_error *e)
+                          int (*each)(void *ctx, int32_t partition, const struct vv_record *r),
+                          void *ctx, struct vv_error *e)
 {
     for (size_t i = 0; i < m->count; i++) {
         struct vv_part_ref *part = &m->parts[i];
-        if (part->partition != d->PartitionIndex)
-            continue;
+        if (part->partition != d->PartitionIndex) continue;
         if (d->ErrorCode == VV_NOT_LEADER_OR_FOLLOWER || d->ErrorCode == VV_KAFKA_STORAGE_ERROR)
             return 0; /* ask again */
         if (d->ErrorCode)
@@ -441,7 +431,8 @@ static int take_partition(struct vv_member *m, const struct FetchResponse_Partit
     return 0;
 }
 
-/* All assigned partitions of the first one's leader; with several brokers the others take their turn next time. */
+/* All assigned partitions of the first one's leader; with several brokers the others take their
+ * turn next time. */
 static int fetch(struct vv_member *m, int wait_ms,
                  int (*each)(void *ctx, int32_t partition, const struct vv_record *r), void *ctx,
                  struct vv_error *e)
@@ -454,17 +445,14 @@ static int fetch(struct vv_member *m, int wait_ms,
         return 0;
     }
     struct FetchRequest_FetchPartition *p = calloc(m->count, sizeof *p);
-    if (!p)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!p) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     int32_t leader = m->parts[0].leader, n = 0;
     for (size_t i = 0; i < m->count; i++)
-        if (m->parts[i].leader == leader)
-            fetch_row(&p[n++], &m->parts[i], 1 << 20);
+        if (m->parts[i].leader == leader) fetch_row(&p[n++], &m->parts[i], 1 << 20);
     fetch_request(&rq, &t, m->topic, p, n, wait_ms, 4 << 20);
     int rc = vv_client_call(m->c, leader, 1, &rq, &r, e);
     free(p);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct FetchResponse *rs = r.msg;
     for (int32_t k = 0; k < rs->Responses.n && !rc; k++)
         for (int32_t i = 0; i < rs->Responses.v[k].Partitions.n && !rc; i++)
@@ -478,8 +466,7 @@ int vv_member_poll(struct vv_member *m, int wait_ms,
                    struct vv_error *e)
 {
     int rc = m->joined ? heartbeat(m, e) : join_group(m, e);
-    if (rc || !m->joined)
-        return rc;
+    if (rc || !m->joined) return rc;
     return fetch(m, VV_MIN(wait_ms, HEARTBEAT_MS), each, ctx, e);
 }
 
@@ -488,11 +475,9 @@ int vv_member_commit(struct vv_member *m, struct vv_error *e)
     struct OffsetCommitRequest rq;
     struct OffsetCommitRequest_OffsetCommitRequestTopic t;
     struct vv_reply r;
-    if (!m->joined || !m->count)
-        return 0;
+    if (!m->joined || !m->count) return 0;
     struct OffsetCommitRequest_OffsetCommitRequestPartition *p = calloc(m->count, sizeof *p);
-    if (!p)
-        return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!p) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     VV_MSG_INIT(OffsetCommitRequest, &rq);
     VV_STRUCT_INIT(OffsetCommitRequest_OffsetCommitRequestTopic, &t);
     for (size_t i = 0; i < m->count; i++) {
@@ -511,10 +496,11 @@ int vv_member_commit(struct vv_member *m, struct vv_error *e)
     rq.Topics.n = 1;
     int rc = vv_client_call(m->c, m->coordinator, 8, &rq, &r, e);
     free(p);
-    if (rc)
-        return rc;
+    if (rc) return rc;
     const struct OffsetCommitResponse *rs = r.msg;
-    int err = rs->Topics.n && rs->Topics.v[0].Partitions.n ? rs->Topics.v[0].Partitions.v[0].ErrorCode : 0;
+    int err = rs->Topics.n && rs->Topics.v[0].Partitions.n
+                  ? rs->Topics.v[0].Partitions.v[0].ErrorCode
+                  : 0;
     vv_reply_release(&r);
     return err ? handle(m, err, "OffsetCommit", e) : 0;
 }
@@ -533,8 +519,7 @@ int64_t vv_member_lag(const struct vv_member *m)
 {
     int64_t lag = 0;
     for (size_t i = 0; i < m->count; i++) {
-        if (m->ends[i] < 0)
-            return INT64_MAX;
+        if (m->ends[i] < 0) return INT64_MAX;
         lag += VV_MAX(m->ends[i] - m->parts[i].offset, 0);
     }
     return m->joined ? lag : INT64_MAX;
@@ -542,8 +527,7 @@ int64_t vv_member_lag(const struct vv_member *m)
 
 void vv_member_close(struct vv_member *m)
 {
-    if (!m)
-        return;
+    if (!m) return;
     if (m->joined) {
         struct LeaveGroupRequest rq;
         struct LeaveGroupRequest_MemberIdentity who;
@@ -554,8 +538,7 @@ void vv_member_close(struct vv_member *m)
         rq.GroupId = vv_str_c(m->group);
         rq.Members.v = &who;
         rq.Members.n = 1;
-        if (!vv_client_call(m->c, m->coordinator, 13, &rq, &r, NULL))
-            vv_reply_release(&r);
+        if (!vv_client_call(m->c, m->coordinator, 13, &rq, &r, NULL)) vv_reply_release(&r);
     }
     vv_client_close(m->c);
     free(m->parts);

@@ -19,22 +19,18 @@ int vv_terminal_width(int fd)
 {
     struct winsize w;
     const char *columns = getenv("COLUMNS");
-    if (!ioctl(fd, TIOCGWINSZ, &w) && w.ws_col > 0)
-        return w.ws_col;
+    if (!ioctl(fd, TIOCGWINSZ, &w) && w.ws_col > 0) return w.ws_col;
     int n = columns ? atoi(columns) : 0;
     return n > 20 && n < 1000 ? n : 80;
 }
 
 static void put(FILE *to, enum layer l, int n, bool colour)
 {
-    if (n <= 0)
-        return;
-    if (colour)
-        fputs(paint[l], to);
+    if (n <= 0) return;
+    if (colour) fputs(paint[l], to);
     while (n--)
         fputs(glyph[l], to);
-    if (colour && *paint[l])
-        fputs("\033[0m", to);
+    if (colour && *paint[l]) fputs("\033[0m", to);
 }
 
 static int64_t overlap(int64_t a, int64_t b, int64_t from, int64_t to)
@@ -43,7 +39,8 @@ static int64_t overlap(int64_t a, int64_t b, int64_t from, int64_t to)
     return hi > lo ? hi - lo : 0;
 }
 
-/* The cell of offsets [a, b), w wide: each layer that is there gets its share, at least one column. */
+/* The cell of offsets [a, b), w wide: each layer that is there gets its share, at least one
+ * column. */
 static void cell(FILE *to, const struct vv_stratum *s, int64_t a, int64_t b, int w, bool colour)
 {
     int64_t part[3], all = b - a;
@@ -57,11 +54,9 @@ static void cell(FILE *to, const struct vv_stratum *s, int64_t a, int64_t b, int
     part[HOT] = overlap(a, b, VV_MAX(s->tiered_end, s->local_start), s->end);
     for (int l = 0; l < 3; l++) {
         cols[l] = (int)(part[l] * w / all);
-        if (part[l] && !cols[l])
-            cols[l] = 1;
+        if (part[l] && !cols[l]) cols[l] = 1;
         used += cols[l];
-        if (part[l] > part[biggest])
-            biggest = l;
+        if (part[l] > part[biggest]) biggest = l;
     }
     cols[biggest] += w - used;
     for (int l = 0; l < 3; l++)
@@ -81,7 +76,8 @@ static void rule(FILE *to, const char *left, const char *mid, const char *right,
 
 static void legend(FILE *to, bool colour)
 {
-    static const char *const says[] = {" only in the bucket   ", " bucket and local disk   ", " only local"};
+    static const char *const says[] = {" only in the bucket   ", " bucket and local disk   ",
+                                       " only local"};
     fprintf(to, "%*s", LABEL, "");
     for (int l = 0; l < 3; l++) {
         put(to, (enum layer)l, 2, colour);
@@ -90,7 +86,8 @@ static void legend(FILE *to, bool colour)
     fputc('\n', to);
 }
 
-static void totals(FILE *to, const char *what, const struct vv_stratum *parts, size_t n, int w, bool remote)
+static void totals(FILE *to, const char *what, const struct vv_stratum *parts, size_t n, int w,
+                   bool remote)
 {
     char text[32];
     fprintf(to, "%*s", LABEL, what);
@@ -101,8 +98,8 @@ static void totals(FILE *to, const char *what, const struct vv_stratum *parts, s
     fputc('\n', to);
 }
 
-void vv_strata_draw(FILE *to, const struct vv_stratum *parts, size_t n, const int64_t *times, int rows,
-                    int width, bool colour)
+void vv_strata_draw(FILE *to, const struct vv_stratum *parts, size_t n, const int64_t *times,
+                    int rows, int width, bool colour)
 {
     int room = (width - LABEL - 2) / (int)VV_MAX(n, (size_t)1) - 1;
     int w = VV_MAX(VV_MIN(room, 16), 3);

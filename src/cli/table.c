@@ -26,8 +26,7 @@ struct vv_table {
 struct vv_table *vv_table_new(const char *columns)
 {
     struct vv_table *t = calloc(1, sizeof *t);
-    if (!t)
-        return NULL;
+    if (!t) return NULL;
     vv_arena_init(&t->arena, 0);
     while (*columns && t->columns < COLUMNS_MAX) {
         size_t n = strcspn(columns, " ");
@@ -45,11 +44,9 @@ void vv_table_cell(struct vv_table *t, const char *fmt, ...)
 {
     char *text = NULL;
     va_list ap;
-    if (!t || t->broken)
-        return;
+    if (!t || t->broken) return;
     va_start(ap, fmt);
-    if (vasprintf(&text, fmt, ap) < 0)
-        text = NULL;
+    if (vasprintf(&text, fmt, ap) < 0) text = NULL;
     va_end(ap);
     if (t->count == t->cap) {
         size_t cap = t->cap ? t->cap * 2 : 256;
@@ -82,8 +79,7 @@ static int compare_rows(const void *a, const void *b, void *ctx)
             long long m = strtoll(x[c], NULL, 10), n = strtoll(y[c], NULL, 10);
             d = (m > n) - (m < n);
         }
-        if (d)
-            return d;
+        if (d) return d;
     }
     return 0;
 }
@@ -96,8 +92,7 @@ void vv_table_sort(struct vv_table *t)
 
 void vv_table_free(struct vv_table *t)
 {
-    if (!t)
-        return;
+    if (!t) return;
     for (size_t i = 0; i < t->count; i++)
         free(t->cells[i]);
     free(t->cells);
@@ -132,11 +127,9 @@ static void print_text(const struct vv_table *t)
         for (size_t c = 0; c < t->columns; c++) {
             const char *cell = r ? t->cells[(r - 1) * t->columns + c] : t->name[c];
             size_t gap = widths[c] - width(cell);
-            if (t->kind[c] == '#')
-                pad(gap);
+            if (t->kind[c] == '#') pad(gap);
             fputs(cell, stdout);
-            if (c + 1 < t->columns)
-                pad((t->kind[c] == '#' ? 0 : gap) + 2);
+            if (c + 1 < t->columns) pad((t->kind[c] == '#' ? 0 : gap) + 2);
         }
         putchar('\n');
     }
@@ -144,14 +137,10 @@ static void print_text(const struct vv_table *t)
 
 static json_t *json_cell(char kind, const char *cell)
 {
-    if (!strcmp(cell, "-"))
-        return json_null();
-    if (kind == '?')
-        return json_boolean(!strcmp(cell, "true"));
-    if (kind == '#' && strpbrk(cell, ".e"))
-        return json_real(strtod(cell, NULL));
-    if (kind == '#')
-        return json_integer(strtoll(cell, NULL, 10));
+    if (!strcmp(cell, "-")) return json_null();
+    if (kind == '?') return json_boolean(!strcmp(cell, "true"));
+    if (kind == '#' && strpbrk(cell, ".e")) return json_real(strtod(cell, NULL));
+    if (kind == '#') return json_integer(strtoll(cell, NULL, 10));
     json_t *text = json_string(cell);
     return text ? text : json_string("(not UTF-8)");
 }

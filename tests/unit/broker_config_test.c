@@ -1,4 +1,5 @@
-/* The broker's configuration: properties syntax, checks, precedence, listeners, aliases, warnings, run-time changes. */
+/* The broker's configuration: properties syntax, checks, precedence, listeners, aliases, warnings,
+ * run-time changes. */
 #include "config.h"
 #include "config_foreign.h"
 #include "config_properties.h"
@@ -30,8 +31,7 @@ static const char *props(const char *text)
     static struct seen s;
     static struct vv_error e;
     s.text[0] = 0;
-    if (vv_properties_each(text, strlen(text), note, &s, &e))
-        return e.text;
+    if (vv_properties_each(text, strlen(text), note, &s, &e)) return e.text;
     return s.text;
 }
 
@@ -40,11 +40,14 @@ static void properties_syntax(void **state)
     (void)state;
     assert_string_equal(props(""), "");
     assert_string_equal(props("a=b"), "1[a][b]");
-    assert_string_equal(props("\xef\xbb\xbf" "a=b\r\nc : d\re f\n"), "1[a][b]2[c][d]3[e][f]");
+    assert_string_equal(props("\xef\xbb\xbf"
+                              "a=b\r\nc : d\re f\n"),
+                        "1[a][b]2[c][d]3[e][f]");
     assert_string_equal(props("# no\n  ! no\n\n a = b \n"), "4[a][b]");
     assert_string_equal(props("a==b:c"), "1[a][=b:c]");
     assert_string_equal(props("key"), "1[key][]");
-    assert_string_equal(props("list=one,\\\n   two,\\\n\tthree\nx=1"), "1[list][one,two,three]4[x][1]");
+    assert_string_equal(props("list=one,\\\n   two,\\\n\tthree\nx=1"),
+                        "1[list][one,two,three]4[x][1]");
     assert_string_equal(props("a=b\\\\\nc=d"), "1[a][b\\]2[c][d]");
     assert_string_equal(props("a\\=b\\:c\\ d=e"), "1[a=b:c d][e]");
     assert_string_equal(props("a=\\u00e4\\tx\\q"), "1[a][\xc3\xa4\txq]");
@@ -89,8 +92,7 @@ static struct loaded load(const char *file, const char *const *sets)
     while (sets && sets[n])
         n++;
     l.rc = vv_config_load(&vv_env_posix, files, file != NULL, sets, n, &l.c, &l.e);
-    if (file)
-        unlink(path);
+    if (file) unlink(path);
     return l;
 }
 
@@ -131,7 +133,8 @@ static void no_file_is_fine(void **state)
 }
 
 static const char stock_kraft[] =
-    "process.roles=broker,controller\nnode.id=7\ncontroller.quorum.bootstrap.servers=localhost:9093\n"
+    "process.roles=broker,controller\nnode.id=7\ncontroller.quorum.bootstrap.servers=localhost:"
+    "9093\n"
     "listeners=PLAINTEXT://:9092,CONTROLLER://:9093\ninter.broker.listener.name=PLAINTEXT\n"
     "advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093\n"
     "controller.listener.names=CONTROLLER\n"
@@ -140,14 +143,14 @@ static const char stock_kraft[] =
     "socket.receive.buffer.bytes=102400\nsocket.request.max.bytes=104857600\n"
     "log.dirs=/tmp/kraft-combined-logs\nnum.partitions=1\nnum.recovery.threads.per.data.dir=2\n"
     "offsets.topic.replication.factor=1\ntransaction.state.log.min.isr=2\n"
-    "log.retention.hours=168\nlog.segment.bytes=1073741824\nlog.retention.check.interval.ms=300000\n";
+    "log.retention.hours=168\nlog.segment.bytes=1073741824\nlog.retention.check.interval.ms="
+    "300000\n";
 
 static void stock_file_starts(void **state)
 {
     (void)state;
     struct loaded l = load(stock_kraft, NULL);
-    if (l.rc)
-        fail_msg("%s", l.e.text);
+    if (l.rc) fail_msg("%s", l.e.text);
     assert_int_equal(l.c.id, 7);
     assert_int_equal(l.c.listen_count, 1);
     assert_string_equal(l.c.listen[0].host, "");
@@ -190,7 +193,8 @@ static void sets_win(void **state)
 static void the_tier(void **state)
 {
     (void)state;
-    struct loaded l = load(NULL, SETS("tier.url=s3://b/p", "tier.s3.endpoint=http://127.0.0.1:9000"));
+    struct loaded l =
+        load(NULL, SETS("tier.url=s3://b/p", "tier.s3.endpoint=http://127.0.0.1:9000"));
     assert_string_equal(l.c.tier, "s3://b/p");
     assert_true(l.c.tier_s3_path_style);
     vv_config_release(&l.c);
@@ -222,7 +226,8 @@ static void bad_input_is_refused(void **state)
 {
     (void)state;
     refused("a=b\n", NULL, ":1: unknown key a");
-    refused("# x\n\nnum.partition=3\n", NULL, ":3: unknown key num.partition; did you mean num.partitions?");
+    refused("# x\n\nnum.partition=3\n", NULL,
+            ":3: unknown key num.partition; did you mean num.partitions?");
     refused("retention.ms=3\n", NULL, "did you mean log.retention.ms?");
     refused("num.partitions=0\n", NULL, ":1: num.partitions=0: must be from 1");
     refused("num.partitions=3x\n", NULL, "not a whole number");
@@ -237,7 +242,8 @@ static void bad_input_is_refused(void **state)
     refused("node.id=1\nbroker.id=2\n", NULL, "broker.id=2 is not node.id=1");
     refused("metrics.listener=here\n", NULL, "metrics.listener");
     refused(NULL, SETS("nokey"), "expected KEY=VALUE");
-    refused(NULL, SETS("tier.s3.endpiont=x"), "--set: unknown key tier.s3.endpiont; did you mean tier.s3.endpoint?");
+    refused(NULL, SETS("tier.s3.endpiont=x"),
+            "--set: unknown key tier.s3.endpiont; did you mean tier.s3.endpoint?");
     struct vv_broker_config c;
     struct vv_error e = {0};
     const char *none = "/nonexistent/server.properties";
@@ -252,7 +258,8 @@ static void listeners(void **state)
     refused(NULL, SETS("listeners=SSL://:9093"), "TLS and SASL are not here yet");
     refused(NULL, SETS("listeners=SASL_PLAINTEXT://:9093"), "TLS and SASL are not here yet");
     refused(NULL, SETS("listeners=OUTSIDE://:9093"), "OUTSIDE has no protocol");
-    refused(NULL, SETS("listeners=OUTSIDE://:9093", "listener.security.protocol.map=OUTSIDE:SSL"), "speaks SSL");
+    refused(NULL, SETS("listeners=OUTSIDE://:9093", "listener.security.protocol.map=OUTSIDE:SSL"),
+            "speaks SSL");
     refused(NULL, SETS("listeners=PLAINTEXT://a:1,PLAINTEXT://b:2"), "twice");
     refused(NULL, SETS("listeners=PLAINTEXT://a"), "no :PORT");
     refused(NULL, SETS("listeners=PLAINTEXT://a:70000"), "0 to 65535");
@@ -279,9 +286,11 @@ static void listeners(void **state)
 static void warnings(void **state)
 {
     (void)state;
-    struct loaded l = load("num.replica.fetchers=4\nreplica.lag.time.max.ms=30000\nauto.leader.rebalance.enable=false\n"
+    struct loaded l = load("num.replica.fetchers=4\nreplica.lag.time.max.ms=30000\nauto.leader."
+                           "rebalance.enable=false\n"
                            "zookeeper.connect=zk:2181\nlog.cleaner.io.buffer.load.factor=0.90\n"
-                           "authorizer.class.name=x.Y\nssl.keystore.password=hush\n", NULL);
+                           "authorizer.class.name=x.Y\nssl.keystore.password=hush\n",
+                           NULL);
     assert_int_equal(l.rc, 0);
     assert_int_equal(vv_config_warning_count(&l.c), 3);
     bool cluster = false;
@@ -315,9 +324,11 @@ static void dynamic(void **state)
     assert_true(vv_config_get(&c, "log.retention.ms", &v));
     assert_int_equal(v.source, VV_SOURCE_DYNAMIC_BROKER);
     assert_int_equal(vv_config_set_dynamic(&c, "log.retention.ms", "-7", &e), VV_INVALID_CONFIG);
-    assert_int_equal(vv_config_set_dynamic(&c, "log.cleanup.policy", "compact", &e), VV_INVALID_CONFIG);
+    assert_int_equal(vv_config_set_dynamic(&c, "log.cleanup.policy", "compact", &e),
+                     VV_INVALID_CONFIG);
     assert_string_equal(c.log_cleanup_policy, "delete");
-    assert_int_equal(vv_config_set_dynamic(&c, "listeners", "PLAINTEXT://:1", &e), VV_INVALID_CONFIG);
+    assert_int_equal(vv_config_set_dynamic(&c, "listeners", "PLAINTEXT://:1", &e),
+                     VV_INVALID_CONFIG);
     assert_int_equal(vv_config_set_dynamic(&c, "no.such", "1", &e), VV_INVALID_CONFIG);
     assert_true(c.retention_ms == 5000);
     assert_int_equal(vv_config_set_dynamic(&c, "log.retention.ms", NULL, &e), 0);
@@ -344,8 +355,7 @@ static void tables_are_sound(void **state)
     for (size_t i = 0; i < vv_config_key_count; i++) {
         const struct vv_config_key *k = &vv_config_keys[i];
         assert_null(vv_foreign_find(k->name));
-        if (k->initial && vv_config_check(k, k->initial, &e))
-            fail_msg("%s", e.text);
+        if (k->initial && vv_config_check(k, k->initial, &e)) fail_msg("%s", e.text);
         assert_int_equal(k->doc[strlen(k->doc) - 1], '.');
     }
     for (size_t i = 1; i < vv_foreign_key_count; i++)
@@ -366,7 +376,8 @@ static void reference_is_up_to_date(void **state)
     size_t got = fread(kept, 1, n + 1, from);
     fclose(from);
     if (got != n || memcmp(now, kept, n))
-        fail_msg("config/CONFIGURATION.md is stale: build/varve config reference > config/CONFIGURATION.md");
+        fail_msg("config/CONFIGURATION.md is stale: build/varve config reference > "
+                 "config/CONFIGURATION.md");
     free(kept);
     free(now);
 }
@@ -377,8 +388,7 @@ static void sample_loads(void **state)
     const char *file = VARVE_SOURCE_DIR "/config/server.properties";
     struct vv_broker_config c;
     struct vv_error e = {0};
-    if (vv_config_load(&vv_env_posix, &file, 1, NULL, 0, &c, &e))
-        fail_msg("%s", e.text);
+    if (vv_config_load(&vv_env_posix, &file, 1, NULL, 0, &c, &e)) fail_msg("%s", e.text);
     assert_int_equal(vv_config_warning_count(&c), 0);
     vv_config_release(&c);
 }
@@ -386,12 +396,18 @@ static void sample_loads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(properties_syntax),    cmocka_unit_test(properties_refused),
-        cmocka_unit_test(no_file_is_fine),      cmocka_unit_test(stock_file_starts),
-        cmocka_unit_test(sets_win),             cmocka_unit_test(the_tier),
-        cmocka_unit_test(bad_input_is_refused), cmocka_unit_test(listeners),
-        cmocka_unit_test(warnings),             cmocka_unit_test(dynamic),
-        cmocka_unit_test(tables_are_sound),     cmocka_unit_test(reference_is_up_to_date),
+        cmocka_unit_test(properties_syntax),
+        cmocka_unit_test(properties_refused),
+        cmocka_unit_test(no_file_is_fine),
+        cmocka_unit_test(stock_file_starts),
+        cmocka_unit_test(sets_win),
+        cmocka_unit_test(the_tier),
+        cmocka_unit_test(bad_input_is_refused),
+        cmocka_unit_test(listeners),
+        cmocka_unit_test(warnings),
+        cmocka_unit_test(dynamic),
+        cmocka_unit_test(tables_are_sound),
+        cmocka_unit_test(reference_is_up_to_date),
         cmocka_unit_test(sample_loads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

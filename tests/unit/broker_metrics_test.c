@@ -47,13 +47,16 @@ static void page(void **state)
     vv_metrics_api(77, 1);
     vv_metrics_api(-5, 1);
     vv_metrics_api(4000, 1);
-    char *text = vv_metrics_text(&(struct vv_metrics_opts){.api_name = name_of, .collect = collect}, &n);
-    assert_non_null(strstr(text, "# TYPE varve_produce_bytes_total counter\nvarve_produce_bytes_total 1000\n"));
+    char *text =
+        vv_metrics_text(&(struct vv_metrics_opts){.api_name = name_of, .collect = collect}, &n);
+    assert_non_null(
+        strstr(text, "# TYPE varve_produce_bytes_total counter\nvarve_produce_bytes_total 1000\n"));
     assert_non_null(strstr(text, "varve_flush_seconds_total 1.5\n"));
     assert_non_null(strstr(text, "varve_requests_total{api=\"Fetch\"} 1\n"));
     assert_non_null(strstr(text, "varve_requests_total{api=\"77\"} 1\n"));
     assert_non_null(strstr(text, "varve_request_seconds_total{api=\"Fetch\"} 2.5\n"));
-    assert_non_null(strstr(text, "varve_partition_bytes{topic=\"a\\\"b\\\\c\\nd\",place=\"local\"} 5\n"));
+    assert_non_null(
+        strstr(text, "varve_partition_bytes{topic=\"a\\\"b\\\\c\\nd\",place=\"local\"} 5\n"));
     assert_non_null(strstr(text, "varve_ratio 0.25\n"));
     assert_int_equal(strlen(text), n);
     free(text);
@@ -84,8 +87,7 @@ static void server(void **state)
     struct vv_metrics_opts opts = {.listen = &at, .ready = ready, .collect = collect};
     struct vv_metrics_server *s, *other;
     struct vv_error e = {0};
-    if (vv_metrics_start(&opts, &s, &e))
-        fail_msg("%s", e.text);
+    if (vv_metrics_start(&opts, &s, &e)) fail_msg("%s", e.text);
     int port = vv_metrics_port(s);
     assert_true(port > 0);
     assert_non_null(strstr(get(port, "GET /metrics HTTP/1.0\r\n\r\n"), "varve_ratio 0.25"));
@@ -103,7 +105,8 @@ static void server(void **state)
     opts.listen = &at;
     opts.healthy = sick;
     assert_int_equal(vv_metrics_start(&opts, &s, &e), 0);
-    assert_non_null(strstr(get(vv_metrics_port(s), "GET /healthz HTTP/1.0\r\n\r\n"), "the disk is gone"));
+    assert_non_null(
+        strstr(get(vv_metrics_port(s), "GET /healthz HTTP/1.0\r\n\r\n"), "the disk is gone"));
     vv_metrics_stop(s);
     vv_metrics_stop(NULL);
 }

@@ -1,4 +1,5 @@
-/* A topic's configuration: inheritance, checks of what is set, clipping of what is not, description. */
+/* A topic's configuration: inheritance, checks of what is set, clipping of what is not,
+ * description. */
 #include "topic_config.h"
 
 #include <setjmp.h>
@@ -11,7 +12,9 @@ static struct vv_broker_config broker;
 static struct vv_topic_config out;
 static struct vv_error error;
 
-#define KV(...) (const struct vv_kv[]){__VA_ARGS__}, sizeof((const struct vv_kv[]){__VA_ARGS__}) / sizeof(struct vv_kv)
+#define KV(...)                                                                                    \
+    (const struct vv_kv[]){__VA_ARGS__},                                                           \
+        sizeof((const struct vv_kv[]){__VA_ARGS__}) / sizeof(struct vv_kv)
 #define ACCEPT(...)                                                                                \
     do {                                                                                           \
         error.text[0] = 0;                                                                         \
@@ -22,8 +25,7 @@ static struct vv_error error;
     do {                                                                                           \
         assert_int_equal(vv_topic_config_parse(KV(__VA_ARGS__), &broker, false, &out, &error),     \
                          VV_INVALID_CONFIG);                                                       \
-        if (!strstr(error.text, what))                                                             \
-            fail_msg("'%s' not in '%s'", what, error.text);                                        \
+        if (!strstr(error.text, what)) fail_msg("'%s' not in '%s'", what, error.text);             \
     } while (0)
 
 static void with_broker(const char *const *sets, size_t n)
@@ -79,14 +81,17 @@ static void checks_what_is_set(void **state)
     REFUSE("must be true or false", {"remote.storage.enable", "maybe"});
     REFUSE("must be one of", {"message.timestamp.type", "Now"});
     REFUSE("must be from -1", {"retention.ms", "-2"});
-    REFUSE("Unknown topic config name: retentoin.ms; did you mean retention.ms?", {"retentoin.ms", "1"});
+    REFUSE("Unknown topic config name: retentoin.ms; did you mean retention.ms?",
+           {"retentoin.ms", "1"});
     REFUSE("max.compaction.lag.ms", {"min.compaction.lag.ms", "9"}, {"max.compaction.lag.ms", "8"});
-    ACCEPT({"segment.bytes", "65536"}, {"compression.type", "producer"}, {"message.timestamp.type", "LogAppendTime"},
-           {"local.retention.ms", "5"}, {"cleanup.policy", "delete"}, {"retention.ms", NULL});
+    ACCEPT({"segment.bytes", "65536"}, {"compression.type", "producer"},
+           {"message.timestamp.type", "LogAppendTime"}, {"local.retention.ms", "5"},
+           {"cleanup.policy", "delete"}, {"retention.ms", NULL});
     assert_true(out.segment_bytes == 65536 && out.log_append_time && out.local_retention_ms == 5);
     ACCEPT({"segment.ms", "5"}, {"segment.ms", "6"});
     assert_true(out.segment_ms == 6);
-    assert_int_equal(vv_topic_config_parse(KV({"cleanup.policy", "compact"}), &broker, true, &out, &error), 0);
+    assert_int_equal(
+        vv_topic_config_parse(KV({"cleanup.policy", "compact"}), &broker, true, &out, &error), 0);
     assert_true(out.cleanup_compact);
 }
 
@@ -109,24 +114,32 @@ static void without_a_tier(void **state)
 static void switching_the_tier_off(void **state)
 {
     (void)state;
-    assert_int_equal(vv_topic_config_change(NULL, 0, KV({"remote.storage.enable", "false"}), &broker, false, &out, &error),
+    assert_int_equal(vv_topic_config_change(NULL, 0, KV({"remote.storage.enable", "false"}),
+                                            &broker, false, &out, &error),
                      VV_INVALID_CONFIG);
     assert_non_null(strstr(error.text, "remote.log.delete.on.disable"));
-    assert_int_equal(vv_topic_config_change(NULL, 0, KV({"remote.storage.enable", "false"}, {"remote.log.delete.on.disable", "true"}),
-                                            &broker, false, &out, &error), 0);
-    assert_int_equal(vv_topic_config_change(KV({"remote.storage.enable", "false"}), KV({"retention.ms", "5"}),
-                                            &broker, false, &out, &error), 0);
+    assert_int_equal(vv_topic_config_change(NULL, 0,
+                                            KV({"remote.storage.enable", "false"},
+                                               {"remote.log.delete.on.disable", "true"}),
+                                            &broker, false, &out, &error),
+                     0);
+    assert_int_equal(vv_topic_config_change(KV({"remote.storage.enable", "false"}),
+                                            KV({"retention.ms", "5"}), &broker, false, &out,
+                                            &error),
+                     0);
 }
 
 /* What is stored must load whatever the broker's settings have become. */
 static void stored_config_never_fails(void **state)
 {
     (void)state;
-    vv_topic_config_load(KV({"local.retention.ms", "5000"}, {"retention.ms", "1000"}, {"no.such", "1"},
-                            {"segment.bytes", "1"}, {"cleanup.policy", "compact"}, {"compression.type", "zstd"}),
+    vv_topic_config_load(KV({"local.retention.ms", "5000"}, {"retention.ms", "1000"},
+                            {"no.such", "1"}, {"segment.bytes", "1"}, {"cleanup.policy", "compact"},
+                            {"compression.type", "zstd"}),
                          &broker, false, NULL, &out);
     assert_true(out.local_retention_ms == 1000 && out.segment_bytes == 1073741824);
-    assert_false(out.cleanup_delete || out.cleanup_compact); /* never delete by time what wanted compaction */
+    assert_false(out.cleanup_delete ||
+                 out.cleanup_compact); /* never delete by time what wanted compaction */
     const char *sets[] = {"tier.url=off"};
     with_broker(sets, 1);
     vv_topic_config_load(KV({"remote.storage.enable", "true"}), &broker, false, NULL, &out);
@@ -159,8 +172,7 @@ static int look(void *ctx, const struct vv_topic_config_value *v)
         f->segment_synonyms = v->synonym_count;
         assert_string_equal(v->synonyms[1].name, "log.segment.bytes");
     }
-    if (!strcmp(v->value.name, "local.retention.ms"))
-        strcpy(f->local, v->value.value);
+    if (!strcmp(v->value.name, "local.retention.ms")) strcpy(f->local, v->value.value);
     return 0;
 }
 
@@ -170,7 +182,8 @@ static void describes(void **state)
     const char *sets[] = {"log.retention.hours=2"};
     with_broker(sets, 1);
     struct found f = {0};
-    assert_int_equal(vv_topic_config_each(KV({"segment.bytes", "70000"}), &broker, false, look, &f), 0);
+    assert_int_equal(vv_topic_config_each(KV({"segment.bytes", "70000"}), &broker, false, look, &f),
+                     0);
     assert_int_equal(f.n, 33);
     assert_string_equal(f.retention, "7200000");
     assert_int_equal(f.retention_source, VV_SOURCE_STATIC);
@@ -179,8 +192,10 @@ static void describes(void **state)
     assert_string_equal(f.segment, "70000");
     assert_int_equal(f.segment_source, VV_SOURCE_TOPIC);
     assert_int_equal(f.segment_synonyms, 2);
-    assert_true(vv_topic_config_known("retention.ms") && !vv_topic_config_known("log.retention.ms"));
-    assert_true(vv_topic_config_is_list("cleanup.policy") && !vv_topic_config_is_list("retention.ms"));
+    assert_true(vv_topic_config_known("retention.ms") &&
+                !vv_topic_config_known("log.retention.ms"));
+    assert_true(vv_topic_config_is_list("cleanup.policy") &&
+                !vv_topic_config_is_list("retention.ms"));
 }
 
 static int release(void **state)

@@ -16,10 +16,12 @@ static void partitioner(void **state)
 {
     (void)state;
     assert_int_equal(vv_client_partition_of("21", 2, 100000), (-973932308 & 0x7fffffff) % 100000);
-    assert_int_equal(vv_client_partition_of("foobar", 6, 100000), (-790332482 & 0x7fffffff) % 100000);
+    assert_int_equal(vv_client_partition_of("foobar", 6, 100000),
+                     (-790332482 & 0x7fffffff) % 100000);
     assert_int_equal(vv_client_partition_of("abc", 3, 100000), 479470107 % 100000);
     const char *long_key = "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8";
-    assert_int_equal(vv_client_partition_of(long_key, strlen(long_key), 100000), (-58897971 & 0x7fffffff) % 100000);
+    assert_int_equal(vv_client_partition_of(long_key, strlen(long_key), 100000),
+                     (-58897971 & 0x7fffffff) % 100000);
 }
 
 struct peer { /* accepts one connection, reads one request, answers with bytes, closes */
@@ -34,13 +36,13 @@ static void *serve(void *arg)
     struct peer *p = arg;
     uint8_t request[512];
     int fd = accept(p->fd, NULL, NULL);
-    if (read(fd, request, sizeof request) > 0 && p->n)
-        (void)!write(fd, p->answer, p->n);
+    if (read(fd, request, sizeof request) > 0 && p->n) (void)!write(fd, p->answer, p->n);
     close(fd);
     return NULL;
 }
 
-/* What vv_client_open says about a peer that answers its first request (correlation id 1) like this. */
+/* What vv_client_open says about a peer that answers its first request (correlation id 1) like
+ * this. */
 static int against(const uint8_t *answer, size_t n, struct vv_error *e)
 {
     struct sockaddr_in at = {.sin_family = AF_INET};
@@ -56,8 +58,7 @@ static int against(const uint8_t *answer, size_t n, struct vv_error *e)
     snprintf(address, sizeof address, "127.0.0.1:%d", ntohs(at.sin_port));
     assert_int_equal(pthread_create(&p.thread, NULL, serve, &p), 0);
     int rc = vv_client_open(address, "test", &c, e);
-    if (!rc)
-        vv_client_close(c);
+    if (!rc) vv_client_close(c);
     pthread_join(p.thread, NULL);
     close(p.fd);
     return rc;

@@ -8,13 +8,14 @@
 #include <jansson.h>
 #include <cmocka.h>
 
-#define DAY 86400000LL
+#define DAY    86400000LL
 #define MONDAY 1767571200000LL /* 2026-01-05T00:00:00Z */
 
 static void same_seed_same_story(void **state)
 {
     (void)state;
-    struct ev_story *a = ev_story_new(7, 12, MONDAY, MONDAY + DAY), *b = ev_story_new(7, 12, MONDAY, MONDAY + DAY);
+    struct ev_story *a = ev_story_new(7, 12, MONDAY, MONDAY + DAY),
+                    *b = ev_story_new(7, 12, MONDAY, MONDAY + DAY);
     struct ev_story *c = ev_story_new(8, 12, MONDAY, MONDAY + DAY);
     struct ev_event x, y, z;
     int n = 0, differs = 0;
@@ -46,8 +47,7 @@ static void sessions_are_whole(void **state)
         last = e.time_ms;
         assert_int_equal(open[e.station], e.type != EV_STARTED);
         open[e.station] = e.type != EV_ENDED;
-        if (e.type == EV_STARTED)
-            seq[e.station] = (int)(wh[e.station] = 0);
+        if (e.type == EV_STARTED) seq[e.station] = (int)(wh[e.station] = 0);
         assert_true(e.session_wh >= wh[e.station] && e.session_wh < 100000);
         wh[e.station] = e.session_wh;
         json_t *j = json_loadb(e.json, e.json_n, 0, NULL);
@@ -70,8 +70,7 @@ static void weekdays_differ(void **state)
     struct ev_event e;
     while (ev_story_next(s, &e)) {
         int hour = (int)((e.time_ms - MONDAY) / 3600000 % 168);
-        if (e.type != EV_STARTED)
-            continue;
+        if (e.type != EV_STARTED) continue;
         if (e.site == 2) /* the offices */
             *(hour >= 120 ? &weekend : &workday) += 1;
         *(hour % 24 < 5 ? &night : &day) += 1;
@@ -83,7 +82,8 @@ static void weekdays_differ(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(same_seed_same_story), cmocka_unit_test(sessions_are_whole),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same_seed_same_story),
+                                       cmocka_unit_test(sessions_are_whole),
                                        cmocka_unit_test(weekdays_differ)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
