@@ -389,12 +389,18 @@ static int drop_unproven(struct upload *u)
     return err == VV_E_NOENT ? VV_OK : err;
 }
 
-/* The lowest extent that is not proven remote yet. */
+/* The lowest extent that is not proven remote yet; E_NOENT too when one before it is still to be sealed. */
 static int pick(struct vv_tier_part *p, struct vv_extent *x)
 {
+    struct vv_extent open;
     int err = vv_index_find_state(p->o.index, VV_EXTENT_UPLOADING, 0, x);
-    if (err == VV_E_NOENT) err = vv_index_find_state(p->o.index, VV_EXTENT_SEALED, 0, x);
-    return err;
+    if (err != VV_E_NOENT) return err;
+    err = vv_index_find_state(p->o.index, VV_EXTENT_SEALED, 0, x);
+    if (err || vv_index_find_state(p->o.index, VV_EXTENT_OPEN, 0, &open)) return err;
+    vv_extent_release(p->o.index, &open);
+    if (open.base > x->base) return VV_OK;
+    vv_extent_release(p->o.index, x);
+    return VV_E_NOENT;
 }
 
 static void account(struct upload *u, int err)

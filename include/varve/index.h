@@ -43,7 +43,7 @@ struct vv_segment; /* local files: src/log/segment.h. Refcounted; opaque here. *
 struct vv_segment_ref_ops { void (*ref)(struct vv_segment *); void (*unref)(struct vv_segment *); };
 
 struct vv_extent {
-    int64_t base, last;   /* inclusive; last = INT64_MAX while OPEN */
+    int64_t base, last;   /* inclusive; last = INT64_MAX while OPEN, until a roll opens the next one */
     int64_t first_ts, max_ts; /* of its batches, ms; -1 when none */
     int64_t sealed_ms;    /* wall time of the seal; retention of empty segments, restore --as-of */
     int64_t dead_ms;      /* wall time of the tombstone: the grace counts from here; 0 before (set it in x when moving) */
@@ -98,6 +98,7 @@ int vv_index_attach(struct vv_index *ix, const struct vv_extent *x, enum vv_exte
 /* After the last attach: BOTH without local files becomes REMOTE, UPLOADING stays (its intent is retried under the
  * same key), SEALED without a file is dropped and reported in *e (damage; E_CORRUPT). */
 int vv_index_attached(struct vv_index *ix, struct vv_error *e);
+/* May come before the previous one's seal (which is blocking and may lag): that one stays OPEN, its last becomes base - 1. */
 int vv_index_add_open(struct vv_index *ix, int64_t base, int32_t epoch, struct vv_segment *local);
 int vv_index_reopen(struct vv_index *ix, int64_t base); /* SEALED, never uploaded -> OPEN (after recovery) */
 int vv_index_seal(struct vv_index *ix, const struct vv_extent *x); /* by base; last, times, bytes from x [durable] */

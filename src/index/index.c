@@ -9,7 +9,8 @@
  * Long histories: runs of 64 old REMOTE extents move to the extent file (pages.h) and leave a fence; v and f are
  * walked as one list. A change of an extent in a page first brings the whole page back (unpage).
  *
- * Invariants: v and f are sorted by base; extents do not overlap; at most the last one is OPEN; pages hold only REMOTE. */
+ * Invariants: v and f are sorted by base; extents do not overlap; OPEN ones are at the end (one that is appended
+ * to, before it those rolled but not yet sealed); pages hold only REMOTE. */
 #include "index_impl.h"
 #include "varve/vlog.h"
 
@@ -596,7 +597,9 @@ int vv_index_attached(struct vv_index *ix, struct vv_error *e)
 int vv_index_add_open(struct vv_index *ix, int64_t base, int32_t epoch, struct vv_segment *local)
 {
     pthread_mutex_lock(&ix->mu);
-    VV_ASSERT((!ix->n || ix->v[ix->n - 1].last < base) && (!ix->fn || ix->f[ix->fn - 1].last < base));
+    struct vv_extent *before = ix->n ? &ix->v[ix->n - 1] : NULL;
+    if (before && before->state == VV_EXTENT_OPEN && before->base < base) before->last = base - 1; /* rolled, its seal follows */
+    VV_ASSERT((!before || before->last < base) && (!ix->fn || ix->f[ix->fn - 1].last < base));
     struct vv_extent x = {.base = base, .last = INT64_MAX, .first_ts = -1, .max_ts = -1, .epoch = epoch,
                           .state = VV_EXTENT_OPEN, .local = local};
     int err = vv_ix_put(ix, &x);

@@ -228,6 +228,28 @@ static void truncate_and_reseal(void **state)
     vv_index_close(ix);
 }
 
+static void roll_before_seal(void **state)
+{
+    (void)state;
+    struct vv_segment s[2] = {{1}, {1}};
+    struct vv_index *ix = open_index();
+    struct vv_extent x;
+    assert_int_equal(vv_index_add_open(ix, 0, 1, &s[0]), 0);
+    assert_int_equal(vv_index_add_open(ix, 10, 1, &s[1]), 0);
+    assert_int_equal(vv_index_find(ix, 9, &x), 0);
+    assert_int_equal(x.base, 0);
+    assert_int_equal(x.state, VV_EXTENT_OPEN);
+    vv_extent_release(ix, &x);
+    assert_int_equal(vv_index_find(ix, 10, &x), 0);
+    assert_int_equal(x.base, 10);
+    vv_extent_release(ix, &x);
+    x = (struct vv_extent){.base = 0, .last = 9, .bytes = 5};
+    assert_int_equal(vv_index_seal(ix, &x), 0);
+    assert_int_equal(vv_index_find_state(ix, VV_EXTENT_SEALED, 0, &x), 0);
+    vv_extent_release(ix, &x);
+    vv_index_close(ix);
+}
+
 static void journal_is_rewritten(void **state)
 {
     (void)state;
@@ -252,6 +274,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(missing_files, setup, teardown),
         cmocka_unit_test_setup_teardown(torn_tail_and_damage, setup, teardown),
         cmocka_unit_test_setup_teardown(truncate_and_reseal, setup, teardown),
+        cmocka_unit_test_setup_teardown(roll_before_seal, setup, teardown),
         cmocka_unit_test_setup_teardown(journal_is_rewritten, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
