@@ -527,12 +527,13 @@ static int replay_station(struct demo *d)
         part.offset = next;
     }
     if (rc) return vv_cli_fail(d->a, "%s", e.text);
+    double took_ms = seconds_since(began) * 1e3;
     int64_t want = truth(d, key, from, to);
     printf("    … %" PRId64 " sessions, %.1f kWh\n  %" PRId64
            " events of the station among %" PRId64
            " read (%s) in %.0f ms; the station sent %" PRId64 "\n",
            p.sessions, (double)p.wh / 1e3, p.events, p.seen,
-           vv_human_bytes((double)bytes, bytes_text), seconds_since(began) * 1e3, want);
+           vv_human_bytes((double)bytes, bytes_text), took_ms, want);
     say_requests(was, store_requests(d));
     if (part.offset <= local_start)
         printf("  the local disk begins at offset %" PRId64 ": all of it came from the bucket\n",
