@@ -24,8 +24,13 @@ static inline struct vv_arena *vv_call_arena(struct vv_call *c)
     return &c->x->arena;
 }
 void vv_call_reply(struct vv_call *c, const void *response); /* struct of api->response */
+/* As reply, without sending: the caller hands body to vv_exchange_reply (when it must count or add bytes first). */
+int vv_call_encode(struct vv_call *c, const void *response, struct vv_chain *body);
 void vv_call_drop(struct vv_call *c);
 void vv_call_close(struct vv_call *c, const char *why);
+
+/* ApiVersions at a version we lack: version 0 body, UNSUPPORTED_VERSION, key 18's range (KIP-511). */
+void vv_api_versions_unsupported(struct vv_call *c);
 
 /* One row per served API: the versions come from vv_apis[] (src/wire). An API without a handler is
  * not advertised and closes the connection as Kafka does. */

@@ -1,7 +1,7 @@
 /* broker.h — the composition root: one process, its parts, and who owns what.
  *
  * Parts: config, net (reactors), control (a reactor without connections: groups, topic changes, timers of the broker),
- * iopool (blocking disk work), flusher (group commit), topics (registry), tier (optional), metrics.
+ * iopool (blocking disk work), topics (registry), groups, producer ids, tier (optional), metrics, housekeeper.
  *
  * Threads: reactors run API handlers inline. Work on groups and changes of topics run on `control`
  * (vv_broker_control_post). Lock order: topics rwlock -> partition mutex -> index mutex. */
@@ -17,7 +17,9 @@
 
 struct vv_groups;
 struct vv_topics;
-struct vv_flusher;
+struct vv_producer_ids;
+struct vv_metrics_server;
+struct vv_housekeeper;
 
 struct vv_broker {
     struct vv_env *env;
@@ -28,27 +30,29 @@ struct vv_broker {
     struct vv_net *net;
     struct vv_reactor *control;
     struct vv_iopool *iopool;
-    struct vv_flusher *flusher;
     struct vv_topics *topics;
     struct vv_groups *groups;
+    struct vv_producer_ids *producer_ids;
     struct vv_tier *tier;      /* NULL: tiering is off */
     struct vv_listen *listens; /* bound listeners */
     size_t listen_count;
-    const char *advertised_host; /* of listener 0 */
-    int advertised_port;
     _Atomic bool ready, stopping;
-    _Atomic bool time_trusted; /* false: the wall clock jumped; time retention pauses (clock_guard.c) */
-    _Atomic int disk_state;    /* enum vv_disk_state (disk_guard.c) */
+    _Atomic bool time_trusted; /* false: the wall clock jumped; time retention pauses (housekeeper.c) */
+    _Atomic int disk_state;    /* enum vv_disk_state (housekeeper.c) */
     bool restoring;            /* the directory was empty and the bucket was not */
     struct vv_housekeeper *housekeeper;
+    struct vv_metrics_server *metrics; /* NULL: off */
 };
 
-/* disk_guard.c: how much room the log directory has left, looked at once a second. */
+/* housekeeper.c: how much room the log directory has left, looked at once a second. */
 enum vv_disk_state { VV_DISK_OK, VV_DISK_THROTTLE, VV_DISK_REFUSE };
 
 /* Runs until SIGTERM/SIGINT. Exit code 0 after a clean stop; 1 with a message on stderr otherwise.
  * handler is the API layer's (vv_api_net_handler): the broker never names it, so that links stay one-way. */
 int vv_broker_main(struct vv_env *env, const struct vv_broker_config *config, const struct vv_net_handler *handler);
+
+/* What a client that came in on this listener is told to connect to: its own listener's advertised address. */
+void vv_broker_endpoint(struct vv_broker *b, int listener, const char **host, int *port);
 
 /* ---- topics (topics.c): names, ids, partitions, configs; durable in <log.dirs>/varve-topics.json ---- */
 struct vv_partition;
@@ -114,7 +118,14 @@ struct vv_partition_sizes {
 void vv_partition_sizes(struct vv_partition *p, struct vv_partition_sizes *out);
 int vv_partition_compact(struct vv_partition *p); /* internal topics; blocking */
 
-/* ---- producer ids (producer_ids.c): durable blocks of 1,000 ---- */
+/* ---- groups (src/broker/groups*.c): opened after topics, on the main thread; loads __consumer_offsets when it is there ---- */
+int vv_groups_open(struct vv_broker *b, struct vv_groups **out, struct vv_error *e);
+void vv_groups_stop(struct vv_groups *g);  /* on control, before net stops: parked members are answered COORDINATOR_NOT_AVAILABLE */
+void vv_groups_close(struct vv_groups *g); /* after control stopped */
+
+/* ---- producer ids (producer_ids.c): durable blocks of 1,000 in <log.dirs>/varve-producer-ids ---- */
+int vv_producer_ids_open(struct vv_broker *b, struct vv_producer_ids **out, struct vv_error *e);
+void vv_producer_ids_close(struct vv_producer_ids *p);
 int vv_producer_id_next(struct vv_broker *b, int64_t *out); /* on control; blocking once per block */
 int64_t vv_producer_ids_reserved(struct vv_broker *b);     /* first id of no reserved block; for the bucket's snapshot */
 void vv_producer_ids_skip_to(struct vv_broker *b, int64_t id); /* restore: ids below (plus a margin) may be in use */
