@@ -88,7 +88,8 @@ struct vv_index_summary {
     uint64_t extents, local_extents, remote_extents, pending_extents;
     uint64_t local_bytes, remote_bytes, pending_bytes; /* pending: sealed or uploading */
 };
-void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out);
+void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out); /* walks what is resident; not for every request */
+int64_t vv_index_log_start(struct vv_index *ix); /* lock-free */
 
 /* ---- the log's calls ---- */
 /* At open, for each local segment file found: the journal's entry with this base gets its local part, an unknown one is

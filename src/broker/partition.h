@@ -29,6 +29,8 @@ struct vv_partition_rules {
     _Atomic int64_t max_message_bytes, ts_before_max_ms, ts_after_max_ms;
     _Atomic int ts_type;
     _Atomic bool compacted, tiered, copy_disabled;
+    _Atomic bool drop_remote; /* the tier was switched off for this topic: remote history goes */
+    _Atomic int64_t flush_messages;
     _Atomic int64_t retention_ms, retention_bytes, local_retention_ms, local_retention_bytes;
 };
 
@@ -39,7 +41,7 @@ struct vv_partition {
     char *dir;
     struct vv_index *index;
     struct vv_log *log;
-    struct vv_tier_part *tier; /* NULL: not tiered */
+    struct vv_tier_part *_Atomic tier; /* NULL: not tiered; set once, at open or by maintenance; it stays when the topic stops tiering */
     _Atomic int64_t high_watermark;
     struct vv_partition_rules rules;
 
@@ -47,12 +49,17 @@ struct vv_partition {
     struct vv_waiter *waiters;
     _Atomic int waiter_count;
     struct vv_flush_waiter *flush_waiters;
-    bool flushing;
+    bool flushing, flush_asked;
     struct vv_work flush_work;
+    _Atomic bool closing;     /* no new appends, flushes or maintenance */
+    _Atomic int appending;    /* appends under way; retire_dir waits for them */
 
     _Atomic int maintain_state; /* 0 idle, 1 queued, 2 running, 3 running and asked again */
     struct vv_work maintain_work;
-    pthread_cond_t idle; /* with lock: no flush or maintenance under way */
+    pthread_mutex_t maintaining; /* around maintenance and compaction; before lock */
+    uint64_t compacted_bytes;    /* sealed bytes after the last compaction; with maintaining */
+    int64_t swept_start;         /* log start the tier was last told of; with maintaining */
+    pthread_cond_t idle; /* with lock: no append, flush or maintenance under way */
 };
 
 /* Opens or restores the partition below dir. clean: the broker's last stop was clean. Blocking. */
@@ -68,6 +75,8 @@ int vv_partition_append(struct vv_partition *p, struct vv_append *a, struct vv_e
 void vv_partition_check_rules(struct vv_partition *p, int64_t now_ms, struct vv_batch_rules *out);
 /* w->done once everything below w->offset is on disk (or failed). Group commit: one datasync serves all who wait. */
 void vv_partition_flush_wait(struct vv_partition *p, struct vv_flush_waiter *w);
+/* Flush soon, nobody waits (flush.ms, flush.messages). */
+void vv_partition_flush_start(struct vv_partition *p);
 
 void vv_partition_wait(struct vv_partition *p, struct vv_waiter *w);   /* on the waiter's reactor; then look again */
 void vv_partition_unwait(struct vv_partition *p, struct vv_waiter *w);
@@ -77,6 +86,10 @@ void vv_partition_wake(struct vv_partition *p);
 void vv_partition_maintain(struct vv_partition *p);
 int64_t vv_partition_last_stable(struct vv_partition *p);
 bool vv_partition_roll_due(struct vv_partition *p);
+
+/* ---- between partition.c and partition_io.c ---- */
+void vv_partition_flush_run(struct vv_work *w);
+void vv_partition_advance(struct vv_partition *p); /* the high watermark, after the end moved */
 
 /* retention.c: log start and local copies. Blocking; only from maintenance. */
 void vv_retention_apply(struct vv_partition *p, int64_t now_ms, bool time_trusted);

@@ -14,6 +14,7 @@
 #include "index_impl.h"
 #include "varve/vlog.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -496,6 +497,11 @@ int vv_index_find_max_ts(struct vv_index *ix, struct vv_extent *out)
     return in_page ? vv_index_find_time(ix, paged, from, out) : err;
 }
 
+int64_t vv_index_log_start(struct vv_index *ix)
+{
+    return atomic_load_explicit(&ix->log_start, memory_order_acquire);
+}
+
 void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
 {
     *out = (struct vv_index_summary){.local_start = -1, .remote_end = -1};
@@ -519,7 +525,7 @@ void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
         }
         if (x->state != VV_EXTENT_REMOTE) {
             out->local_extents++;
-            out->local_bytes += x->bytes;
+            if (x->state != VV_EXTENT_OPEN) out->local_bytes += x->bytes; /* those of a reopened one are the log's to count */
             if (out->local_start < 0) out->local_start = x->base;
         }
     }

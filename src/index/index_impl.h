@@ -31,7 +31,7 @@ struct vv_index {
     size_t fn, fcap;
     uint64_t paged_bytes;  /* of log data */
     struct vv_pages pages; /* its own lock inside */
-    int64_t log_start;
+    _Atomic int64_t log_start; /* changed under mu; read anywhere */
 };
 
 /* mu held. */
