@@ -1,0 +1,345 @@
+/* broker.c — start and stop: what is opened, in which order, and the way back. Contract: broker.h.
+ *
+ * Start: directory → listeners bound (a taken port is told before anything is claimed) → tier claimed → topics loaded, restored or
+ * none → partitions opened in parallel → groups → metrics, tier threads, network. Nobody is served before the ready line.
+ * Stop is the reverse; the clean mark is written last, and only when every log was closed cleanly. Signals are taken by the main
+ * thread alone; every other thread has them blocked. */
+#include "broker.h"
+
+#include "broker_tier.h"
+#include "directory.h"
+#include "housekeeper.h"
+#include "metrics_broker.h"
+#include "partition.h"
+#include "topics.h"
+#include "varve/bytes.h"
+#include "varve/vlog.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define NET_GRACE_MS  3000
+#define TIER_GRACE_MS 10000
+#define REGISTRY_MAX  (256u << 20)
+
+struct broker_run {
+    struct vv_broker b;
+    struct vv_directory dir;
+    struct vv_objstore *store;
+    struct vv_listen listens[VV_LISTENERS_MAX];
+    char metrics_where[320];
+    bool opened; /* partitions may be open */
+    bool served; /* network ran */
+    sigset_t signals;
+};
+
+/* ---- process ---- */
+
+static void prepare_process(struct broker_run *r)
+{
+    struct rlimit files;
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&r->signals);
+    sigaddset(&r->signals, SIGTERM);
+    sigaddset(&r->signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &r->signals, NULL); /* threads inherit it */
+    if (getrlimit(RLIMIT_NOFILE, &files)) return;
+    if (files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+        getrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (files.rlim_cur < 4096)
+        VLOG_WARN("only %llu files may be open at a time: raise the limit (ulimit -n) for many partitions or clients",
+                  (unsigned long long)files.rlim_cur);
+}
+
+/* ---- listeners ---- */
+
+void vv_broker_endpoint(struct vv_broker *b, int listener, const char **host, int *port)
+{
+    const struct vv_endpoint *a = &b->config->advertised[listener];
+    *host = a->host;
+    *port = a->port ? a->port : b->listens[listener].bound_port;
+}
+
+static int bind_listeners(struct broker_run *r, const struct vv_net_handler *handler, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    const struct vv_broker_config *c = b->config;
+    struct vv_net_config nc = {
+        .reactors = c->reactor_count,
+        .frame_bytes_max = (size_t)c->socket_request_max_bytes,
+        .unsent_bytes_max = 64u << 20,
+        .inflight_max = 64,
+        .idle_ms_max = c->connections_max_idle_ms < 0 ? INT64_MAX / 4000 : c->connections_max_idle_ms,
+        .stall_ms_max = 60000,
+        .conns_max = c->max_connections,
+        .conns_per_ip_max = c->max_connections_per_ip == INT32_MAX ? 0 : c->max_connections_per_ip,
+        .sndbuf = c->socket_send_buffer_bytes,
+        .rcvbuf = c->socket_receive_buffer_bytes,
+    };
+    for (size_t i = 0; i < c->listen_count; i++)
+        r->listens[i] = (struct vv_listen){.host = c->listen[i].host, .port = c->listen[i].port};
+    b->listens = r->listens;
+    b->listen_count = c->listen_count;
+    return vv_net_new(b->env, &nc, r->listens, c->listen_count, handler, b, &b->net, e);
+}
+
+/* ---- topics ---- */
+
+static int load_text(struct broker_run *r, const char *text, size_t n, const char *from, struct vv_error *e)
+{
+    struct vv_error why = {0};
+    int err = vv_topics_load(r->b.topics, text, n, &why);
+    return err ? vv_error_set(e, err, "%s cannot be read: %s", from, *why.text ? why.text : vv_err_name(err)) : VV_OK;
+}
+
+static int load_own(struct broker_run *r, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    uint8_t *text = NULL;
+    size_t n = 0;
+    int err = vv_fs_read_file(b->env, b->topics->path, REGISTRY_MAX, &text, &n);
+    if (err == VV_E_NOENT)
+        return vv_error_set(e, err, "%s is missing: without it the logs beside it cannot be told. Bring it back, or start with an empty "
+                            "--data-dir on the same tier.url to restore what is in the bucket", b->topics->path);
+    if (err) return vv_error_set(e, err, "cannot read %s: %s", b->topics->path, vv_err_name(err));
+    err = load_text(r, (const char *)text, n, b->topics->path, e);
+    free(text);
+    return err ? err : vv_topics_tidy(b->topics, e);
+}
+
+static int load_bucket(struct broker_run *r, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    char *text = NULL;
+    size_t n = 0;
+    int err = vv_broker_tier_snapshot(b, &text, &n, e);
+    if (err || !text) return err;
+    b->restoring = true;
+    VLOG_INFO("%s is empty and %s has a history: restoring it", b->log_dir, b->config->tier);
+    err = vv_directory_restoring(&r->dir, e);
+    if (!err) err = load_text(r, text, n, "the bucket's list of topics (v1/cluster.json)", e);
+    free(text);
+    return err;
+}
+
+static int load_topics(struct broker_run *r, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    bool fresh = r->dir.fresh;
+    int err = vv_topics_new(b, &b->topics);
+    if (err) return vv_error_set(e, err, "out of memory");
+    err = fresh ? load_bucket(r, e) : load_own(r, e);
+    if (!err) err = vv_producer_ids_open(b, &b->producer_ids, e);
+    if (!err && b->restoring) vv_producer_ids_skip_to(b, b->topics->producer_ids);
+    r->opened = true;
+    if (!err) err = vv_topics_open_all(b->topics, r->dir.clean, e);
+    if (!err && fresh) err = vv_topics_save(b->topics, NULL, e);
+    if (!err) err = vv_directory_claim(&r->dir, b->cluster_id, b->config->tier, e);
+    if (!err && b->restoring) VLOG_INFO("restored %zu topics from %s", b->topics->count, b->config->tier);
+    b->restoring = false;
+    return err;
+}
+
+static void new_cluster_id(struct vv_broker *b)
+{
+    struct vv_uuid id;
+    do {
+        vv_random(b->env, id.b, sizeof id.b);
+        vv_uuid_text(id, b->cluster_id);
+    } while (*b->cluster_id == '-');
+}
+
+/* ---- start ---- */
+
+static int open_parts(struct broker_run *r, const struct vv_net_handler *handler, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    const struct vv_broker_config *c = b->config;
+    b->log_dir = strdup(c->log);
+    if (!b->log_dir) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    int err = vv_directory_open(b->env, c->log, b->node_id, &r->dir, e);
+    if (err) return err;
+    snprintf(b->cluster_id, sizeof b->cluster_id, "%s", r->dir.cluster_id);
+    if (!r->dir.fresh && !r->dir.clean) VLOG_WARN("%s was not closed cleanly: checking the logs", b->log_dir);
+    err = bind_listeners(r, handler, e);
+    if (!err) err = vv_broker_tier_open(b, &r->dir, &r->store, e);
+    if (err) return err;
+    if (!*b->cluster_id) new_cluster_id(b);
+    err = vv_iopool_new("io", c->num_io_threads, &b->iopool);
+    if (!err) err = vv_reactor_new(b->env, "control", &b->control);
+    if (err) return vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
+    err = load_topics(r, e);
+    if (!err) err = vv_groups_open(b, &b->groups, e);
+    return err;
+}
+
+static int start_parts(struct broker_run *r, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    int err = vv_metrics_broker_start(b, &b->metrics, r->metrics_where, sizeof r->metrics_where, e);
+    if (!err && (err = vv_reactor_start(b->control))) vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
+    if (!err) err = vv_housekeeper_start(b, &b->housekeeper, e);
+    if (!err && b->tier && (err = vv_tier_start(b->tier))) vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
+    if (err) return err;
+    vv_topics_changed(b); /* the bucket's copy may be older than what a crash left here */
+    r->served = true;
+    err = vv_net_start(b->net);
+    return err ? vv_error_set(e, err, "cannot start the network: %s", vv_err_name(err)) : VV_OK;
+}
+
+static bool any_host(const char *host)
+{
+    return !*host || !strcmp(host, "0.0.0.0") || !strcmp(host, "::");
+}
+
+static void say_ready(struct broker_run *r)
+{
+    struct vv_broker *b = &r->b;
+    const struct vv_broker_config *c = b->config;
+    printf("varve ready: kafka=");
+    for (size_t i = 0; i < b->listen_count; i++) {
+        const char *host = any_host(c->listen[i].host) ? c->advertised[i].host : c->listen[i].host;
+        printf(strchr(host, ':') ? "%s[%s]:%d" : "%s%s:%d", i ? "," : "", host, b->listens[i].bound_port);
+    }
+    printf(" metrics=%s tier=%s retention=", r->metrics_where, c->tier ? c->tier : "off");
+    if (c->retention_ms < 0 && c->log_retention_bytes < 0) printf("unlimited");
+    if (c->retention_ms >= 0) printf("%" PRId64 "ms", c->retention_ms);
+    if (c->log_retention_bytes >= 0) printf("%s%" PRId64 "bytes", c->retention_ms >= 0 ? "," : "", c->log_retention_bytes);
+    printf(" data=%s\n", c->data);
+    fflush(stdout);
+}
+
+/* ---- stop ---- */
+
+struct stop_groups {
+    struct vv_task task;
+    struct vv_broker *b;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool done;
+};
+
+static void stop_groups_run(struct vv_task *t)
+{
+    struct stop_groups *s = VV_CONTAINER(t, struct stop_groups, task);
+    vv_groups_stop(s->b->groups);
+    pthread_mutex_lock(&s->lock);
+    s->done = true;
+    pthread_cond_signal(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void stop_groups(struct vv_broker *b)
+{
+    struct stop_groups s = {.task = {.run = stop_groups_run}, .b = b};
+    pthread_mutex_init(&s.lock, NULL);
+    pthread_cond_init(&s.changed, NULL);
+    vv_broker_control_post(b, &s.task);
+    pthread_mutex_lock(&s.lock);
+    while (!s.done) pthread_cond_wait(&s.changed, &s.lock);
+    pthread_mutex_unlock(&s.lock);
+    pthread_mutex_destroy(&s.lock);
+    pthread_cond_destroy(&s.changed);
+}
+
+static void wake_topic(void *ctx, struct vv_topic *t)
+{
+    (void)ctx;
+    for (int32_t i = 0; i < t->partition_count; i++) vv_partition_wake(t->partitions[i]);
+}
+
+/* True when no client's question is open any more. */
+static bool stop_serving(struct broker_run *r)
+{
+    struct vv_broker *b = &r->b;
+    struct vv_net_stats stats = {0};
+    if (!r->served) return true;
+    stop_groups(b);
+    vv_topics_each(b->topics, wake_topic, NULL); /* parked fetches look again and see that we stop */
+    vv_net_stop(b->net, NET_GRACE_MS);
+    vv_net_stats(b->net, &stats);
+    if (stats.conns) VLOG_WARN("stopping with %" PRIu64 " connections whose questions are still open", stats.conns);
+    return !stats.conns;
+}
+
+/* Returns 0 when every log was closed cleanly. */
+static int stop_parts(struct broker_run *r)
+{
+    struct vv_broker *b = &r->b;
+    bool quiet = stop_serving(r);
+    vv_housekeeper_stop(b->housekeeper);
+    vv_metrics_stop(b->metrics);
+    if (b->control) vv_reactor_stop(b->control);
+    if (b->groups) vv_groups_close(b->groups);
+    if (b->tier) {
+        if (r->served) vv_topics_last_snapshot(b);
+        vv_tier_stop(b->tier, TIER_GRACE_MS);
+        vv_objstore_interrupt(r->store); /* from here nothing waits for a store that is away */
+    }
+    int err = r->opened ? vv_topics_close(b->topics) : VV_OK;
+    vv_iopool_free(b->iopool);
+    b->iopool = NULL;
+    if (quiet) vv_net_free(b->net); /* else answers may still come: the process ends with it */
+    vv_producer_ids_close(b->producer_ids);
+    b->producer_ids = NULL;
+    vv_tier_free(b->tier);
+    vv_objstore_close(r->store);
+    vv_topics_free(b->topics);
+    if (b->control) vv_reactor_free(b->control);
+    return err;
+}
+
+static int finish(struct broker_run *r, int err, const struct vv_error *e)
+{
+    if (err) fprintf(stderr, "varve broker: %s\n", *e->text ? e->text : vv_err_name(err));
+    int closed = stop_parts(r);
+    if (!err && closed) fprintf(stderr, "varve broker: a log was not closed cleanly: the next start checks it\n");
+    if (!err && !closed) {
+        int marked = vv_directory_mark_clean(&r->dir);
+        if (marked) VLOG_WARN("cannot write the clean-shutdown mark: %s; the next start checks the logs", vv_err_name(marked));
+    }
+    vv_directory_close(&r->dir);
+    free(r->b.log_dir);
+    free(r);
+    return err || closed ? 1 : 0;
+}
+
+int vv_broker_main(struct vv_env *env, const struct vv_broker_config *config, const struct vv_net_handler *handler)
+{
+    struct vv_error e = {0};
+    int64_t began = vv_mono_ms(env);
+    struct broker_run *r = calloc(1, sizeof *r);
+    int sig = 0;
+    if (!r) {
+        fprintf(stderr, "varve broker: out of memory\n");
+        return 1;
+    }
+    r->b.env = env;
+    r->b.config = config;
+    r->b.node_id = config->id;
+    atomic_init(&r->b.time_trusted, true);
+    prepare_process(r);
+    vv_config_log_warnings(config);
+    int err = open_parts(r, handler, &e);
+    if (!err) err = start_parts(r, &e);
+    if (err) return finish(r, err, &e);
+    atomic_store(&r->b.ready, true);
+    VLOG_INFO("ready after %lld ms: node %d of cluster %s, log in %s, tier %s", (long long)(vv_mono_ms(env) - began),
+              (int)r->b.node_id, r->b.cluster_id, r->b.log_dir, config->tier ? config->tier : "off");
+    say_ready(r);
+    while (sigwait(&r->signals, &sig) && errno == EINTR)
+        ;
+    VLOG_INFO("%s: stopping", sig == SIGINT ? "SIGINT" : "SIGTERM");
+    atomic_store(&r->b.stopping, true);
+    atomic_store(&r->b.ready, false);
+    return finish(r, 0, &e);
+}

@@ -1,0 +1,93 @@
+/* broker_tier.c — see broker_tier.h.
+ *
+ * A directory that has written to a bucket must find that bucket again: meta.properties says which one (varve.tier). Another URL is
+ * fine when the same cluster's root is there (a bucket that moved); one without a root is refused, for a fresh root there would
+ * hide that the history is gone. */
+#include "broker_tier.h"
+
+#include "keys.h"
+#include "varve/objstore.h"
+#include "varve/vlog.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ASK_MS 30000
+
+static int64_t limit_of(int64_t bytes_per_s)
+{
+    return bytes_per_s == INT64_MAX ? 0 : bytes_per_s;
+}
+
+void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_config *out)
+{
+    *out = (struct vv_tier_config){
+        .upload_threads = c->tier_upload_threads,
+        .upload_bytes_per_s = limit_of(c->remote_log_manager_copy_max_bytes_per_second),
+        .fetch_bytes_per_s = limit_of(c->remote_log_manager_fetch_max_bytes_per_second),
+        .cache_bytes_max = (size_t)c->tier_cache_bytes,
+        .chunk_bytes = (size_t)c->tier_chunk_bytes,
+        .readahead_chunks = c->tier_readahead_chunks,
+        .fetch_deadline_ms = c->tier_fetch_deadline_ms,
+        .verify_full = c->tier_verify_full,
+        .delete_grace_ms = c->tier_delete_grace_ms,
+    };
+}
+
+static int open_store(struct vv_broker *b, struct vv_objstore **out, struct vv_error *e)
+{
+    const struct vv_broker_config *c = b->config;
+    struct vv_objstore_config oc = {
+        .client = c->tier_s3_client,
+        .endpoint = c->tier_s3_endpoint,
+        .region = c->tier_s3_region,
+        .path_style = c->tier_s3_path_style_set ? (c->tier_s3_path_style ? "true" : "false") : NULL,
+        .access_key_id = c->tier_s3_access_key_id,
+        .secret_access_key = c->tier_s3_secret_access_key,
+        .session_token = c->tier_s3_session_token,
+        .ca_file = c->tier_s3_ca_file,
+    };
+    return vv_objstore_open(c->tier, &oc, b->env, out, e);
+}
+
+/* The bucket that this directory has written to must be there. */
+static int check_identity(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore *store, struct vv_error *e)
+{
+    struct vv_objinfo info;
+    if (!*d->tier) return VV_OK;
+    int err = vv_objstore_head(store, VV_KEY_ROOT, ASK_MS, &info, e);
+    if (err != VV_E_NOENT) return err;
+    if (strcmp(d->tier, b->config->tier))
+        return vv_error_set(e, VV_E_CONFLICT, "the history of %s is in %s, and tier.url=%s has nothing of cluster %s: set tier.url back, "
+                            "or copy the bucket there first", d->path, d->tier, b->config->tier, b->cluster_id);
+    return vv_error_set(e, VV_E_CONFLICT, "%s has no Varve root any more (%s), although %s has written to it: bring the bucket back; a new "
+                        "one would hide that its history is gone", b->config->tier, VV_KEY_ROOT, d->path);
+}
+
+int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store, struct vv_error *e)
+{
+    struct vv_tier_config tc;
+    struct vv_tier_identity id = {.node_id = b->node_id, .data_dir = b->log_dir};
+    *store = NULL;
+    if (!b->config->tier) {
+        if (*d->tier) VLOG_WARN("the tier is off: what this directory has only in %s cannot be read", d->tier);
+        return VV_OK;
+    }
+    int err = open_store(b, store, e);
+    if (!err) err = check_identity(b, d, *store, e);
+    snprintf(id.cluster_id, sizeof id.cluster_id, "%s", b->cluster_id);
+    vv_broker_tier_config(b->config, &tc);
+    if (!err) err = vv_tier_open(b->env, *store, &tc, &id, b->config->tier_take_over, &b->tier, e);
+    if (!err) snprintf(b->cluster_id, sizeof b->cluster_id, "%s", id.cluster_id);
+    return err;
+}
+
+int vv_broker_tier_snapshot(struct vv_broker *b, char **text, size_t *n, struct vv_error *e)
+{
+    *text = NULL;
+    *n = 0;
+    if (!b->tier) return VV_OK;
+    int err = vv_tier_get_snapshot(b->tier, text, n, e);
+    return err == VV_E_NOENT ? VV_OK : err;
+}
