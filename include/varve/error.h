@@ -110,6 +110,7 @@
     X(OFFSET_MOVED_TO_TIERED_STORAGE, 109)                                                         \
     X(FENCED_MEMBER_EPOCH, 110)                                                                    \
     X(STALE_MEMBER_EPOCH, 113)                                                                     \
+    X(MISMATCHED_ENDPOINT_TYPE, 114)                                                               \
     X(UNSUPPORTED_ENDPOINT_TYPE, 115)
 
 /* Local conditions: what happened | the Kafka code a client is told | a short text. */

@@ -1,0 +1,195 @@
+/* alter_configs.c — AlterConfigs (the whole set of a topic) and IncrementalAlterConfigs (single entries): durable before the answer.
+ *
+ * Topics can be changed. The broker's own configuration is what its files say until it is started again; asking to change
+ * it is refused in words. Both requests are brought into one shape. Threads: control. */
+#include "configs.h"
+#include "defer.h"
+#include "gen/messages.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4, RESOURCE_LOGGER = 8 };
+
+struct resource { /* of either request */
+    int8_t type;
+    struct vv_str name;
+    const struct vv_config_change *changes;
+    size_t n;
+    bool replace; /* AlterConfigs: what is not named goes back to its default */
+    bool nul;     /* a text holds a NUL character */
+};
+struct outcome {
+    int16_t code;
+    struct vv_str message;
+};
+
+/* A resource as text: type and name; for duplicates. */
+struct keyed {
+    const struct vv_str *v;
+};
+
+static struct vv_str key_at(const void *ctx, int32_t i)
+{
+    return ((const struct keyed *)ctx)->v[i];
+}
+
+static bool *duplicates(struct vv_call *c, const struct resource *v, int32_t n)
+{
+    struct vv_str *keys = vv_arena_alloc(vv_call_arena(c), ((size_t)n + 1) * sizeof *keys);
+    for (int32_t i = 0; keys && i < n; i++) {
+        char *k = vv_arena_printf(vv_call_arena(c), "%d %.*s", v[i].type, (int)VV_MAX(v[i].name.n, 0), v[i].name.p ? v[i].name.p : "");
+        if (!k) return NULL;
+        keys[i] = vv_str_c(k);
+    }
+    return keys ? vv_call_duplicates(c, key_at, &(struct keyed){keys}, n) : NULL;
+}
+
+static int refuse_repeated_keys(const struct resource *r, struct vv_error *e)
+{
+    for (size_t i = 0; i < r->n; i++)
+        for (size_t k = 0; k < i; k++)
+            if (!strcmp(r->changes[i].key, r->changes[k].key))
+                return vv_error_set(e, VV_INVALID_REQUEST, "Error due to duplicate config keys : %s", r->changes[i].key);
+    return VV_OK;
+}
+
+static int alter_topic(struct vv_call *c, const struct resource *r, bool validate_only, struct vv_error *e)
+{
+    struct vv_overrides o;
+    if (r->name.n <= 0) return vv_error_set(e, VV_INVALID_REQUEST, "Default topic resources are not allowed.");
+    struct vv_topic *t = vv_topics_get(c->broker->topics, r->name.p, (size_t)r->name.n);
+    if (!t)
+        return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic '%.*s' does not exist.", (int)r->name.n, r->name.p);
+    int err = vv_overrides_begin(&o, vv_call_arena(c), t->overrides, r->replace ? 0 : t->override_count, r->n);
+    for (size_t i = 0; i < r->n && !err; i++) err = vv_overrides_apply(&o, &r->changes[i], c->broker->config, t->internal, e);
+    if (!err) err = vv_topics_set_configs(c->broker->topics, t, o.v, o.n, validate_only, e);
+    vv_topic_unref(t);
+    return err;
+}
+
+static int alter_broker(struct vv_call *c, const struct resource *r, struct vv_error *e)
+{
+    char id[16];
+    snprintf(id, sizeof id, "%" PRId32, c->broker->node_id);
+    if (r->name.n > 0 && !vv_str_is(r->name, id))
+        return vv_error_set(e, VV_INVALID_REQUEST, "Unexpected broker id, expected %s or empty string, but received %.*s", id,
+                            (int)r->name.n, r->name.p);
+    if (!r->n) return VV_OK;
+    return vv_error_set(e, VV_INVALID_REQUEST,
+                        "Cannot update these configs dynamically: %s%s. The broker reads its configuration when it starts: change "
+                        "its properties file and restart it. Topics can be changed while it runs.",
+                        r->changes[0].key, r->n > 1 ? ", ..." : "");
+}
+
+static int alter_one(struct vv_call *c, const struct resource *r, bool validate_only, struct vv_error *e)
+{
+    if (r->nul) return vv_error_set(e, VV_INVALID_CONFIG, "a configuration entry holds a NUL character");
+    int err = refuse_repeated_keys(r, e);
+    if (err) return err;
+    switch (r->type) {
+    case RESOURCE_TOPIC:
+        return alter_topic(c, r, validate_only, e);
+    case RESOURCE_BROKER:
+        return alter_broker(c, r, e);
+    case RESOURCE_LOGGER:
+        return vv_error_set(e, VV_INVALID_REQUEST, "Log levels cannot be changed while the broker runs.");
+    default:
+        return vv_error_set(e, VV_INVALID_REQUEST, "Unsupported resource type %d.", r->type);
+    }
+}
+
+/* NULL: the arena is full. */
+static struct outcome *alter_all(struct vv_call *c, const struct resource *v, int32_t n, bool validate_only)
+{
+    struct outcome *out = vv_arena_alloc(vv_call_arena(c), ((size_t)n + 1) * sizeof *out);
+    bool *dup = duplicates(c, v, n), full = false;
+    for (int32_t i = 0; out && dup && i < n; i++) {
+        struct vv_error e = {0};
+        int err = dup[i] ? vv_error_set(&e, VV_INVALID_REQUEST, "Each resource must appear at most once.")
+                         : alter_one(c, &v[i], validate_only, &e);
+        out[i].code = vv_call_error(c, err, &e, &out[i].message, &full);
+    }
+    return dup ? out : NULL;
+}
+
+/* ---- the two requests in one shape ---- */
+
+#define CHANGES_MAX 1000 /* of one resource: there are 40 keys */
+
+#define TAKE_RESOURCES(Q, OP, REPLACE)                                                                                             \
+    for (int32_t i = 0; v && i < n; i++) {                                                                                         \
+        int32_t k = VV_MAX((Q)->Resources.v[i].Configs.n, 0);                                                                      \
+        struct vv_config_change *ch = k > CHANGES_MAX ? NULL : vv_arena_alloc(vv_call_arena(c), ((size_t)k + 1) * sizeof *ch);      \
+        if (!ch) return NULL;                                                                                                      \
+        v[i] = (struct resource){.type = (Q)->Resources.v[i].ResourceType, .name = (Q)->Resources.v[i].ResourceName,               \
+                                 .changes = ch, .n = (size_t)k, .replace = (REPLACE)};                                             \
+        for (int32_t j = 0; j < k; j++) {                                                                                          \
+            struct vv_str key = (Q)->Resources.v[i].Configs.v[j].Name, value = (Q)->Resources.v[i].Configs.v[j].Value;             \
+            v[i].nul = v[i].nul || vv_str_has_nul(key) || vv_str_has_nul(value);                                                   \
+            ch[j] = (struct vv_config_change){vv_call_text(c, key, &full), vv_call_text(c, value, &full), (OP)};                   \
+        }                                                                                                                          \
+        if (full) return NULL;                                                                                                     \
+    }
+
+static struct resource *take_full(struct vv_call *c, const struct AlterConfigsRequest *q, int32_t n)
+{
+    bool full = false;
+    struct resource *v = vv_arena_alloc(vv_call_arena(c), ((size_t)n + 1) * sizeof *v);
+    TAKE_RESOURCES(q, VV_CONFIG_SET, true)
+    return v;
+}
+
+static struct resource *take_incremental(struct vv_call *c, const struct IncrementalAlterConfigsRequest *q, int32_t n)
+{
+    bool full = false;
+    struct resource *v = vv_arena_alloc(vv_call_arena(c), ((size_t)n + 1) * sizeof *v);
+    TAKE_RESOURCES(q, q->Resources.v[i].Configs.v[j].ConfigOperation, false)
+    return v;
+}
+
+static void alter_full(struct vv_call *c)
+{
+    const struct AlterConfigsRequest *q = c->req;
+    struct AlterConfigsResponse r;
+    int32_t n = VV_MAX(q->Resources.n, 0);
+    VV_MSG_INIT(AlterConfigsResponse, &r);
+    struct resource *v = take_full(c, q, n);
+    struct outcome *out = v ? alter_all(c, v, n, q->ValidateOnly) : NULL;
+    if (!out || VV_ARRAY_NEW(r.Responses, AlterConfigsResponse_AlterConfigsResourceResponse, vv_call_arena(c), n)) {
+        vv_call_close(c, "the request is too large");
+        return;
+    }
+    for (int32_t i = 0; i < n; i++)
+        r.Responses.v[i] = (struct AlterConfigsResponse_AlterConfigsResourceResponse){
+            .ErrorCode = out[i].code, .ErrorMessage = out[i].message, .ResourceType = v[i].type, .ResourceName = v[i].name};
+    vv_call_reply(c, &r);
+}
+
+static void alter_incremental(struct vv_call *c)
+{
+    const struct IncrementalAlterConfigsRequest *q = c->req;
+    struct IncrementalAlterConfigsResponse r;
+    int32_t n = VV_MAX(q->Resources.n, 0);
+    VV_MSG_INIT(IncrementalAlterConfigsResponse, &r);
+    struct resource *v = take_incremental(c, q, n);
+    struct outcome *out = v ? alter_all(c, v, n, q->ValidateOnly) : NULL;
+    if (!out || VV_ARRAY_NEW(r.Responses, IncrementalAlterConfigsResponse_AlterConfigsResourceResponse, vv_call_arena(c), n)) {
+        vv_call_close(c, "the request is too large");
+        return;
+    }
+    for (int32_t i = 0; i < n; i++)
+        r.Responses.v[i] = (struct IncrementalAlterConfigsResponse_AlterConfigsResourceResponse){
+            .ErrorCode = out[i].code, .ErrorMessage = out[i].message, .ResourceType = v[i].type, .ResourceName = v[i].name};
+    vv_call_reply(c, &r);
+}
+
+void vv_handle_alter_configs(struct vv_call *c)
+{
+    vv_call_on_control(c, alter_full);
+}
+
+void vv_handle_incremental_alter_configs(struct vv_call *c)
+{
+    vv_call_on_control(c, alter_incremental);
+}

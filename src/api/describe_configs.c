@@ -1,0 +1,175 @@
+/* describe_configs.c — DescribeConfigs: a topic's effective values and where they come from; the broker's own.
+ *
+ * Threads: control, where alone topics' overrides change. Sensitive values are never sent. */
+#include "defer.h"
+#include "gen/messages.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4, RESOURCE_LOGGER = 8, RESOURCE_CLIENT_METRICS = 16 };
+
+typedef struct DescribeConfigsRequest_DescribeConfigsResource wanted;
+typedef struct DescribeConfigsResponse_DescribeConfigsResult result;
+typedef struct DescribeConfigsResponse_DescribeConfigsResourceResult entry;
+
+struct listing {
+    struct vv_call *c;
+    const wanted *w;
+    result *r;
+    int32_t cap;
+    bool count_only, full;
+};
+
+static bool asked(const struct listing *l, const char *name)
+{
+    if (l->w->ConfigurationKeys.n < 0) return true; /* all */
+    for (int32_t i = 0; i < l->w->ConfigurationKeys.n; i++)
+        if (vv_str_is(l->w->ConfigurationKeys.v[i], name)) return true;
+    return false;
+}
+
+static int add_entry(struct listing *l, const struct vv_config_value *v, const struct vv_config_synonym *syn, size_t syn_count)
+{
+    const struct DescribeConfigsRequest *q = l->c->req;
+    if (!asked(l, v->name)) return 0;
+    if (l->count_only) {
+        l->cap++;
+        return 0;
+    }
+    if (l->r->Configs.n == l->cap) return 0;
+    entry *x = &l->r->Configs.v[l->r->Configs.n++];
+    x->Name = vv_call_str(l->c, v->name, &l->full);
+    x->Value = v->sensitive ? VV_STR_NULL : vv_call_str(l->c, v->value, &l->full);
+    x->ReadOnly = v->read_only;
+    x->ConfigSource = (int8_t)v->source;
+    x->IsSensitive = v->sensitive;
+    x->ConfigType = (int8_t)v->type;
+    x->Documentation = q->IncludeDocumentation ? vv_call_str(l->c, v->doc, &l->full) : VV_STR_NULL;
+    if (!q->IncludeSynonyms) return l->full ? VV_E_LIMIT : 0;
+    if (VV_ARRAY_NEW(x->Synonyms, DescribeConfigsResponse_DescribeConfigsSynonym, vv_call_arena(l->c), syn_count)) return VV_E_LIMIT;
+    for (size_t i = 0; i < syn_count; i++)
+        x->Synonyms.v[i] = (struct DescribeConfigsResponse_DescribeConfigsSynonym){
+            .Name = vv_call_str(l->c, syn[i].name, &l->full),
+            .Value = v->sensitive ? VV_STR_NULL : vv_call_str(l->c, syn[i].value, &l->full),
+            .Source = (int8_t)syn[i].source,
+        };
+    return l->full ? VV_E_LIMIT : 0;
+}
+
+/* ---- topics ---- */
+
+static int on_topic_value(void *ctx, const struct vv_topic_config_value *v)
+{
+    return add_entry(ctx, &v->value, v->synonyms, v->synonym_count);
+}
+
+static int describe_topic(struct listing *l, struct vv_error *e)
+{
+    struct vv_broker *b = l->c->broker;
+    struct vv_str name = l->w->ResourceName;
+    if (!vv_topic_name_ok(name.p, (size_t)VV_MAX(name.n, 0), e)) return VV_INVALID_TOPIC_EXCEPTION;
+    struct vv_topic *t = vv_topics_get(b->topics, name.p, (size_t)name.n);
+    if (!t) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.");
+    l->count_only = true;
+    int err = vv_topic_config_each(t->overrides, t->override_count, b->config, t->internal, on_topic_value, l);
+    if (!err) err = VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c), l->cap);
+    l->r->Configs.n = 0;
+    l->count_only = false;
+    if (!err) err = vv_topic_config_each(t->overrides, t->override_count, b->config, t->internal, on_topic_value, l);
+    vv_topic_unref(t);
+    return err;
+}
+
+/* ---- the broker ---- */
+
+static int on_broker_value(void *ctx, const struct vv_config_value *v)
+{
+    struct vv_config_synonym syn[2];
+    size_t n = 0;
+    const char *initial = vv_config_default(v->name);
+    struct vv_config_value shown = *v;
+    shown.read_only = true; /* while the broker runs */
+    if (v->source != VV_SOURCE_DEFAULT) syn[n++] = (struct vv_config_synonym){v->name, v->value, v->source};
+    if (initial) syn[n++] = (struct vv_config_synonym){v->name, initial, VV_SOURCE_DEFAULT};
+    return add_entry(ctx, &shown, syn, n);
+}
+
+/* The broker's id, or empty: the defaults of all brokers. */
+static int check_broker(struct listing *l, struct vv_error *e)
+{
+    char text[16], *end;
+    struct vv_str name = l->w->ResourceName;
+    int32_t n = VV_MIN(name.n, (int32_t)sizeof text - 1);
+    if (n <= 0) return VV_OK;
+    memcpy(text, name.p, (size_t)n);
+    text[n] = 0;
+    long id = strtol(text, &end, 10);
+    if (*end || n != name.n)
+        return vv_error_set(e, VV_INVALID_REQUEST, "Broker id must be an integer, but it is: %.*s", (int)name.n, name.p);
+    if (id != l->c->broker->node_id)
+        return vv_error_set(e, VV_INVALID_REQUEST, "Unexpected broker id, expected %" PRId32 " or empty string, but received %ld",
+                            l->c->broker->node_id, id);
+    return VV_OK;
+}
+
+static int describe_broker(struct listing *l, struct vv_error *e)
+{
+    const struct vv_broker_config *config = l->c->broker->config;
+    int err = check_broker(l, e);
+    if (err || l->w->ResourceName.n <= 0) return err; /* nothing is set for all brokers */
+    l->count_only = true;
+    err = vv_config_each(config, on_broker_value, l);
+    if (!err) err = VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c), l->cap);
+    l->r->Configs.n = 0;
+    l->count_only = false;
+    return err ? err : vv_config_each(config, on_broker_value, l);
+}
+
+static int describe_one(struct listing *l, struct vv_error *e)
+{
+    switch (l->w->ResourceType) {
+    case RESOURCE_TOPIC:
+        return describe_topic(l, e);
+    case RESOURCE_BROKER:
+        return describe_broker(l, e);
+    case RESOURCE_LOGGER: /* there are none to show */
+        if (l->w->ResourceName.n <= 0) return vv_error_set(e, VV_INVALID_REQUEST, "Broker id must not be empty");
+        return check_broker(l, e);
+    case RESOURCE_CLIENT_METRICS:
+        if (l->w->ResourceName.n <= 0)
+            return vv_error_set(e, VV_INVALID_REQUEST, "Client metrics subscription name must not be empty");
+        return VV_OK;
+    default:
+        return vv_error_set(e, VV_INVALID_REQUEST, "Unsupported resource type: %d", l->w->ResourceType);
+    }
+}
+
+static void describe_all(struct vv_call *c)
+{
+    const struct DescribeConfigsRequest *q = c->req;
+    struct DescribeConfigsResponse r;
+    int32_t n = VV_MAX(q->Resources.n, 0);
+    VV_MSG_INIT(DescribeConfigsResponse, &r);
+    bool full = VV_ARRAY_NEW(r.Results, DescribeConfigsResponse_DescribeConfigsResult, vv_call_arena(c), n) != 0;
+    for (int32_t i = 0; i < n && !full; i++) {
+        struct vv_error e = {0};
+        struct listing l = {.c = c, .w = &q->Resources.v[i], .r = &r.Results.v[i]};
+        l.r->ResourceType = l.w->ResourceType;
+        l.r->ResourceName = l.w->ResourceName;
+        int err = describe_one(&l, &e);
+        full = err == VV_E_LIMIT || err == VV_E_NOMEM;
+        if (err) l.r->Configs.n = 0;
+        l.r->ErrorCode = vv_call_error(c, err, &e, &l.r->ErrorMessage, &full);
+    }
+    if (full)
+        vv_call_close(c, "out of memory");
+    else
+        vv_call_reply(c, &r);
+}
+
+void vv_handle_describe_configs(struct vv_call *c)
+{
+    vv_call_on_control(c, describe_all);
+}
