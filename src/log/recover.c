@@ -307,7 +307,7 @@ static int restore_producers(struct recovery *r, int64_t end)
 {
     struct vv_log *log = r->log;
     int64_t from = INT64_MIN;
-    qsort(r->snapshots, r->snapshot_n, sizeof *r->snapshots, by_offset);
+    if (r->snapshot_n) qsort(r->snapshots, r->snapshot_n, sizeof *r->snapshots, by_offset);
     for (size_t i = r->snapshot_n; i-- > 0 && from == INT64_MIN;) {
         if (r->snapshots[i] > end) continue;
         if (!load_snapshot(r, r->snapshots[i])) from = r->snapshots[i];
@@ -471,7 +471,7 @@ static int recover(struct recovery *r)
     if (err) return err;
     err = vv_fs_list(log->env, log->dir, on_name, r);
     if (err) return fail(r, err, "listing the directory");
-    qsort(r->v, r->n, sizeof *r->v, by_base);
+    if (r->n) qsort(r->v, r->n, sizeof *r->v, by_base);
     int epochs = vv_epochs_load(&log->epochs, log->env, log->dir);
     if (epochs && epochs != VV_E_CORRUPT) return fail(r, epochs, "reading leader-epoch-checkpoint");
     err = ask_journal(r);
