@@ -16,8 +16,6 @@
 #include <stdio.h>
 
 enum { ZSTD_SINCE = 7, IDS_SINCE = 13 };
-#define OUTPUT_FACTOR 64                         /* a batch may decompress to this many times message.max.bytes */
-#define OUTPUT_MAX ((size_t)256 << 20)           /* and never to more than this */
 #define THROTTLE_BYTES_PER_S ((int64_t)1 << 20)  /* of one connection, while the disk runs full */
 #define THROTTLE_MS_MAX 1000
 
@@ -122,8 +120,6 @@ static int append(struct produce_op *op, struct vv_partition *p, struct vv_recor
     int64_t now = vv_wall_ms(c->broker->env);
     if (records.n <= 0) return vv_error_set(e, VV_INVALID_RECORD, "A produce request must carry one record batch per partition");
     vv_partition_check_rules(p, now, &rules);
-    if (!rules.output_max) rules.output_max = VV_MIN(rules.max_bytes * OUTPUT_FACTOR, OUTPUT_MAX);
-    rules.client = true;
     int err = vv_batch_check(bytes, (size_t)records.n, &rules, &batch, bad, e);
     if (err) return err;
     if (batch.codec == VV_CODEC_ZSTD && c->version < ZSTD_SINCE)

@@ -1,0 +1,272 @@
+/* fetch_read.c — the bytes of one partition of a Fetch, from wherever they are.
+ *
+ * One question to the index says which extent holds the next offset. Local: read from the page cache at once, else by the
+ * iopool. Remote: a read of the tier, all partitions in parallel. When an extent is done and there is room, the next one follows,
+ * so a response crosses the border between cold and hot; only a second cold read waits for the next request (the tier reads ahead).
+ *
+ * Budget: a read reserves bytes of the operation while it is under way. The first partition that has data may return one whole
+ * batch whatever the limits (KIP-74). Bytes already read are sent before an error that comes after them is told.
+ * Threads: the operation's reactor; read_blocking on the iopool, remote_done on any thread (fetch.h). */
+#include "fetch.h"
+#include "metrics.h"
+#include "varve/vlog.h"
+
+int64_t vv_fetch_limit(const struct fetch_part *part)
+{
+    return part->op->committed ? vv_partition_last_stable(part->partition) : vv_partition_high_watermark(part->partition);
+}
+
+/* At most one line a second: clients repeat a failing fetch as fast as they can. */
+static void log_failure(const struct fetch_part *part, int err, const char *text)
+{
+    static _Atomic int64_t quiet_until_us;
+    int64_t now = vv_reactor_now_us(part->op->c->x->reactor), until = atomic_load(&quiet_until_us);
+    if (now < until || !atomic_compare_exchange_strong(&quiet_until_us, &until, now + 1000000)) return;
+    VLOG_WARN("fetch of %s-%d at offset %lld failed: %s %s", part->topic->name, part->q.Partition, (long long)part->next,
+              vv_err_name(err), text ? text : "");
+}
+
+void vv_fetch_fail(struct fetch_part *part, int err, const char *text)
+{
+    if (part->bytes.bytes) { /* told by the next fetch, which begins there */
+        part->stuck = true;
+        return;
+    }
+    if (part->partition && part->next < vv_partition_log_start(part->partition)) err = VV_OFFSET_OUT_OF_RANGE;
+    if (part->partition && err != VV_OFFSET_OUT_OF_RANGE && text) log_failure(part, err, text);
+    part->err = vv_err_kafka(err);
+    part->op->failed = true;
+}
+
+/* ---- budget ---- */
+
+static size_t reserve(struct fetch_part *part)
+{
+    struct fetch_op *op = part->op;
+    part->min_one = !op->bytes && !op->min_one_given;
+    op->min_one_given |= part->min_one;
+    part->reserved = VV_MAX(0, VV_MIN(part->left, op->left));
+    op->left -= part->reserved;
+    return (size_t)part->reserved;
+}
+
+static void settle(struct fetch_part *part, size_t got)
+{
+    struct fetch_op *op = part->op;
+    if (part->min_one && !got) op->min_one_given = false;
+    part->min_one = false;
+    op->left = VV_MAX(0, op->left + part->reserved - (int64_t)got);
+    part->reserved = 0;
+    part->left -= (int64_t)got;
+    op->bytes += (int64_t)got;
+}
+
+static bool has_room(const struct fetch_part *part)
+{
+    const struct fetch_op *op = part->op;
+    return (part->left > 0 && op->left > 0) || (!op->bytes && !op->min_one_given);
+}
+
+/* ---- reads that take their time ---- */
+
+static struct fetch_io *io_of(struct fetch_part *part)
+{
+    if (!part->io) part->io = vv_arena_alloc(vv_call_arena(part->op->c), sizeof *part->io);
+    if (part->io) *part->io = (struct fetch_io){0};
+    return part->io;
+}
+
+static void read_blocking(struct vv_work *w)
+{
+    struct fetch_io *io = VV_CONTAINER(w, struct fetch_io, work);
+    struct fetch_part *part = io->remote.user;
+    io->err = vv_log_read(part->partition->log, &io->extent, &io->read, &io->bytes, &io->error);
+    vv_reactor_post(part->op->c->x->reactor, &part->task);
+}
+
+static void remote_done(struct vv_tier_read *r)
+{
+    struct fetch_part *part = r->user;
+    vv_reactor_post(part->op->c->x->reactor, &part->task);
+}
+
+static void pend(struct fetch_part *part, enum fetch_pending how)
+{
+    part->pending = how;
+    part->op->pending++;
+    part->op->cold_pending += how == FETCH_REMOTE;
+}
+
+/* ---- one extent; true: look for the next one ---- */
+
+static bool read_remote(struct fetch_part *part, const struct vv_extent *x)
+{
+    struct vv_partition *p = part->partition;
+    if (part->bytes.bytes) {
+        part->stuck = true;
+        return false;
+    }
+    struct fetch_io *io = p->tier && vv_extent_is_remote(x) ? io_of(part) : NULL;
+    if (!io) {
+        vv_fetch_fail(part, VV_KAFKA_STORAGE_ERROR, "it is in the bucket, and the tier is off");
+        return false;
+    }
+    io->remote = (struct vv_tier_read){
+        .part = p->tier,
+        .offset = VV_MAX(part->next, x->base),
+        .limit = part->seen_limit,
+        .max_bytes = reserve(part),
+        .min_one = part->min_one,
+        .done = remote_done,
+        .user = part,
+    };
+    pend(part, FETCH_REMOTE);
+    vv_tier_read_start(&io->remote);
+    return false;
+}
+
+static bool read_later(struct fetch_part *part, struct vv_extent *x, const struct vv_read *r)
+{
+    struct fetch_io *io = io_of(part);
+    if (!io) {
+        settle(part, 0);
+        vv_fetch_fail(part, VV_E_NOMEM, "out of memory");
+        return false;
+    }
+    io->extent = *x; /* with its reference */
+    x->local = NULL;
+    io->read = *r;
+    io->read.may_block = true;
+    io->remote.user = part;
+    io->work.run = read_blocking;
+    pend(part, FETCH_LOCAL);
+    vv_iopool_submit(part->op->c->broker->iopool, &io->work);
+    return false;
+}
+
+/* After a read of a local extent: where we are now. An open one may have been rolled since it was looked up. */
+static bool local_result(struct fetch_part *part, const struct vv_extent *x, const struct vv_read *r, size_t got)
+{
+    part->next = VV_MAX(part->next, r->next_offset);
+    settle(part, got);
+    if (part->next > x->last) return true;
+    part->stuck = part->next < part->seen_limit;
+    return part->stuck && got > 0 && x->state == VV_EXTENT_OPEN;
+}
+
+static bool read_failed(struct fetch_part *part, struct vv_extent *x, int err, const char *text)
+{
+    settle(part, 0);
+    /* The local copy is damaged, but the bucket has a proven one. */
+    if ((err == VV_E_CORRUPT || err == VV_CORRUPT_MESSAGE) && x->state == VV_EXTENT_BOTH && part->partition->tier) {
+        log_failure(part, err, "in the local copy; the remote copy is served");
+        return read_remote(part, x);
+    }
+    vv_fetch_fail(part, err, text && *text ? text : vv_err_name(err));
+    return false;
+}
+
+static bool read_local(struct fetch_part *part, struct vv_extent *x)
+{
+    struct vv_error e = {0};
+    size_t before = part->bytes.bytes;
+    struct vv_read r = {.offset = VV_MAX(part->next, x->base), .limit = part->seen_limit, .max_bytes = reserve(part)};
+    r.min_one = part->min_one;
+    r.next_offset = part->next;
+    int err = vv_log_read(part->partition->log, x, &r, &part->bytes, &e);
+    if (err == VV_E_AGAIN) return read_later(part, x, &r);
+    if (err) return read_failed(part, x, err, e.text);
+    return local_result(part, x, &r, part->bytes.bytes - before);
+}
+
+void vv_fetch_advance(struct fetch_part *part)
+{
+    struct vv_index *index = part->partition->index;
+    int64_t read_base = -1;
+    part->seen_limit = vv_fetch_limit(part);
+    part->stuck = false;
+    for (bool more = true; more && part->next < part->seen_limit && !part->err;) {
+        if (!has_room(part)) {
+            part->stuck = true;
+            return;
+        }
+        struct vv_extent x;
+        int err = vv_index_find(index, part->next, &x);
+        bool nothing = err == VV_E_NOENT || (!err && (x.base >= part->seen_limit || x.base == read_base));
+        if (nothing) { /* a hole at the end, or the rest of the same extent does not fit */
+            part->stuck = true;
+            if (!err) vv_extent_release(index, &x);
+            return;
+        }
+        if (err) {
+            vv_fetch_fail(part, err, "the index could not be read");
+            return;
+        }
+        read_base = x.base;
+        part->stuck = false;
+        more = x.local ? read_local(part, &x) : read_remote(part, &x);
+        if (x.local) vv_extent_release(index, &x);
+    }
+}
+
+/* ---- results ---- */
+
+static void take_local(struct fetch_part *part)
+{
+    struct fetch_io *io = part->io;
+    size_t got = io->err ? 0 : io->bytes.bytes;
+    bool more;
+    if (!io->err && vv_chain_append(&part->bytes, &io->bytes)) io->err = VV_E_NOMEM;
+    vv_chain_release(&io->bytes);
+    struct vv_extent x = io->extent;
+    if (io->err && part->op->ended) { /* no second try after the end */
+        settle(part, 0);
+        vv_fetch_fail(part, io->err, io->error.text);
+        more = false;
+    } else {
+        more = io->err ? read_failed(part, &x, io->err, io->error.text) : local_result(part, &x, &io->read, got);
+    }
+    vv_extent_release(part->partition->index, &x);
+    if (more && !part->op->ended) vv_fetch_advance(part);
+}
+
+static void take_remote(struct fetch_part *part)
+{
+    struct vv_tier_read *r = &part->io->remote;
+    size_t got = r->err ? 0 : r->bytes.bytes;
+    if (!r->err && vv_chain_append(&part->bytes, &r->bytes)) {
+        r->err = VV_E_NOMEM;
+        got = 0;
+    }
+    vv_chain_release(&r->bytes);
+    settle(part, got);
+    if (r->err == VV_E_TIMEOUT) { /* not yet: the download goes on for the next request */
+        part->stuck = true;
+        return;
+    }
+    if (r->err) {
+        vv_count(fetch_cold_errors, 1);
+        vv_fetch_fail(part, r->err, r->error.text[0] ? r->error.text : vv_err_name(r->err));
+        return;
+    }
+    vv_count(fetch_cold_bytes, got);
+    part->next = VV_MAX(part->next, r->next_offset);
+    if (part->op->ended)
+        return;
+    if (got)
+        vv_fetch_advance(part); /* local extents may follow */
+    else
+        part->stuck = true;
+}
+
+void vv_fetch_take(struct fetch_part *part)
+{
+    enum fetch_pending how = part->pending;
+    part->pending = FETCH_IDLE;
+    part->op->pending--;
+    part->op->cold_pending -= how == FETCH_REMOTE;
+    if (how == FETCH_LOCAL)
+        take_local(part);
+    else
+        take_remote(part);
+}
