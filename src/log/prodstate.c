@@ -210,6 +210,7 @@ int vv_prodstate_check(const struct vv_prodstate *s, const struct vv_batch *b, b
 int vv_prodstate_update(struct vv_prodstate *s, const struct vv_batch *b)
 {
     if (b->producer_id < 0) return 0;
+    if (b->control && !b->records) return 0; /* compaction removed the marker and with it the whole transaction */
     struct producer *p = find(s, b->producer_id);
     if (!p && !(p = add(s, b->producer_id))) return VV_E_NOMEM;
     if (p->epoch != b->producer_epoch) {
