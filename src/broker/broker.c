@@ -23,9 +23,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #define NET_GRACE_MS  3000
 #define TIER_GRACE_MS 10000
+#define CLAIM_WAIT_MS 65000
 #define REGISTRY_MAX  (256u << 20)
 
 struct broker_run {
@@ -160,6 +162,24 @@ static void new_cluster_id(struct vv_broker *b)
 
 /* ---- start ---- */
 
+/* A broker that lost its disk finds its own claim in the bucket, and cannot tell it from another's: it waits until it has expired. */
+static int open_tier(struct broker_run *r, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    int64_t until = vv_mono_ms(b->env) + CLAIM_WAIT_MS;
+    struct timespec pause = {.tv_sec = 2};
+    bool said = false;
+    for (;;) {
+        int err = vv_broker_tier_open(b, &r->dir, &r->store, e);
+        if (err != VV_E_CONFLICT || !r->dir.fresh || vv_mono_ms(b->env) > until) return err;
+        if (!said) VLOG_WARN("%s. Waiting whether that claim expires", e->text);
+        said = true;
+        vv_objstore_close(r->store);
+        r->store = NULL;
+        if (sigtimedwait(&r->signals, NULL, &pause) > 0) return vv_error_set(e, VV_E_SHUTDOWN, "stopped while waiting for the bucket");
+    }
+}
+
 static int open_parts(struct broker_run *r, const struct vv_net_handler *handler, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
@@ -171,7 +191,7 @@ static int open_parts(struct broker_run *r, const struct vv_net_handler *handler
     snprintf(b->cluster_id, sizeof b->cluster_id, "%s", r->dir.cluster_id);
     if (!r->dir.fresh && !r->dir.clean) VLOG_WARN("%s was not closed cleanly: checking the logs", b->log_dir);
     err = bind_listeners(r, handler, e);
-    if (!err) err = vv_broker_tier_open(b, &r->dir, &r->store, e);
+    if (!err) err = open_tier(r, e);
     if (err) return err;
     if (!*b->cluster_id) new_cluster_id(b);
     err = vv_iopool_new("io", c->num_io_threads, &b->iopool);
@@ -304,6 +324,7 @@ static int finish(struct broker_run *r, int err, const struct vv_error *e)
     int closed = stop_parts(r);
     if (!err && closed) fprintf(stderr, "varve broker: a log was not closed cleanly: the next start checks it\n");
     if (!err && !closed) {
+        VLOG_INFO("stopped");
         int marked = vv_directory_mark_clean(&r->dir);
         if (marked) VLOG_WARN("cannot write the clean-shutdown mark: %s; the next start checks the logs", vv_err_name(marked));
     }
@@ -336,7 +357,7 @@ int vv_broker_main(struct vv_env *env, const struct vv_broker_config *config, co
     VLOG_INFO("ready after %lld ms: node %d of cluster %s, log in %s, tier %s", (long long)(vv_mono_ms(env) - began),
               (int)r->b.node_id, r->b.cluster_id, r->b.log_dir, config->tier ? config->tier : "off");
     say_ready(r);
-    while (sigwait(&r->signals, &sig) && errno == EINTR)
+    while (sigwait(&r->signals, &sig) == EINTR)
         ;
     VLOG_INFO("%s: stopping", sig == SIGINT ? "SIGINT" : "SIGTERM");
     atomic_store(&r->b.stopping, true);
