@@ -115,4 +115,8 @@ int vv_index_set_log_start(struct vv_index *ix, int64_t offset); /* only forward
 /* Restore: adopt an extent known from a manifest, in order, state REMOTE. [durable after vv_index_sync] */
 int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x);
 int vv_index_sync(struct vv_index *ix); /* [durable] */
+
+/* Renames the partition's directory under the index, so that the old name is free: from then on everything of this index is
+ * below `to`. Whoever keeps paths of his own follows (vv_log_moved). The parent's entries are the caller's to sync. */
+int vv_index_move_dir(struct vv_index *ix, const char *to);
 #endif

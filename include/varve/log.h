@@ -176,6 +176,9 @@ struct vv_aborted { int64_t producer_id, first_offset, last_offset, last_stable_
 int vv_log_aborted(struct vv_log *log, int64_t from, int64_t to, struct vv_aborted **v, size_t *n);
 /* Remove the local files of a segment whose extent no longer has a local part. [blocking] */
 int vv_log_drop_local(struct vv_log *log, struct vv_segment *s);
+/* The directory was renamed (vv_index_move_dir): files are found, read and removed below dir from now on. Once in a log's life; no
+ * append, flush or seal may be under way. */
+int vv_log_moved(struct vv_log *log, const char *dir);
 int vv_log_truncate(struct vv_log *log, int64_t offset); /* replicas: drop everything at or above [blocking] */
 int vv_log_load_snapshot(struct vv_log *log, const uint8_t *p, size_t n, int64_t at_offset); /* restore */
 

@@ -45,6 +45,7 @@ static void take_rules(struct vv_partition *p, const struct vv_topic_config *c)
     atomic_store(&r->copy_disabled, !tiered || c->remote_copy_disabled);
     atomic_store(&r->drop_remote, p->broker->tier && !c->remote_storage && c->remote_delete_on_disable);
     atomic_store(&r->flush_messages, c->flush_messages);
+    atomic_store(&r->delete_retention_ms, c->delete_retention_ms);
     /* A topic that is compacted only has no retention. */
     atomic_store(&r->retention_ms, c->cleanup_delete ? c->retention_ms : -1);
     atomic_store(&r->retention_bytes, c->cleanup_delete ? c->retention_bytes : -1);
@@ -65,9 +66,8 @@ void vv_partition_configure(struct vv_partition *p, const struct vv_topic_config
 
 static void on_log_event(void *ctx, enum vv_log_event ev)
 {
-    struct vv_partition *p = ctx;
+    (void)ctx;
     if (ev == VV_LOG_SEALED) vv_count(segments_sealed, 1);
-    if (ev == VV_LOG_OFFLINE) VLOG_ERROR("%s: the log is offline after a failed write or sync; it takes no more records", p->dir);
 }
 
 static int64_t upload_limit(void *ctx)
@@ -150,13 +150,6 @@ static void partition_free(struct vv_partition *p)
     free(p);
 }
 
-static int stop_at_log_file(void *ctx, const char *name)
-{
-    (void)ctx;
-    size_t n = strlen(name);
-    return n > 4 && !strcmp(name + n - 4, ".log");
-}
-
 struct names {
     char **v;
     size_t n, cap;
@@ -196,12 +189,24 @@ static int empty_dir(struct vv_env *env, const char *dir)
     return err;
 }
 
-/* A restore that a crash cut short leaves an index without a log: it begins again from nothing. */
+static int stop_at_records(void *ctx, const char *name)
+{
+    struct vv_partition *p = ctx;
+    char path[4096];
+    struct vv_stat st;
+    size_t n = strlen(name);
+    if (n <= 4 || strcmp(name + n - 4, ".log")) return 0;
+    if (snprintf(path, sizeof path, "%s/%s", p->dir, name) >= (int)sizeof path) return VV_E_LIMIT;
+    int err = vv_fs_stat(p->broker->env, path, &st);
+    return err ? err : st.size > 0;
+}
+
+/* A restore that a crash cut short leaves a directory without records: it begins again from nothing. */
 static bool wants_restore(struct vv_partition *p)
 {
     struct vv_broker *b = p->broker;
     if (!b->restoring || !b->tier || !atomic_load(&p->rules.tiered)) return false;
-    int err = vv_fs_list(b->env, p->dir, stop_at_log_file, NULL);
+    int err = vv_fs_list(b->env, p->dir, stop_at_records, p);
     return err == VV_OK || err == VV_E_NOENT;
 }
 
@@ -303,7 +308,7 @@ static bool compaction_due(struct vv_partition *p)
 static int compact(struct vv_partition *p)
 {
     struct vv_index_summary s;
-    int err = vv_log_compact(p->log, p->topic->config.delete_retention_ms);
+    int err = vv_log_compact(p->log, atomic_load(&p->rules.delete_retention_ms));
     vv_index_summary(p->index, &s);
     p->compacted_bytes = s.local_bytes;
     if (err) VLOG_ERROR("%s: compaction failed: %s", p->dir, vv_err_name(err));
@@ -393,7 +398,9 @@ int vv_partition_retire_dir(struct vv_partition *p)
     random_hex(env, hex);
     int n = snprintf(suffix, sizeof suffix, "-%" PRId32 ".%s-delete", p->id, hex);
     if (asprintf(&to, "%s/%.*s%s", p->broker->log_dir, 255 - n, p->topic->name, suffix) < 0) return VV_E_NOMEM;
-    int err = vv_fs_rename(env, p->dir, to);
+    /* Readers and the tier go on with the files below the new name: never with those of a topic that takes the old one. */
+    int err = vv_index_move_dir(p->index, to);
+    if (!err) err = vv_log_moved(p->log, to);
     if (!err) err = vv_fs_sync_dir(env, p->broker->log_dir);
     if (err) {
         VLOG_ERROR("%s: cannot rename to %s: %s", p->dir, to, vv_err_name(err));

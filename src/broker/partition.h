@@ -30,7 +30,7 @@ struct vv_partition_rules {
     _Atomic int ts_type;
     _Atomic bool compacted, tiered, copy_disabled;
     _Atomic bool drop_remote; /* the tier was switched off for this topic: remote history goes */
-    _Atomic int64_t flush_messages;
+    _Atomic int64_t flush_messages, delete_retention_ms;
     _Atomic int64_t retention_ms, retention_bytes, local_retention_ms, local_retention_bytes;
 };
 

@@ -769,6 +769,29 @@ int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x)
     return err;
 }
 
+/* Paths are used by holders of commit, and the page file's by holders of page_mu. */
+int vv_index_move_dir(struct vv_index *ix, const char *to)
+{
+    char *dir = strdup(to), *journal = NULL, *pages = NULL;
+    int err = dir && asprintf(&journal, "%s/varve.index", to) >= 0 ? VV_OK : VV_E_NOMEM;
+    if (!err && asprintf(&pages, "%s/%s", to, strrchr(ix->pages.path, '/') + 1) < 0) err = VV_E_NOMEM;
+    pthread_mutex_lock(&ix->commit);
+    pthread_mutex_lock(&ix->pages.page_mu);
+    if (!err) err = vv_fs_rename(ix->env, ix->dir, to);
+    if (!err) {
+        char *t;
+        t = ix->dir, ix->dir = dir, dir = t;
+        t = ix->journal.path, ix->journal.path = journal, journal = t;
+        t = ix->pages.path, ix->pages.path = pages, pages = t;
+    }
+    pthread_mutex_unlock(&ix->pages.page_mu);
+    pthread_mutex_unlock(&ix->commit);
+    free(dir);
+    free(journal);
+    free(pages);
+    return err;
+}
+
 int vv_index_sync(struct vv_index *ix)
 {
     pthread_mutex_lock(&ix->commit);

@@ -29,7 +29,9 @@ static void log_free(struct vv_log *log)
     pthread_mutex_destroy(&log->flush_mu);
     pthread_mutex_destroy(&log->mu);
     pthread_mutex_destroy(&log->epoch_mu);
+    pthread_mutex_destroy(&log->dir_mu);
     free(log->dir);
+    free(log->old_dir);
     free(log->topic);
     free(log);
 }
@@ -48,6 +50,7 @@ int vv_log_open(const struct vv_log_opts *o, struct vv_log **out, struct vv_erro
     pthread_mutex_init(&log->flush_mu, NULL);
     pthread_mutex_init(&log->mu, NULL);
     pthread_mutex_init(&log->epoch_mu, NULL);
+    pthread_mutex_init(&log->dir_mu, NULL);
     log->dir = strdup(o->dir);
     log->topic = strdup(o->topic);
     log->producers = vv_prodstate_new();
@@ -384,6 +387,24 @@ void vv_log_stats(struct vv_log *log, struct vv_log_stats *out)
     vv_index_summary(log->index, &sum);
     out->bytes = sum.local_bytes + (uint64_t)out->open_bytes;
     out->segments = VV_MAX(out->segments, sum.local_extents);
+}
+
+int vv_log_moved(struct vv_log *log, const char *dir)
+{
+    struct vv_extent x;
+    char *to = strdup(dir);
+    if (!to) return VV_E_NOMEM;
+    VV_ASSERT(!log->old_dir);
+    pthread_mutex_lock(&log->dir_mu); /* who removes files by the old name is done before the name is free */
+    log->old_dir = log->dir;
+    log->dir = to;
+    pthread_mutex_unlock(&log->dir_mu);
+    int err = 0;
+    for (int64_t at = 0; !err && !vv_index_next(log->index, at, &x); at = x.base + 1) {
+        if (x.local) err = vv_segment_moved(x.local, dir);
+        vv_extent_release(log->index, &x);
+    }
+    return err;
 }
 
 int vv_log_truncate(struct vv_log *log, int64_t offset)

@@ -14,7 +14,9 @@
 
 struct vv_log {
     struct vv_env *env;
-    char *dir, *topic;
+    char *_Atomic dir;             /* changes once: vv_log_moved */
+    char *old_dir, *topic;
+    pthread_mutex_t dir_mu;        /* around removing files by path, and the move; a leaf */
     int32_t partition;
     struct vv_index *index;
     void (*on_event)(void *ctx, enum vv_log_event ev);

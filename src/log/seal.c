@@ -94,6 +94,9 @@ int vv_segment_snapshot(struct vv_segment *s, uint8_t **p, size_t *n)
 /* The segment's snapshot is the state at its base: useless once it is gone. */
 int vv_log_drop_local(struct vv_log *log, struct vv_segment *s)
 {
+    pthread_mutex_lock(&log->dir_mu);
     int err = vv_segment_unlink(log->env, log->dir, s->base);
-    return err ? err : vv_fs_sync_dir(log->env, log->dir);
+    if (!err) err = vv_fs_sync_dir(log->env, log->dir);
+    pthread_mutex_unlock(&log->dir_mu);
+    return err;
 }

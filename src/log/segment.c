@@ -1,5 +1,6 @@
 /* segment.c — one segment's files and tables. Contract and locks: segment.h. */
 #include "segment.h"
+#include "varve/vlog.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -58,7 +59,20 @@ void vv_segment_unref(struct vv_segment *s)
     pthread_mutex_destroy(&s->mu);
     pthread_rwlock_destroy(&s->file_lock);
     free(s->dir);
+    free(s->old_dir);
     free(s);
+}
+
+int vv_segment_moved(struct vv_segment *s, const char *dir)
+{
+    char *to = strdup(dir);
+    if (!to) return VV_E_NOMEM;
+    pthread_rwlock_wrlock(&s->file_lock); /* nobody is about to open a file by its old name */
+    VV_ASSERT(!s->old_dir);
+    s->old_dir = s->dir;
+    s->dir = to;
+    pthread_rwlock_unlock(&s->file_lock);
+    return 0;
 }
 
 void vv_segment_path(const char *dir, int64_t offset, const char *suffix, char path[VV_SEGMENT_PATH])

@@ -18,7 +18,8 @@
 struct vv_segment {
     atomic_int refs;
     struct vv_env *env;
-    char *dir;
+    char *_Atomic dir;            /* changes once, under file_lock alone: vv_segment_moved */
+    char *old_dir;
     int64_t base;
     _Atomic int64_t next_offset;  /* after its last batch */
     _Atomic uint64_t bytes;       /* published length of the .log file */
@@ -51,6 +52,7 @@ struct vv_segment {
 struct vv_segment *vv_segment_new(struct vv_env *env, const char *dir, int64_t base); /* one reference; NULL: no memory */
 void vv_segment_ref(struct vv_segment *s);
 void vv_segment_unref(struct vv_segment *s); /* NULL is fine */
+int vv_segment_moved(struct vv_segment *s, const char *dir); /* its files are there now */
 /* <dir>/<offset:020><suffix> into path. */
 #define VV_SEGMENT_PATH 4096
 void vv_segment_path(const char *dir, int64_t offset, const char *suffix, char path[VV_SEGMENT_PATH]);
