@@ -272,7 +272,7 @@ static void tear(struct vv_rand *r, struct mem_bytes *disk, const struct mem_wri
 static void file_crash(struct mem_disk *d, struct mem_node *f, struct vv_rand *r)
 {
     /* A file as a whole: all lost, all there, or each write for itself. */
-    enum { ALL_LOST, ALL_KEPT, EACH } mood = f->write_n ? (int)vv_rand_below(r, 4) : ALL_KEPT;
+    enum mood { ALL_LOST, ALL_KEPT, EACH } mood = f->write_n ? (enum mood)vv_rand_below(r, 4) : ALL_KEPT;
     for (size_t i = 0; mood != ALL_LOST && i < f->write_n; i++) {
         struct mem_write *w = &f->writes[i];
         enum fate fate = mood == ALL_KEPT ? KEPT : (enum fate)vv_rand_below(r, FATES);

@@ -1,7 +1,9 @@
 /* log_fuzz.c — libFuzzer: any bytes as a batch that a client sent, as stored batches and as a producer snapshot. What the leader's
  * check accepts must be readable to its last record, pass again unchanged, and be found by its own maximum time.
  *
- * Input: {u8 flags: 0 fix length and CRC first, 1 LogAppendTime, 2 compacted, 3 time bounds, 4 not from a client} {batch}. */
+ * Input: {u8 flags: 0 fix length and CRC first, 1 LogAppendTime, 2 compacted, 3 time bounds, 4 not from a client;
+ * 5-7 codec: the records are compressed with it first, 0 leaves all as it is} {batch}. */
+#include "compress.h"
 #include "prodstate.h"
 
 #include <stdlib.h>
@@ -38,10 +40,28 @@ static void accepted(uint8_t *p, size_t n, const struct vv_batch_rules *rules, c
     struct vv_time_hit hit;
     int32_t bad;
     if (b->bytes != n || !vv_batch_crc_ok(p, b)) abort();
-    if (vv_batch_parse(p, n, &again) || memcmp(&again, b, sizeof again) != 0) abort();
+    if (vv_batch_parse(p, n, &again) || again.crc != b->crc || again.max_ts != b->max_ts) abort();
+    if (again.attributes != b->attributes || again.ts_type != b->ts_type) abort();
     if (vv_batch_each(p, b, OUTPUT_MAX, add, &s) || s.records != b->records || s.max_ts != b->max_ts) abort();
     if (b->max_ts >= 0 && vv_batches_find_time(p, n, b->max_ts, 0, &hit)) abort();
     if (rules->ts_type == VV_CREATE_TIME && (vv_batch_check(p, n, rules, &again, &bad, NULL) || again.crc != b->crc)) abort();
+}
+
+/* The same header, its records compressed; takes *p. */
+static void compress(uint8_t **p, size_t *n, enum vv_codec codec)
+{
+    uint8_t *packed, *out;
+    size_t packed_n;
+    if (vv_compress(codec, *p + VV_BATCH_HEADER, *n - VV_BATCH_HEADER, &packed, &packed_n)) abort();
+    out = malloc(VV_BATCH_HEADER + packed_n);
+    if (!out) abort();
+    memcpy(out, *p, VV_BATCH_HEADER);
+    memcpy(out + VV_BATCH_HEADER, packed, packed_n);
+    out[22] = (uint8_t)((out[22] & ~7) | codec);
+    free(packed);
+    free(*p);
+    *p = out;
+    *n = VV_BATCH_HEADER + packed_n;
 }
 
 static void snapshot(uint8_t *p, size_t n)
@@ -75,6 +95,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int32_t bad;
     if (!p) return 0;
     if (n) memcpy(p, data + 1, n);
+    enum vv_codec codec = (enum vv_codec)(flags >> 5);
+    if (codec && codec <= VV_CODEC_ZSTD && n >= VV_BATCH_HEADER) compress(&p, &n, codec);
     if ((flags & 1) && n >= VV_BATCH_HEADER) {
         vv_put64(p, 0);
         vv_put32(p + 8, (uint32_t)(n - VV_BATCH_OVERHEAD));
