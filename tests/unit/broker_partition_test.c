@@ -17,7 +17,7 @@
 
 #define T0 1700000000000
 
-static int64_t wall = T0;
+static _Atomic int64_t wall = T0;
 static int64_t test_wall(void *c) { (void)c; return wall; }
 static int64_t test_mono(void *c) { (void)c; return (wall - T0) * 1000 + 1000000; }
 static const struct vv_clock_ops test_clock = {test_wall, test_mono};
