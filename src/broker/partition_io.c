@@ -11,7 +11,8 @@
 #include <stdlib.h>
 
 #define SCAN_BYTES (1024 * 1024)
-#define RECORDS_MAX (256u * 1024 * 1024) /* decompressed, of one batch */
+#define RECORDS_MIN ((size_t)64 << 20)  /* decompressed bytes of one batch: at least this much is fine, ... */
+#define RECORDS_MAX ((size_t)256 << 20) /* ... never more than this, and in between 64 times the largest batch */
 
 /* ---- offsets ---- */
 
@@ -54,9 +55,10 @@ void vv_partition_advance(struct vv_partition *p)
 void vv_partition_check_rules(struct vv_partition *p, int64_t now_ms, struct vv_batch_rules *out)
 {
     const struct vv_partition_rules *r = &p->rules;
+    size_t max_bytes = (size_t)atomic_load_explicit(&r->max_message_bytes, memory_order_relaxed);
     *out = (struct vv_batch_rules){
-        .max_bytes = (size_t)atomic_load_explicit(&r->max_message_bytes, memory_order_relaxed),
-        .output_max = RECORDS_MAX,
+        .max_bytes = max_bytes,
+        .output_max = VV_MIN(VV_MAX(64 * max_bytes, RECORDS_MIN), RECORDS_MAX),
         .ts_type = (enum vv_ts_type)atomic_load_explicit(&r->ts_type, memory_order_relaxed),
         .now_ms = now_ms,
         .before_max_ms = atomic_load_explicit(&r->ts_before_max_ms, memory_order_relaxed),
