@@ -108,7 +108,7 @@ static int check_protocol(const struct vv_broker_config *c, const char *name, st
                                 "listeners: %s has no protocol; add %s:PLAINTEXT to "
                                 "listener.security.protocol.map",
                                 name, name);
-        strncpy(protocol, name, sizeof protocol - 1);
+        snprintf(protocol, sizeof protocol, "%.*s", (int)sizeof protocol - 1, name);
     }
     if (!strcasecmp(protocol, "PLAINTEXT")) return 0;
     if (!strcasecmp(protocol, "SSL") || !strncasecmp(protocol, "SASL_", 5))

@@ -21,7 +21,7 @@ struct vv_reactor {
     int epoll_fd, wake_fd;
     struct vv_source wake;
     pthread_t thread;
-    bool started;
+    _Atomic bool started; /* stored after thread is: whoever reads true may read thread */
     _Atomic bool stopping;
     _Atomic(struct vv_task *) mailbox; /* pushed in reverse; taken whole */
     struct vv_timer **timers;          /* binary min-heap by due_us */
