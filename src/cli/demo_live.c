@@ -216,22 +216,22 @@ static void *consumer(void *arg)
 {
     struct reader *me = arg;
     struct demo_live *l = me->l;
-    struct vv_member *m = NULL;
+    struct vv_consumer *m = NULL;
     struct vv_error e = {0};
     int64_t commit_ms = 0;
-    int rc = vv_member_new(l->bootstrap, me->client, me->group, DEMO_TOPIC, &m, &e);
+    int rc = vv_consumer_new(l->bootstrap, me->client, me->group, DEMO_TOPIC, &m, &e);
     while (!rc && !atomic_load(&l->stop)) {
-        rc = vv_member_poll(m, 250, me->number < 0 ? on_dashboard : on_monitor, me, &e);
+        rc = vv_consumer_poll(m, 250, me->number < 0 ? on_dashboard : on_monitor, me, &e);
         if (!rc && vv_mono_ms(&vv_env_posix) - commit_ms > 1000) {
-            rc = vv_member_commit(m, &e);
+            rc = vv_consumer_commit(m, &e);
             commit_ms = vv_mono_ms(&vv_env_posix);
         }
         if (me->number >= 0)
-            atomic_store(&l->monitor_partitions[me->number], vv_member_partitions(m));
+            atomic_store(&l->monitor_partitions[me->number], vv_consumer_partitions(m));
     }
-    if (!rc) rc = vv_member_commit(m, &e);
+    if (!rc) rc = vv_consumer_commit(m, &e);
     if (rc) fail(l, &e);
-    vv_member_close(m);
+    vv_consumer_close(m);
     free(me);
     return NULL;
 }

@@ -18,7 +18,7 @@
 #define SESSION_MS   10000
 #define OUTPUT_MAX   (256u << 20)
 
-struct vv_member {
+struct vv_consumer {
     struct vv_client *c;
     char *group, *topic;
     char id[256];
@@ -44,7 +44,7 @@ static bool coordinator_code(int err)
 }
 
 /* What an error of the group protocol means for the member. Returns 0 when it joins again. */
-static int handle(struct vv_member *m, int err, const char *what, struct vv_error *e)
+static int handle(struct vv_consumer *m, int err, const char *what, struct vv_error *e)
 {
     if (!rejoin_code(err) && !coordinator_code(err))
         return vv_error_set(e, err, "%s (group %s): %s", what, m->group, vv_err_name(err));
@@ -57,10 +57,10 @@ static int handle(struct vv_member *m, int err, const char *what, struct vv_erro
     return 0;
 }
 
-int vv_member_new(const char *bootstrap, const char *client_id, const char *group,
-                  const char *topic, struct vv_member **out, struct vv_error *e)
+int vv_consumer_new(const char *bootstrap, const char *client_id, const char *group,
+                  const char *topic, struct vv_consumer **out, struct vv_error *e)
 {
-    struct vv_member *m = calloc(1, sizeof *m);
+    struct vv_consumer *m = calloc(1, sizeof *m);
     *out = NULL;
     if (!m) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     m->group = strdup(group);
@@ -70,7 +70,7 @@ int vv_member_new(const char *bootstrap, const char *client_id, const char *grou
     int rc = m->group && m->topic ? vv_client_open(bootstrap, client_id, &m->c, e)
                                   : vv_error_set(e, VV_E_NOMEM, "out of memory");
     if (rc)
-        vv_member_close(m);
+        vv_consumer_close(m);
     else
         *out = m;
     return rc;
@@ -113,7 +113,7 @@ static int by_member(const void *a, const void *b)
 }
 
 /* Range: partitions in order, the first members get one more when it does not come out even. */
-static int assign(struct vv_member *m, const struct JoinGroupResponse *join, struct vv_arena *arena,
+static int assign(struct vv_consumer *m, const struct JoinGroupResponse *join, struct vv_arena *arena,
                   struct SyncGroupRequest *sync, struct vv_error *e)
 {
     struct vv_part_ref *parts;
@@ -150,7 +150,7 @@ static int assign(struct vv_member *m, const struct JoinGroupResponse *join, str
 }
 
 /* Committed offsets of the assigned partitions; the earliest where there is none. */
-static int begin_positions(struct vv_member *m, struct vv_error *e)
+static int begin_positions(struct vv_consumer *m, struct vv_error *e)
 {
     struct OffsetFetchRequest rq;
     struct OffsetFetchRequest_OffsetFetchRequestTopic t;
@@ -187,7 +187,7 @@ static int begin_positions(struct vv_member *m, struct vv_error *e)
 }
 
 /* Takes the assignment a SyncGroup answer carries. */
-static int take_assignment(struct vv_member *m, struct vv_bytes b, struct vv_arena *arena,
+static int take_assignment(struct vv_consumer *m, struct vv_bytes b, struct vv_arena *arena,
                            struct vv_error *e)
 {
     struct ConsumerProtocolAssignment as;
@@ -218,7 +218,7 @@ static int take_assignment(struct vv_member *m, struct vv_bytes b, struct vv_are
     return rc;
 }
 
-static int sync_group(struct vv_member *m, const struct JoinGroupResponse *join,
+static int sync_group(struct vv_consumer *m, const struct JoinGroupResponse *join,
                       struct vv_arena *arena, struct vv_error *e)
 {
     struct SyncGroupRequest rq;
@@ -244,7 +244,7 @@ static int sync_group(struct vv_member *m, const struct JoinGroupResponse *join,
     return rc;
 }
 
-static int join_group(struct vv_member *m, struct vv_error *e)
+static int join_group(struct vv_consumer *m, struct vv_error *e)
 {
     struct JoinGroupRequest rq;
     struct JoinGroupRequest_JoinGroupRequestProtocol protocol;
@@ -295,7 +295,7 @@ static int join_group(struct vv_member *m, struct vv_error *e)
     return rc;
 }
 
-static int heartbeat(struct vv_member *m, struct vv_error *e)
+static int heartbeat(struct vv_consumer *m, struct vv_error *e)
 {
     struct HeartbeatRequest rq;
     struct vv_reply r;
@@ -310,7 +310,7 @@ static int heartbeat(struct vv_member *m, struct vv_error *e)
     if (rc) return rc;
     int err = ((const struct HeartbeatResponse *)r.msg)->ErrorCode;
     vv_reply_release(&r);
-    if (err == VV_REBALANCE_IN_PROGRESS && (rc = vv_member_commit(m, e))) return rc;
+    if (err == VV_REBALANCE_IN_PROGRESS && (rc = vv_consumer_commit(m, e))) return rc;
     return err ? handle(m, err, "Heartbeat", e) : 0;
 }
 
@@ -410,7 +410,7 @@ int vv_fetch_partition(struct vv_client *c, const struct vv_part_ref *part, int 
     return rc;
 }
 
-static int take_partition(struct vv_member *m, const struct FetchResponse_PartitionData *d,
+static int take_partition(struct vv_consumer *m, const struct FetchResponse_PartitionData *d,
                           int (*each)(void *ctx, int32_t partition, const struct vv_record *r),
                           void *ctx, struct vv_error *e)
 {
@@ -433,7 +433,7 @@ static int take_partition(struct vv_member *m, const struct FetchResponse_Partit
 
 /* All assigned partitions of the first one's leader; with several brokers the others take their
  * turn next time. */
-static int fetch(struct vv_member *m, int wait_ms,
+static int fetch(struct vv_consumer *m, int wait_ms,
                  int (*each)(void *ctx, int32_t partition, const struct vv_record *r), void *ctx,
                  struct vv_error *e)
 {
@@ -461,7 +461,7 @@ static int fetch(struct vv_member *m, int wait_ms,
     return rc;
 }
 
-int vv_member_poll(struct vv_member *m, int wait_ms,
+int vv_consumer_poll(struct vv_consumer *m, int wait_ms,
                    int (*each)(void *ctx, int32_t partition, const struct vv_record *r), void *ctx,
                    struct vv_error *e)
 {
@@ -470,7 +470,7 @@ int vv_member_poll(struct vv_member *m, int wait_ms,
     return fetch(m, VV_MIN(wait_ms, HEARTBEAT_MS), each, ctx, e);
 }
 
-int vv_member_commit(struct vv_member *m, struct vv_error *e)
+int vv_consumer_commit(struct vv_consumer *m, struct vv_error *e)
 {
     struct OffsetCommitRequest rq;
     struct OffsetCommitRequest_OffsetCommitRequestTopic t;
@@ -505,17 +505,17 @@ int vv_member_commit(struct vv_member *m, struct vv_error *e)
     return err ? handle(m, err, "OffsetCommit", e) : 0;
 }
 
-int32_t vv_member_partitions(const struct vv_member *m)
+int32_t vv_consumer_partitions(const struct vv_consumer *m)
 {
     return (int32_t)m->count;
 }
 
-int vv_member_rebalances(const struct vv_member *m)
+int vv_consumer_rebalances(const struct vv_consumer *m)
 {
     return m->rebalances;
 }
 
-int64_t vv_member_lag(const struct vv_member *m)
+int64_t vv_consumer_lag(const struct vv_consumer *m)
 {
     int64_t lag = 0;
     for (size_t i = 0; i < m->count; i++) {
@@ -525,7 +525,7 @@ int64_t vv_member_lag(const struct vv_member *m)
     return m->joined ? lag : INT64_MAX;
 }
 
-void vv_member_close(struct vv_member *m)
+void vv_consumer_close(struct vv_consumer *m)
 {
     if (!m) return;
     if (m->joined) {
