@@ -147,7 +147,9 @@ static bool read_later(struct fetch_part *part, struct vv_extent *x, const struc
 /* After a read of a local extent: where we are now. An open one may have been rolled since it was looked up. */
 static bool local_result(struct fetch_part *part, const struct vv_extent *x, const struct vv_read *r, size_t got)
 {
-    part->next = VV_MAX(part->next, r->next_offset);
+    /* Not even one batch of any size: what is left of this extent is a hole (compaction made it). */
+    bool hole = !got && part->min_one && x->last < part->seen_limit;
+    part->next = hole ? x->last + 1 : VV_MAX(part->next, r->next_offset);
     settle(part, got);
     if (part->next > x->last) return true;
     part->stuck = part->next < part->seen_limit;
