@@ -1,9 +1,9 @@
 /* broker.c — start and stop: what is opened, in which order, and the way back. Contract: broker.h.
  *
- * Start: directory → listeners bound (a taken port is told before anything is claimed) → tier claimed → topics loaded, restored or
- * none → partitions opened in parallel → groups → metrics, tier threads, network. Nobody is served before the ready line.
- * Stop is the reverse; the clean mark is written last, and only when every log was closed cleanly. Signals are taken by the main
- * thread alone; every other thread has them blocked. */
+ * Start: directory → listeners bound (a taken port is told before anything is claimed) → tier claimed → topics
+ * loaded, restored or none → partitions opened in parallel → groups → metrics, tier threads, network. Nobody is
+ * served before the ready line. Stop is the reverse; the clean mark is written last, and only when every log was
+ * closed cleanly. Signals are taken by the main thread alone; every other thread has them blocked. */
 #include "broker.h"
 
 #include "broker_tier.h"
@@ -110,8 +110,11 @@ static int load_own(struct broker_run *r, struct vv_error *e)
     size_t n = 0;
     int err = vv_fs_read_file(b->env, b->topics->path, REGISTRY_MAX, &text, &n);
     if (err == VV_E_NOENT)
-        return vv_error_set(e, err, "%s is missing: without it the logs beside it cannot be told. Bring it back, or start with an empty "
-                            "--data-dir on the same tier.url to restore what is in the bucket", b->topics->path);
+        return vv_error_set(
+            e, err,
+            "%s is missing: without it the logs beside it cannot be told. Bring it back, or start with an empty "
+            "--data-dir on the same tier.url to restore what is in the bucket",
+            b->topics->path);
     if (err) return vv_error_set(e, err, "cannot read %s: %s", b->topics->path, vv_err_name(err));
     err = load_text(r, (const char *)text, n, b->topics->path, e);
     free(text);
@@ -162,7 +165,8 @@ static void new_cluster_id(struct vv_broker *b)
 
 /* ---- start ---- */
 
-/* A broker that lost its disk finds its own claim in the bucket, and cannot tell it from another's: it waits until it has expired. */
+/* A broker that lost its disk finds its own claim in the bucket, and cannot tell it from another's: it waits until it
+ * has expired. */
 static int open_tier(struct broker_run *r, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
@@ -176,7 +180,8 @@ static int open_tier(struct broker_run *r, struct vv_error *e)
         said = true;
         vv_objstore_close(r->store);
         r->store = NULL;
-        if (sigtimedwait(&r->signals, NULL, &pause) > 0) return vv_error_set(e, VV_E_SHUTDOWN, "stopped while waiting for the bucket");
+        if (sigtimedwait(&r->signals, NULL, &pause) > 0)
+            return vv_error_set(e, VV_E_SHUTDOWN, "stopped while waiting for the bucket");
     }
 }
 
@@ -206,9 +211,11 @@ static int start_parts(struct broker_run *r, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
     int err = vv_metrics_broker_start(b, &b->metrics, r->metrics_where, sizeof r->metrics_where, e);
-    if (!err && (err = vv_reactor_start(b->control))) vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
+    if (!err && (err = vv_reactor_start(b->control)))
+        vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
     if (!err) err = vv_housekeeper_start(b, &b->housekeeper, e);
-    if (!err && b->tier && (err = vv_tier_start(b->tier))) vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
+    if (!err && b->tier && (err = vv_tier_start(b->tier)))
+        vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
     if (err) return err;
     vv_topics_changed(b); /* the bucket's copy may be older than what a crash left here */
     r->served = true;
@@ -233,7 +240,8 @@ static void say_ready(struct broker_run *r)
     printf(" metrics=%s tier=%s retention=", r->metrics_where, c->tier ? c->tier : "off");
     if (c->retention_ms < 0 && c->log_retention_bytes < 0) printf("unlimited");
     if (c->retention_ms >= 0) printf("%" PRId64 "ms", c->retention_ms);
-    if (c->log_retention_bytes >= 0) printf("%s%" PRId64 "bytes", c->retention_ms >= 0 ? "," : "", c->log_retention_bytes);
+    if (c->log_retention_bytes >= 0)
+        printf("%s%" PRId64 "bytes", c->retention_ms >= 0 ? "," : "", c->log_retention_bytes);
     printf(" data=%s\n", c->data);
     fflush(stdout);
 }
@@ -265,7 +273,8 @@ static void stop_groups(struct vv_broker *b)
     pthread_cond_init(&s.changed, NULL);
     vv_broker_control_post(b, &s.task);
     pthread_mutex_lock(&s.lock);
-    while (!s.done) pthread_cond_wait(&s.changed, &s.lock);
+    while (!s.done)
+        pthread_cond_wait(&s.changed, &s.lock);
     pthread_mutex_unlock(&s.lock);
     pthread_mutex_destroy(&s.lock);
     pthread_cond_destroy(&s.changed);
@@ -274,7 +283,8 @@ static void stop_groups(struct vv_broker *b)
 static void wake_topic(void *ctx, struct vv_topic *t)
 {
     (void)ctx;
-    for (int32_t i = 0; i < t->partition_count; i++) vv_partition_wake(t->partitions[i]);
+    for (int32_t i = 0; i < t->partition_count; i++)
+        vv_partition_wake(t->partitions[i]);
 }
 
 /* True when no client's question is open any more. */
@@ -326,7 +336,9 @@ static int finish(struct broker_run *r, int err, const struct vv_error *e)
     if (!err && !closed) {
         VLOG_INFO("stopped");
         int marked = vv_directory_mark_clean(&r->dir);
-        if (marked) VLOG_WARN("cannot write the clean-shutdown mark: %s; the next start checks the logs", vv_err_name(marked));
+        if (marked)
+            VLOG_WARN("cannot write the clean-shutdown mark: %s; the next start checks the logs",
+                      vv_err_name(marked));
     }
     vv_directory_close(&r->dir);
     free(r->b.log_dir);

@@ -1,8 +1,8 @@
 /* broker_tier.c — see broker_tier.h.
  *
- * A directory that has written to a bucket must find that bucket again: meta.properties says which one (varve.tier). Another URL is
- * fine when the same cluster's root is there (a bucket that moved); one without a root is refused, for a fresh root there would
- * hide that the history is gone. */
+ * A directory that has written to a bucket must find that bucket again: meta.properties says which one (varve.tier).
+ * Another URL is fine when the same cluster's root is there (a bucket that moved); one without a root is refused, for
+ * a fresh root there would hide that the history is gone. */
 #include "broker_tier.h"
 
 #include "keys.h"
@@ -52,20 +52,28 @@ static int open_store(struct vv_broker *b, struct vv_objstore **out, struct vv_e
 }
 
 /* The bucket that this directory has written to must be there. */
-static int check_identity(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore *store, struct vv_error *e)
+static int check_identity(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore *store,
+                          struct vv_error *e)
 {
     struct vv_objinfo info;
     if (!*d->tier) return VV_OK;
     int err = vv_objstore_head(store, VV_KEY_ROOT, ASK_MS, &info, e);
     if (err != VV_E_NOENT) return err;
     if (strcmp(d->tier, b->config->tier))
-        return vv_error_set(e, VV_E_CONFLICT, "the history of %s is in %s, and tier.url=%s has nothing of cluster %s: set tier.url back, "
-                            "or copy the bucket there first", d->path, d->tier, b->config->tier, b->cluster_id);
-    return vv_error_set(e, VV_E_CONFLICT, "%s has no Varve root any more (%s), although %s has written to it: bring the bucket back; a new "
-                        "one would hide that its history is gone", b->config->tier, VV_KEY_ROOT, d->path);
+        return vv_error_set(
+            e, VV_E_CONFLICT,
+            "the history of %s is in %s, and tier.url=%s has nothing of cluster %s: set tier.url back, "
+            "or copy the bucket there first",
+            d->path, d->tier, b->config->tier, b->cluster_id);
+    return vv_error_set(
+        e, VV_E_CONFLICT,
+        "%s has no Varve root any more (%s), although %s has written to it: bring the bucket back; a new "
+        "one would hide that its history is gone",
+        b->config->tier, VV_KEY_ROOT, d->path);
 }
 
-int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store, struct vv_error *e)
+int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store,
+                        struct vv_error *e)
 {
     struct vv_tier_config tc;
     struct vv_tier_identity id = {.node_id = b->node_id, .data_dir = b->log_dir};

@@ -1,11 +1,14 @@
-/* broker_tier.h — the bucket as the broker opens it: store, claim, identity, restore. Main thread, before anybody is served. */
+/* broker_tier.h — the bucket as the broker opens it: store, claim, identity, restore. Main thread, before anybody is
+ * served. */
 #ifndef VARVE_BROKER_TIER_H
 #define VARVE_BROKER_TIER_H
 #include "broker.h"
 #include "directory.h"
 
-/* Opens the store of config->tier and claims it; b->cluster_id is adopted when it was empty. Nothing to do when the tier is off. */
-int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store, struct vv_error *e);
+/* Opens the store of config->tier and claims it; b->cluster_id is adopted when it was empty. Nothing to do when the
+ * tier is off. */
+int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store,
+                        struct vv_error *e);
 /* For a fresh directory: the registry's JSON out of the bucket; *text NULL when there is none. */
 int vv_broker_tier_snapshot(struct vv_broker *b, char **text, size_t *n, struct vv_error *e);
 void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_config *out);

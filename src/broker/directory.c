@@ -24,14 +24,18 @@ static int join(const struct vv_directory *d, const char *name, char out[4096])
 static int unusable(const struct vv_directory *d, int err, const char *what, struct vv_error *e)
 {
     if (err == VV_E_ACCESS)
-        return vv_error_set(e, err, "cannot %s the log directory %s: this user (uid %u) may not write there. Make it writable (chown), or "
-                            "choose another one with --data-dir DIR", what, d->path, (unsigned)getuid());
+        return vv_error_set(
+            e, err,
+            "cannot %s the log directory %s: this user (uid %u) may not write there. Make it writable (chown), or "
+            "choose another one with --data-dir DIR",
+            what, d->path, (unsigned)getuid());
     if (err == VV_E_NOSPC)
         return vv_error_set(e, err, "cannot %s the log directory %s: no space left on its disk", what, d->path);
     if (err == VV_E_EXIST)
-        return vv_error_set(e, err, "cannot %s the log directory %s: something on that path is not a directory", what, d->path);
-    return vv_error_set(e, err, "cannot %s the log directory %s: %s. Choose another one with --data-dir DIR", what, d->path,
-                        vv_err_name(err));
+        return vv_error_set(e, err, "cannot %s the log directory %s: something on that path is not a directory", what,
+                            d->path);
+    return vv_error_set(e, err, "cannot %s the log directory %s: %s. Choose another one with --data-dir DIR", what,
+                        d->path, vv_err_name(err));
 }
 
 static int make_and_lock(struct vv_directory *d, struct vv_error *e)
@@ -42,8 +46,11 @@ static int make_and_lock(struct vv_directory *d, struct vv_error *e)
     err = join(d, ".lock", path);
     if (!err) err = vv_fs_lock(d->env, path, &d->lock);
     if (err == VV_E_CONFLICT)
-        return vv_error_set(e, err, "a broker is running in %s already: a second broker on the same directory would damage it. Stop the "
-                            "other one, or choose another directory with --data-dir DIR", d->path);
+        return vv_error_set(
+            e, err,
+            "a broker is running in %s already: a second broker on the same directory would damage it. Stop the "
+            "other one, or choose another directory with --data-dir DIR",
+            d->path);
     return err ? unusable(d, err, "write to", e) : VV_OK;
 }
 
@@ -68,21 +75,26 @@ static int read_meta(struct vv_directory *d, const char *text, int32_t node_id, 
     }
     free(copy);
     if (!ours)
-        return vv_error_set(e, VV_E_CONFLICT, "%s belongs to Apache Kafka (its %s has no varve.version; cluster %s). Varve does not "
-                            "take it over: choose another directory with --data-dir DIR", d->path, META, d->cluster_id);
+        return vv_error_set(e, VV_E_CONFLICT,
+                            "%s belongs to Apache Kafka (its %s has no varve.version; cluster %s). Varve does not "
+                            "take it over: choose another directory with --data-dir DIR",
+                            d->path, META, d->cluster_id);
     if (strcmp(version, "1") || !*d->cluster_id || !*node)
-        return vv_error_set(e, VV_E_CORRUPT, "%s/%s is damaged or of another version (version=%s cluster.id=%s node.id=%s)", d->path,
+        return vv_error_set(e, VV_E_CORRUPT,
+                            "%s/%s is damaged or of another version (version=%s cluster.id=%s node.id=%s)", d->path,
                             META, version, d->cluster_id, node);
     if (strtol(node, NULL, 10) != node_id)
-        return vv_error_set(e, VV_E_CONFLICT, "%s belongs to node %s, this broker is node %d: set node.id=%s, or choose another "
-                            "directory with --data-dir DIR", d->path, node, (int)node_id, node);
+        return vv_error_set(e, VV_E_CONFLICT,
+                            "%s belongs to node %s, this broker is node %d: set node.id=%s, or choose another "
+                            "directory with --data-dir DIR",
+                            d->path, node, (int)node_id, node);
     return VV_OK;
 }
 
 static bool no_content(const char *name)
 {
-    static const char *const names[] = {".lock", "lost+found", RESTORING, META ".tmp", "tier-identity.json",
-                                        "tier-identity.json.tmp", "varve-clock"};
+    static const char *const names[] = {
+        ".lock", "lost+found", RESTORING, META ".tmp", "tier-identity.json", "tier-identity.json.tmp", "varve-clock"};
     for (size_t i = 0; i < VV_COUNT(names); i++)
         if (!strcmp(name, names[i])) return true;
     return false;
@@ -148,13 +160,17 @@ static int examine_fresh(struct vv_directory *d, struct vv_error *e)
     if (!err && !vv_fs_stat(d->env, path, &st)) {
         VLOG_WARN("%s: a restore from the bucket was interrupted: beginning again", d->path);
         err = remove_all(d, d->path, 0);
-        if (err) return vv_error_set(e, err, "cannot remove an unfinished restore from %s: %s", d->path, vv_err_name(err));
+        if (err)
+            return vv_error_set(e, err, "cannot remove an unfinished restore from %s: %s", d->path, vv_err_name(err));
     }
     if (!err) err = vv_fs_list(d->env, d->path, look, &c);
     if (err) return unusable(d, err, "read", e);
     if (c.any)
-        return vv_error_set(e, VV_E_CONFLICT, "%s is not empty (%s …) and has no %s: it is not a directory of Varve. Choose another one "
-                            "with --data-dir DIR", d->path, c.first, META);
+        return vv_error_set(
+            e, VV_E_CONFLICT,
+            "%s is not empty (%s …) and has no %s: it is not a directory of Varve. Choose another one "
+            "with --data-dir DIR",
+            d->path, c.first, META);
     d->fresh = true;
     return VV_OK;
 }
@@ -172,7 +188,8 @@ static int take_clean_mark(struct vv_directory *d, struct vv_error *e)
     return VV_OK;
 }
 
-int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, struct vv_directory *d, struct vv_error *e)
+int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, struct vv_directory *d,
+                      struct vv_error *e)
 {
     char meta[4096];
     uint8_t *text = NULL;
@@ -212,9 +229,10 @@ int vv_directory_claim(struct vv_directory *d, const char *cluster_id, const cha
     }
     gmtime_r(&now, &tm);
     strftime(date, sizeof date, "%a %b %d %H:%M:%S UTC %Y", &tm);
-    int n = snprintf(text, sizeof text, "#\n#%s\ncluster.id=%s\ndirectory.id=%s\nnode.id=%d\nversion=1\nvarve.version=%s\n%s%s%s", date,
-                     d->cluster_id, d->directory_id, (int)d->node_id, VARVE_VERSION, *d->tier ? "varve.tier=" : "", d->tier,
-                     *d->tier ? "\n" : "");
+    int n = snprintf(text, sizeof text,
+                     "#\n#%s\ncluster.id=%s\ndirectory.id=%s\nnode.id=%d\nversion=1\nvarve.version=%s\n%s%s%s", date,
+                     d->cluster_id, d->directory_id, (int)d->node_id, VARVE_VERSION, *d->tier ? "varve.tier=" : "",
+                     d->tier, *d->tier ? "\n" : "");
     int err = n < (int)sizeof text ? join(d, META, path) : VV_E_LIMIT;
     if (!err) err = vv_fs_write_file(d->env, path, text, (size_t)n);
     if (err) return unusable(d, err, "write to", e);

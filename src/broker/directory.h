@@ -1,8 +1,8 @@
 /* directory.h — the log directory as a whole: one broker in it, whose it is, how its last stop went.
  *
  * Files: .lock (held while the broker runs), meta.properties (Kafka's format; plus varve.version and varve.tier),
- * .kafka_cleanshutdown (written last by an orderly stop, removed when it was read), varve-restoring (an unfinished restore).
- * One thread: the main one. */
+ * .kafka_cleanshutdown (written last by an orderly stop, removed when it was read), varve-restoring (an unfinished
+ * restore). One thread: the main one. */
 #ifndef VARVE_DIRECTORY_H
 #define VARVE_DIRECTORY_H
 #include "varve/env.h"
@@ -16,15 +16,16 @@ struct vv_directory {
     char *path;
     struct vv_file *lock;
     int32_t node_id;
-    char cluster_id[64];   /* "" while fresh */
+    char cluster_id[64]; /* "" while fresh */
     char directory_id[24];
-    char tier[512];        /* the store it has written to; "" = none yet */
-    bool fresh;            /* nothing is in it yet (or an unfinished restore was removed) */
-    bool clean;            /* the last stop was orderly */
+    char tier[512]; /* the store it has written to; "" = none yet */
+    bool fresh;     /* nothing is in it yet (or an unfinished restore was removed) */
+    bool clean;     /* the last stop was orderly */
 };
-/* Makes, locks and reads it. *e says what to do about E_ACCESS (not writable), E_CONFLICT (a second broker, another node, another
- * system's directory), E_CORRUPT. *d needs vv_directory_close even after an error. */
-int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, struct vv_directory *d, struct vv_error *e);
+/* Makes, locks and reads it. *e says what to do about E_ACCESS (not writable), E_CONFLICT (a second broker, another
+ * node, another system's directory), E_CORRUPT. *d needs vv_directory_close even after an error. */
+int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, struct vv_directory *d,
+                      struct vv_error *e);
 /* Writes meta.properties: from now on it is not fresh. tier NULL = keep. */
 int vv_directory_claim(struct vv_directory *d, const char *cluster_id, const char *tier, struct vv_error *e);
 /* Before the first file of a restore; vv_directory_claim ends it. */

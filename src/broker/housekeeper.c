@@ -1,9 +1,9 @@
 /* housekeeper.c — see housekeeper.h. Everything here is cheap on control; what may take long is handed to the iopool.
  *
- * The clock: wall time that leaves monotonic time by more than an hour stops deletion by time until it returns or a person
- * confirms it by creating varve-clock-confirm in the log directory. The baseline follows slowly (1 ms per look), as clocks are
- * slewed. varve-clock journals wall time for the comparison across a restart.
- * Flushing by flush.ms and flush.messages is looked at once a second; answers to producers never wait for it. */
+ * The clock: wall time that leaves monotonic time by more than an hour stops deletion by time until it returns or a
+ * person confirms it by creating varve-clock-confirm in the log directory. The baseline follows slowly (1 ms per
+ * look), as clocks are slewed. varve-clock journals wall time for the comparison across a restart. Flushing by
+ * flush.ms and flush.messages is looked at once a second; answers to producers never wait for it. */
 #include "housekeeper.h"
 
 #include "partition.h"
@@ -16,10 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TICK_US 1000000
-#define JOURNAL_MS 60000
+#define TICK_US        1000000
+#define JOURNAL_MS     60000
 #define ROLLS_PER_TICK 256
-#define GIB (1ULL << 30)
+#define GIB            (1ULL << 30)
 
 struct vv_housekeeper {
     struct vv_broker *b;
@@ -53,15 +53,17 @@ enum vv_disk_state vv_disk_state_of(const struct vv_broker_config *c, const stru
 
 static bool look_at_disk(struct vv_housekeeper *h)
 {
-    static const char *const says[] = {"enough room again", "room runs short: producers to tiered topics are slowed down",
+    static const char *const says[] = {"enough room again",
+                                       "room runs short: producers to tiered topics are slowed down",
                                        "the reserve is reached: producers to tiered topics are refused"};
     struct vv_broker *b = h->b;
     struct vv_space s;
     if (vv_fs_space(b->env, b->log_dir, &s)) return false;
     int now = vv_disk_state_of(b->config, &s), before = atomic_exchange(&b->disk_state, now);
     if (now == before) return false;
-    vlog(now == VV_DISK_OK ? VV_INFO : VV_WARN, "disk of %s: %s (%" PRIu64 " MiB free, tier.disk.reserve is %" PRIu64 " MiB)",
-         b->log_dir, says[now], s.available >> 20, vv_disk_reserve(b->config, s.total) >> 20);
+    vlog(now == VV_DISK_OK ? VV_INFO : VV_WARN,
+         "disk of %s: %s (%" PRIu64 " MiB free, tier.disk.reserve is %" PRIu64 " MiB)", b->log_dir, says[now],
+         s.available >> 20, vv_disk_reserve(b->config, s.total) >> 20);
     return now > before;
 }
 
@@ -122,7 +124,8 @@ static void say_clock(struct vv_housekeeper *h, bool trusted)
     if (trusted)
         VLOG_INFO("the clock is believed again: retention by time goes on");
     else
-        VLOG_WARN("the clock jumped by more than %s: nothing is deleted by age until it returns. If it is right now: touch %s",
+        VLOG_WARN("the clock jumped by more than %s: nothing is deleted by age until it returns. If it is right now: "
+                  "touch %s",
                   "an hour (or 30 days while the broker was off)", h->confirm_path);
 }
 
@@ -191,13 +194,15 @@ static void look_at_partition(struct look *l, struct vv_topic *t, struct vv_part
     }
     if (t->config.flush_ms == INT64_MAX && t->config.flush_messages == INT64_MAX) return;
     int64_t end = vv_log_end(p->log), waiting = end - vv_log_flushed(p->log);
-    if (waiting > 0 && (waiting >= t->config.flush_messages || interval_over(t->config.flush_ms, l->before_ms, l->now_ms)))
+    if (waiting > 0 &&
+        (waiting >= t->config.flush_messages || interval_over(t->config.flush_ms, l->before_ms, l->now_ms)))
         flush_soon(t, p, end);
 }
 
 static void look_at_topic(void *ctx, struct vv_topic *t)
 {
-    for (int32_t i = 0; i < t->partition_count; i++) look_at_partition(ctx, t, t->partitions[i]);
+    for (int32_t i = 0; i < t->partition_count; i++)
+        look_at_partition(ctx, t, t->partitions[i]);
 }
 
 static void look_at_topics(struct vv_housekeeper *h, bool maintain)
@@ -211,7 +216,9 @@ static void look_at_topics(struct vv_housekeeper *h, bool maintain)
     vv_topics_each(h->b->topics, look_at_topic, &l);
     for (size_t i = 0; i < h->roll_count; i++) { /* makes files: not under the registry's lock */
         int err = vv_log_roll(h->roll[i]->log);
-        if (err) VLOG_WARN("%s-%d: cannot close a quiet segment: %s", h->roll_topic[i]->name, (int)h->roll[i]->id, vv_err_name(err));
+        if (err)
+            VLOG_WARN("%s-%d: cannot close a quiet segment: %s", h->roll_topic[i]->name, (int)h->roll[i]->id,
+                      vv_err_name(err));
         vv_partition_maintain(h->roll[i]);
         vv_topic_unref(h->roll_topic[i]);
     }
@@ -286,7 +293,8 @@ void vv_housekeeper_stop(struct vv_housekeeper *h)
     if (!h) return;
     vv_reactor_post(h->b->control, &h->disarm);
     pthread_mutex_lock(&h->lock);
-    while (!h->stopped) pthread_cond_wait(&h->changed, &h->lock);
+    while (!h->stopped)
+        pthread_cond_wait(&h->changed, &h->lock);
     pthread_mutex_unlock(&h->lock);
     release(h);
 }

@@ -1,6 +1,7 @@
 /* producer_ids.c — ids for idempotent producers, never handed out twice: blocks of 1,000 are reserved on disk first.
  *
- * varve-producer-ids holds the first id that no block has reserved; after a crash the rest of a block is skipped. On control. */
+ * varve-producer-ids holds the first id that no block has reserved; after a crash the rest of a block is skipped. On
+ * control. */
 #include "topics.h"
 
 #include "varve/vlog.h"
@@ -29,7 +30,9 @@ static int load(struct vv_broker *b, struct vv_producer_ids *p, struct vv_error 
     json_int_t reserved = -1;
     json_t *o = json_loadb((const char *)text, n, 0, NULL);
     if (json_unpack(o, "{s:I}", "reserved", &reserved) || reserved < 0)
-        err = vv_error_set(e, VV_E_CORRUPT, "%s is damaged: write {\"reserved\": N} with an N above every producer id in use", p->path);
+        err =
+            vv_error_set(e, VV_E_CORRUPT,
+                         "%s is damaged: write {\"reserved\": N} with an N above every producer id in use", p->path);
     p->next = p->reserved = reserved;
     json_decref(o);
     free(text);

@@ -1,8 +1,9 @@
-/* snapshot.c — what the bucket must hear of the registry: a copy of it after every change, and topics that were deleted.
+/* snapshot.c — what the bucket must hear of the registry: a copy of it after every change, and topics that were
+ * deleted.
  *
- * Both are puts that may fail or take long: they run on the iopool, one at a time each, and are repeated from the tick until they
- * went. A change while a put runs makes one more put. State lives on control; an iopool thread only touches what it was handed
- * (snapshot.json, snapshot.doomed) and reports by a task. */
+ * Both are puts that may fail or take long: they run on the iopool, one at a time each, and are repeated from the
+ * tick until they went. A change while a put runs makes one more put. State lives on control; an iopool thread only
+ * touches what it was handed (snapshot.json, snapshot.doomed) and reports by a task. */
 #include "topics.h"
 
 #include "varve/bytes.h"

@@ -1,9 +1,8 @@
 /* topics.c — the registry of topics: lookups for everybody, changes on control.
  *
- * Invariants: a change is on disk (topics_file.c) before anybody sees it; the registry holds one reference to each topic
- * it lists; a topic's partition array only grows, and old arrays stay until the topic goes, so that readers need no lock.
- * A deleted topic is destroyed on the iopool when the last reference goes.
- * Threads: lookups anywhere (read lock); changes on control (write lock for the moment of the swap). */
+ * Invariants: a change is on disk (topics_file.c) before anybody sees it; the registry holds one reference to each
+ * topic it lists. Threads: lookups anywhere (read lock); changes on control (write lock for the moment of the swap).
+ */
 #include "topics.h"
 
 #include "varve/bytes.h"
@@ -12,166 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- names ---- */
-
-bool vv_topic_name_ok(const char *name, size_t n, struct vv_error *e)
-{
-    const char *why = NULL;
-    bool chars = true;
-    for (size_t i = 0; i < n && chars; i++) {
-        char c = name[i];
-        chars = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-    }
-    if (!n)
-        why = "the empty string is not allowed";
-    else if (n > 249)
-        why = "it is longer than 249 characters";
-    else if (!chars)
-        why = "only ASCII letters, digits, '.', '_' and '-' are allowed";
-    else if (name[0] == '.' && (n == 1 || (n == 2 && name[1] == '.')))
-        why = "'.' and '..' are not allowed";
-    if (why) vv_error_set(e, VV_INVALID_TOPIC_EXCEPTION, "Topic name is invalid: %s", why);
-    return !why;
-}
-
-/* Metrics of Kafka's world spell '.' as '_': two names that then read alike are refused. */
-static bool collide(const char *a, const char *b)
-{
-    for (; *a && *b; a++, b++)
-        if ((*a == '.' ? '_' : *a) != (*b == '.' ? '_' : *b)) return false;
-    return *a == *b;
-}
-
-/* ---- key-value lists ---- */
-
-void vv_kv_free(struct vv_kv *v, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        free((void *)(uintptr_t)v[i].key);
-        free((void *)(uintptr_t)v[i].value);
-    }
-    free(v);
-}
-
-static int kv_put(struct vv_kv *v, size_t *n, const struct vv_kv *x)
-{
-    size_t at = 0;
-    while (at < *n && strcmp(v[at].key, x->key) < 0) at++;
-    bool same = at < *n && !strcmp(v[at].key, x->key);
-    char *key = same ? NULL : strdup(x->key), *value = strdup(x->value);
-    if (!value || (!same && !key)) {
-        free(key);
-        free(value);
-        return VV_E_NOMEM;
-    }
-    if (same) {
-        free((void *)(uintptr_t)v[at].value);
-        v[at].value = value;
-        return VV_OK;
-    }
-    memmove(v + at + 1, v + at, (*n - at) * sizeof *v);
-    v[at] = (struct vv_kv){key, value};
-    ++*n;
-    return VV_OK;
-}
-
-int vv_kv_copy(const struct vv_kv *v, size_t n, struct vv_kv **out, size_t *out_n)
-{
-    struct vv_kv *copy = calloc(n + 1, sizeof *copy);
-    size_t count = 0;
-    int err = copy ? VV_OK : VV_E_NOMEM;
-    for (size_t i = 0; i < n && !err; i++)
-        if (v[i].value) err = kv_put(copy, &count, &v[i]);
-    if (err) {
-        vv_kv_free(copy, count);
-        return err;
-    }
-    *out = copy;
-    *out_n = count;
-    return VV_OK;
-}
-
-/* ---- a topic ---- */
-
-struct vv_topic *vv_topic_new(struct vv_broker *b, const char *name, struct vv_uuid id, bool internal)
-{
-    struct vv_topic *t = calloc(1, sizeof *t);
-    if (!t) return NULL;
-    t->name = strdup(name);
-    t->id = id;
-    t->internal = internal;
-    t->broker = b;
-    atomic_init(&t->refs, 1);
-    if (t->name) return t;
-    free(t);
-    return NULL;
-}
-
-void vv_topic_free(struct vv_topic *t)
-{
-    if (!t) return;
-    for (size_t i = 0; i < VV_COUNT(t->retired); i++) free(t->retired[i]);
-    free(t->partitions);
-    vv_kv_free(t->overrides, t->override_count);
-    free(t->name);
-    free(t);
-}
-
-static void destroy(struct vv_work *w)
-{
-    struct vv_topic *t = VV_CONTAINER(w, struct vv_topic, destroy_work);
-    for (int32_t i = 0; i < t->partition_count; i++)
-        if (t->partitions[i]) vv_partition_destroy(t->partitions[i]);
-    VLOG_INFO("topic %s: deleted, its local files are gone", t->name);
-    vv_topic_free(t);
-}
-
-void vv_topic_unref(struct vv_topic *t)
-{
-    if (!t || atomic_fetch_sub(&t->refs, 1) != 1) return;
-    VV_ASSERT(atomic_load(&t->deleted)); /* the registry's own reference goes by deletion only */
-    t->destroy_work.run = destroy;
-    if (t->broker->iopool)
-        vv_iopool_submit(t->broker->iopool, &t->destroy_work);
-    else
-        destroy(&t->destroy_work);
-}
-
-struct vv_partition *vv_topic_partition(struct vv_topic *t, int32_t index)
-{
-    /* The count is published after the array that has the room. */
-    int32_t count = __atomic_load_n(&t->partition_count, __ATOMIC_ACQUIRE);
-    if (index < 0 || index >= count) return NULL;
-    return __atomic_load_n(&t->partitions, __ATOMIC_ACQUIRE)[index];
-}
-
-static int32_t room_for(int32_t count)
-{
-    int32_t cap = 1;
-    while (cap < count) cap *= 2;
-    return cap;
-}
-
-/* Appends partitions; the array's capacity is the power of two above the count, so there are few growths. */
-static int grow(struct vv_topic *t, struct vv_partition **add, int32_t n)
-{
-    int32_t count = t->partition_count, total = count + n;
-    struct vv_partition **v = t->partitions;
-    if (!v || room_for(total) > room_for(VV_MAX(count, 1))) {
-        v = calloc((size_t)room_for(total), sizeof *v);
-        if (!v) return VV_E_NOMEM;
-        if (count) memcpy(v, t->partitions, (size_t)count * sizeof *v);
-        size_t k = 0;
-        while (t->partitions && k < VV_COUNT(t->retired) && t->retired[k]) k++;
-        VV_ASSERT(k < VV_COUNT(t->retired));
-        if (t->partitions) t->retired[k] = t->partitions;
-    }
-    memcpy(v + count, add, (size_t)n * sizeof *v);
-    __atomic_store_n(&t->partitions, v, __ATOMIC_RELEASE);
-    __atomic_store_n(&t->partition_count, total, __ATOMIC_RELEASE);
-    return VV_OK;
-}
 
 /* ---- the registry ---- */
 
@@ -195,8 +34,10 @@ int vv_topics_new(struct vv_broker *b, struct vv_topics **out)
 void vv_topics_free(struct vv_topics *ts)
 {
     if (!ts) return;
-    for (size_t i = 0; i < ts->count; i++) vv_topic_free(ts->v[i]);
-    for (size_t i = 0; i < ts->doomed_count; i++) free(ts->doomed[i].name);
+    for (size_t i = 0; i < ts->count; i++)
+        vv_topic_free(ts->v[i]);
+    for (size_t i = 0; i < ts->doomed_count; i++)
+        free(ts->doomed[i].name);
     pthread_rwlock_destroy(&ts->lock);
     free(ts->snapshot.json);
     free(ts->snapshot.doomed.name);
@@ -243,7 +84,8 @@ struct vv_topic *vv_topics_get(struct vv_topics *ts, const char *name, size_t n)
 static size_t id_slot(const struct vv_topics *ts, struct vv_uuid id)
 {
     size_t mask = ts->id_cap - 1, i = (size_t)vv_get64(id.b + 8) & mask;
-    while (ts->ids[i] && !vv_uuid_eq(ts->ids[i]->id, id)) i = (i + 1) & mask;
+    while (ts->ids[i] && !vv_uuid_eq(ts->ids[i]->id, id))
+        i = (i + 1) & mask;
     return i;
 }
 
@@ -259,7 +101,8 @@ struct vv_topic *vv_topics_get_id(struct vv_topics *ts, struct vv_uuid id)
 void vv_topics_each(struct vv_topics *ts, void (*each)(void *ctx, struct vv_topic *t), void *ctx)
 {
     pthread_rwlock_rdlock(&ts->lock);
-    for (size_t i = 0; i < ts->count; i++) each(ctx, ts->v[i]);
+    for (size_t i = 0; i < ts->count; i++)
+        each(ctx, ts->v[i]);
     pthread_rwlock_unlock(&ts->lock);
 }
 
@@ -278,7 +121,8 @@ static int reserve(struct vv_topics *ts) /* write lock held */
         free(ts->ids);
         ts->ids = ids;
         ts->id_cap *= 2;
-        for (size_t i = 0; i < ts->count; i++) ts->ids[id_slot(ts, ts->v[i]->id)] = ts->v[i];
+        for (size_t i = 0; i < ts->count; i++)
+            ts->ids[id_slot(ts, ts->v[i]->id)] = ts->v[i];
     }
     return VV_OK;
 }
@@ -308,7 +152,8 @@ static void forget(struct vv_topics *ts, struct vv_topic *t)
     memmove(ts->v + at, ts->v + at + 1, (ts->count - at - 1) * sizeof *ts->v);
     ts->count--;
     memset(ts->ids, 0, ts->id_cap * sizeof *ts->ids);
-    for (size_t i = 0; i < ts->count; i++) ts->ids[id_slot(ts, ts->v[i]->id)] = ts->v[i];
+    for (size_t i = 0; i < ts->count; i++)
+        ts->ids[id_slot(ts, ts->v[i]->id)] = ts->v[i];
     atomic_store(&t->deleted, true);
     pthread_rwlock_unlock(&ts->lock);
 }
@@ -341,6 +186,14 @@ void vv_doomed_remove(struct vv_topics *ts, struct vv_uuid id)
 
 /* ---- creating ---- */
 
+/* Metrics of Kafka's world spell '.' as '_': two names that then read alike are refused. */
+static bool collide(const char *a, const char *b)
+{
+    for (; *a && *b; a++, b++)
+        if ((*a == '.' ? '_' : *a) != (*b == '.' ? '_' : *b)) return false;
+    return *a == *b;
+}
+
 static int check_create(struct vv_topics *ts, const char *name, int32_t partitions, struct vv_error *e)
 {
     bool found;
@@ -350,11 +203,14 @@ static int check_create(struct vv_topics *ts, const char *name, int32_t partitio
     if (found) return vv_error_set(e, VV_TOPIC_ALREADY_EXISTS, "Topic '%s' already exists.", name);
     for (size_t i = 0; strpbrk(name, "._") && i < ts->count; i++)
         if (collide(ts->v[i]->name, name))
-            return vv_error_set(e, VV_INVALID_TOPIC_EXCEPTION, "Topic '%s' collides with existing topic: %s ('.' and '_' count "
-                                "as the same)", name, ts->v[i]->name);
+            return vv_error_set(e, VV_INVALID_TOPIC_EXCEPTION,
+                                "Topic '%s' collides with existing topic: %s ('.' and '_' count "
+                                "as the same)",
+                                name, ts->v[i]->name);
     if (partitions < 1 || partitions > VV_PARTITIONS_MAX)
-        return vv_error_set(e, VV_INVALID_PARTITIONS, "Number of partitions was set to an invalid value: %d is not in 1..%d.",
-                            (int)partitions, VV_PARTITIONS_MAX);
+        return vv_error_set(e, VV_INVALID_PARTITIONS,
+                            "Number of partitions was set to an invalid value: %d is not in 1..%d.", (int)partitions,
+                            VV_PARTITIONS_MAX);
     return VV_OK;
 }
 
@@ -378,8 +234,8 @@ static void undo_parts(struct vv_partition **parts, int32_t n)
 }
 
 /* Opens [from, total) of t, writes the registry as `change` says, then shows them. */
-static int add_parts(struct vv_topics *ts, struct vv_topic *t, int32_t from, int32_t total, const struct vv_topics_change *change,
-                     struct vv_error *e)
+static int add_parts(struct vv_topics *ts, struct vv_topic *t, int32_t from, int32_t total,
+                     const struct vv_topics_change *change, struct vv_error *e)
 {
     struct vv_partition **parts = calloc((size_t)(total - from), sizeof *parts);
     if (!parts) return vv_error_set(e, VV_E_NOMEM, "out of memory");
@@ -387,17 +243,18 @@ static int add_parts(struct vv_topics *ts, struct vv_topic *t, int32_t from, int
     if (!err) err = vv_topics_save(ts, change, e);
     if (!err) {
         pthread_rwlock_wrlock(&ts->lock);
-        err = grow(t, parts, total - from);
+        err = vv_topic_grow(t, parts, total - from);
         pthread_rwlock_unlock(&ts->lock);
-        if (err && vv_topics_save(ts, NULL, NULL)) VLOG_ERROR("topic %s: out of memory while it was changed", t->name);
+        if (err && vv_topics_save(ts, NULL, NULL))
+            VLOG_ERROR("topic %s: out of memory while it was changed", t->name);
     }
     if (err) undo_parts(parts, total - from);
     free(parts);
     return err;
 }
 
-int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions, const struct vv_kv *configs, size_t n,
-                     bool internal, bool validate_only, struct vv_topic **out, struct vv_error *e)
+int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions, const struct vv_kv *configs,
+                     size_t n, bool internal, bool validate_only, struct vv_topic **out, struct vv_error *e)
 {
     struct vv_broker *b = ts->broker;
     struct vv_topic_config config;
@@ -437,18 +294,20 @@ int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions,
 
 /* ---- changing ---- */
 
-int vv_topics_add_partitions(struct vv_topics *ts, struct vv_topic *t, int32_t total, bool validate_only, struct vv_error *e)
+int vv_topics_add_partitions(struct vv_topics *ts, struct vv_topic *t, int32_t total, bool validate_only,
+                             struct vv_error *e)
 {
     vv_reactor_assert_here(ts->broker->control);
     if (atomic_load(&t->deleted)) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted.");
     if (total <= t->partition_count)
-        return vv_error_set(e, VV_INVALID_PARTITIONS, "The topic %s currently has %d partition(s); %d would not be an increase.",
-                            t->name, (int)t->partition_count, (int)total);
+        return vv_error_set(e, VV_INVALID_PARTITIONS,
+                            "The topic %s currently has %d partition(s); %d would not be an increase.", t->name,
+                            (int)t->partition_count, (int)total);
     if (total > VV_PARTITIONS_MAX)
         return vv_error_set(e, VV_INVALID_PARTITIONS, "A topic may have at most %d partitions.", VV_PARTITIONS_MAX);
     if (validate_only) return VV_OK;
-    struct vv_topics_change change = {.edit = t, .partitions = total, .overrides = t->overrides,
-                                      .override_count = t->override_count};
+    struct vv_topics_change change = {
+        .edit = t, .partitions = total, .overrides = t->overrides, .override_count = t->override_count};
     int32_t before = t->partition_count;
     int err = add_parts(ts, t, before, total, &change, e);
     if (err) return vv_err_kafka(err);
@@ -457,8 +316,8 @@ int vv_topics_add_partitions(struct vv_topics *ts, struct vv_topic *t, int32_t t
     return VV_OK;
 }
 
-int vv_topics_set_configs(struct vv_topics *ts, struct vv_topic *t, const struct vv_kv *configs, size_t n, bool validate_only,
-                          struct vv_error *e)
+int vv_topics_set_configs(struct vv_topics *ts, struct vv_topic *t, const struct vv_kv *configs, size_t n,
+                          bool validate_only, struct vv_error *e)
 {
     struct vv_broker *b = ts->broker;
     struct vv_topic_config config;
@@ -470,7 +329,8 @@ int vv_topics_set_configs(struct vv_topics *ts, struct vv_topic *t, const struct
     if (err || validate_only) return err;
     err = vv_kv_copy(configs, n, &copy, &copy_n);
     if (err) return vv_err_kafka(vv_error_set(e, err, "out of memory"));
-    struct vv_topics_change change = {.edit = t, .partitions = t->partition_count, .overrides = copy, .override_count = copy_n};
+    struct vv_topics_change change = {
+        .edit = t, .partitions = t->partition_count, .overrides = copy, .override_count = copy_n};
     err = vv_topics_save(ts, &change, e);
     if (err) {
         vv_kv_free(copy, copy_n);
@@ -522,7 +382,9 @@ int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *
     forget(ts, t);
     for (int32_t i = 0; i < t->partition_count; i++) {
         int rc = vv_partition_retire_dir(t->partitions[i]);
-        if (rc) VLOG_ERROR("topic %s: cannot rename the directory of partition %d away: %s", t->name, (int)i, vv_err_name(rc));
+        if (rc)
+            VLOG_ERROR("topic %s: cannot rename the directory of partition %d away: %s", t->name, (int)i,
+                       vv_err_name(rc));
         if (rc && !err) err = rc;
         vv_partition_wake(t->partitions[i]);
     }

@@ -21,7 +21,7 @@ struct vv_snapshot {
     struct vv_task changed, put_done, doom_done;
     struct vv_work put, doom;
     bool dirty, putting, dooming;
-    char *json;             /* being put */
+    char *json;              /* being put */
     struct vv_doomed doomed; /* being told to the bucket */
     int put_err, doom_err;
     int64_t put_retry_us, doom_retry_us;
@@ -44,37 +44,45 @@ struct vv_topics {
 /* What is about to change, so that it can be written down before anybody sees it. */
 struct vv_topics_change {
     const struct vv_topic *add, *drop, *edit;
-    int32_t partitions;             /* of edit */
-    const struct vv_kv *overrides;  /* of edit */
+    int32_t partitions;            /* of edit */
+    const struct vv_kv *overrides; /* of edit */
     size_t override_count;
 };
 
 int vv_topics_new(struct vv_broker *b, struct vv_topics **out);
 void vv_topics_free(struct vv_topics *ts); /* after close; NULL is fine */
 
-/* topics_file.c. Load fills an empty registry from the file's (or the bucket snapshot's) JSON; partitions are opened later. */
+/* topics_file.c. Load fills an empty registry from the file's (or the bucket snapshot's) JSON; partitions are opened
+ * later. */
 int vv_topics_load(struct vv_topics *ts, const char *text, size_t n, struct vv_error *e);
-int vv_topics_save(struct vv_topics *ts, const struct vv_topics_change *change, struct vv_error *e); /* change may be NULL */
+int vv_topics_save(struct vv_topics *ts, const struct vv_topics_change *change,
+                   struct vv_error *e);         /* change may be NULL */
 char *vv_topics_snapshot(struct vv_topics *ts); /* the JSON; malloc'ed; on control */
 
 /* topics_open.c. Blocking, parallel: num.recovery.threads.per.data.dir. */
 int vv_topics_open_all(struct vv_topics *ts, bool clean, struct vv_error *e);
 int vv_topics_open_parts(struct vv_topic *t, int32_t from, int32_t to, struct vv_partition **out, struct vv_error *e);
 int vv_topics_close(struct vv_topics *ts); /* all partitions cleanly; first error */
-/* Directories of no topic: what a crash left of a deletion or a creation goes, anything else is renamed to NAME-stray. */
+/* Directories of no topic: what a crash left of a deletion or a creation goes, anything else is renamed to
+ * NAME-stray. */
 int vv_topics_tidy(struct vv_topics *ts, struct vv_error *e);
 
-/* topics.c, for the other files */
+/* topic.c; growth under the write lock */
 struct vv_topic *vv_topic_new(struct vv_broker *b, const char *name, struct vv_uuid id, bool internal);
 void vv_topic_free(struct vv_topic *t);
-int vv_topics_insert(struct vv_topics *ts, struct vv_topic *t);
-int vv_kv_copy(const struct vv_kv *v, size_t n, struct vv_kv **out, size_t *out_n); /* name order, later duplicates win */
+int vv_topic_grow(struct vv_topic *t, struct vv_partition **add, int32_t n);
+int vv_kv_copy(const struct vv_kv *v, size_t n, struct vv_kv **out,
+               size_t *out_n); /* name order, later duplicates win */
 void vv_kv_free(struct vv_kv *v, size_t n);
+
+/* topics.c, for the other files */
+int vv_topics_insert(struct vv_topics *ts, struct vv_topic *t);
 int vv_doomed_add(struct vv_topics *ts, const char *name, struct vv_uuid id, int32_t partitions, bool tiered);
 void vv_doomed_remove(struct vv_topics *ts, struct vv_uuid id);
 
 /* snapshot.c: the bucket's copy of the registry, and topic deletions the bucket has not heard of. */
 void vv_topics_changed(struct vv_broker *b); /* any thread; coalesced */
 void vv_topics_tick(struct vv_broker *b);    /* on control, each second: retries */
-void vv_topics_last_snapshot(struct vv_broker *b); /* after control and iopool stopped: what was not put yet, blocking */
+void vv_topics_last_snapshot(
+    struct vv_broker *b); /* after control and iopool stopped: what was not put yet, blocking */
 #endif

@@ -1,8 +1,9 @@
 /* topics_file.c — the registry as JSON: varve-topics.json beside the logs, and the same as the bucket's snapshot.
  *
- * {"format":1, "topics":[{"name","id","internal","partitions","configs":{}}], "deleted":[{"name","id","partitions","tiered"}]}.
- * The bucket's copy also has "cluster_id" and "producer_ids" (ids below were handed out). Unknown members are ignored, so that a
- * newer broker's file can be read; another format is refused. On control, or on the main thread before it runs. */
+ * {"format":1, "topics":[{"name","id","internal","partitions","configs":{}}],
+ * "deleted":[{"name","id","partitions","tiered"}]}. The bucket's copy also has "cluster_id" and "producer_ids" (ids
+ * below were handed out). Unknown members are ignored, so that a newer broker's file can be read; another format is
+ * refused. On control, or on the main thread before it runs. */
 #include "topics.h"
 
 #include "varve/bytes.h"
@@ -21,9 +22,10 @@ static json_t *topic_json(const struct vv_topic *t, int32_t partitions, const st
     char id[23];
     json_t *configs = json_object();
     vv_uuid_text(t->id, id);
-    for (size_t i = 0; i < n; i++) json_object_set_new(configs, kv[i].key, json_string(kv[i].value));
-    return json_pack("{s:s,s:s,s:b,s:i,s:o}", "name", t->name, "id", id, "internal", (int)t->internal, "partitions", (int)partitions,
-                     "configs", configs);
+    for (size_t i = 0; i < n; i++)
+        json_object_set_new(configs, kv[i].key, json_string(kv[i].value));
+    return json_pack("{s:s,s:s,s:b,s:i,s:o}", "name", t->name, "id", id, "internal", (int)t->internal, "partitions",
+                     (int)partitions, "configs", configs);
 }
 
 static int append(json_t *to, json_t *o)
@@ -49,7 +51,8 @@ static int topics_json(struct vv_topics *ts, const struct vv_topics_change *chan
         else
             err = append(to, topic_json(t, t->partition_count, t->overrides, t->override_count));
     }
-    if (!added && !err) err = append(to, topic_json(c->add, c->partitions, c->add->overrides, c->add->override_count));
+    if (!added && !err)
+        err = append(to, topic_json(c->add, c->partitions, c->add->overrides, c->add->override_count));
     return err;
 }
 
@@ -61,8 +64,8 @@ static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *
         const struct vv_doomed *d = &ts->doomed[i];
         char id[23];
         vv_uuid_text(d->id, id);
-        err = append(deleted, json_pack("{s:s,s:s,s:i,s:b}", "name", d->name, "id", id, "partitions", (int)d->partitions, "tiered",
-                                        (int)d->tiered));
+        err = append(deleted, json_pack("{s:s,s:s,s:i,s:b}", "name", d->name, "id", id, "partitions",
+                                        (int)d->partitions, "tiered", (int)d->tiered));
     }
     json_t *o = json_pack("{s:i,s:o,s:o}", "format", FORMAT, "topics", topics, "deleted", deleted);
     if (o && bucket) {
@@ -98,12 +101,14 @@ static int load_configs(struct vv_topics *ts, struct vv_topic *t, json_t *config
     size_t n = 0;
     struct vv_kv *kv = calloc(json_object_size(configs) + 1, sizeof *kv);
     if (!kv) return VV_E_NOMEM;
-    json_object_foreach(configs, key, value) {
+    json_object_foreach(configs, key, value)
+    {
         if (json_is_string(value)) kv[n++] = (struct vv_kv){key, json_string_value(value)};
     }
     int err = vv_kv_copy(kv, n, &t->overrides, &t->override_count);
     free(kv);
-    if (!err) vv_topic_config_load(t->overrides, t->override_count, ts->broker->config, t->internal, t->name, &t->config);
+    if (!err)
+        vv_topic_config_load(t->overrides, t->override_count, ts->broker->config, t->internal, t->name, &t->config);
     return err;
 }
 
@@ -114,13 +119,15 @@ static int load_topic(struct vv_topics *ts, json_t *o, struct vv_error *e)
     int internal, partitions;
     json_t *configs;
     struct vv_uuid uuid;
-    if (json_unpack(o, "{s:s,s:s,s:b,s:i,s:o}", "name", &name, "id", &id, "internal", &internal, "partitions", &partitions,
-                    "configs", &configs) || !vv_uuid_parse(id, &uuid) || !json_is_object(configs) || partitions < 1 ||
-        partitions > VV_PARTITIONS_MAX || !vv_topic_name_ok(name, strlen(name), NULL))
+    if (json_unpack(o, "{s:s,s:s,s:b,s:i,s:o}", "name", &name, "id", &id, "internal", &internal, "partitions",
+                    &partitions, "configs", &configs) ||
+        !vv_uuid_parse(id, &uuid) || !json_is_object(configs) || partitions < 1 || partitions > VV_PARTITIONS_MAX ||
+        !vv_topic_name_ok(name, strlen(name), NULL))
         return vv_error_set(e, VV_E_CORRUPT, "a topic's entry is damaged");
     struct vv_topic *t = vv_topic_new(ts->broker, name, uuid, internal);
     int32_t cap = 1;
-    while (cap < partitions) cap *= 2;
+    while (cap < partitions)
+        cap *= 2;
     if (t) t->partitions = calloc((size_t)cap, sizeof(struct vv_partition *));
     int err = t && t->partitions ? load_configs(ts, t, configs) : VV_E_NOMEM;
     if (!err) {
@@ -154,13 +161,16 @@ int vv_topics_load(struct vv_topics *ts, const char *text, size_t n, struct vv_e
     int err = VV_OK;
     size_t i;
     if (format != FORMAT)
-        err = vv_error_set(e, VV_E_CORRUPT, "format %d is not known here: it was written by another version", (int)format);
+        err = vv_error_set(e, VV_E_CORRUPT, "format %d is not known here: it was written by another version",
+                           (int)format);
     else if (!json_is_array(json_object_get(root, "topics")))
         err = vv_error_set(e, VV_E_CORRUPT, "there is no list of topics");
-    json_array_foreach(json_object_get(root, "topics"), i, o) {
+    json_array_foreach(json_object_get(root, "topics"), i, o)
+    {
         if (!err) err = load_topic(ts, o, e);
     }
-    json_array_foreach(json_object_get(root, "deleted"), i, o) {
+    json_array_foreach(json_object_get(root, "deleted"), i, o)
+    {
         if (!err) err = load_deleted(ts, o, e);
     }
     ts->producer_ids = json_integer_value(json_object_get(root, "producer_ids"));

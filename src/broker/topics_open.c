@@ -1,7 +1,8 @@
 /* topics_open.c — opening and closing partitions, many at a time, and tidying the log directory before.
  *
- * A job is a list of slots that a few threads take one by one; the first error ends it. Opening recovers what a crash left, so
- * it may read a lot: that is why it is parallel. Runs while nobody else touches the partitions of the job. */
+ * A job is a list of slots that a few threads take one by one; the first error ends it. Opening recovers what a crash
+ * left, so it may read a lot: that is why it is parallel. Runs while nobody else touches the partitions of the job.
+ */
 #include "topics.h"
 
 #include "varve/bytes.h"
@@ -35,7 +36,8 @@ static void note(struct job *j, const struct slot *s, int err, const struct vv_e
     pthread_mutex_lock(&j->lock);
     if (!j->err) {
         j->err = err;
-        vv_error_set(j->e, err, "%s-%d: %s", s->topic->name, (int)s->index, why && *why->text ? why->text : vv_err_name(err));
+        vv_error_set(j->e, err, "%s-%d: %s", s->topic->name, (int)s->index,
+                     why && *why->text ? why->text : vv_err_name(err));
     }
     pthread_mutex_unlock(&j->lock);
 }
@@ -73,9 +75,11 @@ static int run(struct job *j)
     size_t want = (size_t)j->broker->config->num_recovery_threads_per_data_dir, started = 0;
     want = VV_MIN(VV_MIN(VV_MAX(want, (size_t)4), (size_t)THREADS_MAX), j->count);
     pthread_mutex_init(&j->lock, NULL);
-    while (started + 1 < want && !pthread_create(&threads[started], NULL, take_slots, j)) started++;
+    while (started + 1 < want && !pthread_create(&threads[started], NULL, take_slots, j))
+        started++;
     take_slots(j); /* this thread too: with no other it does all */
-    for (size_t i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
     pthread_mutex_destroy(&j->lock);
     free(j->slots);
     return j->err;
@@ -83,16 +87,19 @@ static int run(struct job *j)
 
 int vv_topics_open_parts(struct vv_topic *t, int32_t from, int32_t to, struct vv_partition **out, struct vv_error *e)
 {
-    struct job j = {.broker = t->broker, .clean = true, .e = e, .slots = calloc((size_t)(to - from), sizeof *j.slots)};
+    struct job j = {
+        .broker = t->broker, .clean = true, .e = e, .slots = calloc((size_t)(to - from), sizeof *j.slots)};
     if (!j.slots) return vv_error_set(e, VV_E_NOMEM, "out of memory");
-    for (int32_t i = from; i < to; i++) j.slots[j.count++] = (struct slot){t, i, &out[i - from]};
+    for (int32_t i = from; i < to; i++)
+        j.slots[j.count++] = (struct slot){t, i, &out[i - from]};
     return run(&j);
 }
 
 static int all(struct vv_topics *ts, struct job *j)
 {
     size_t n = 0;
-    for (size_t i = 0; i < ts->count; i++) n += (size_t)ts->v[i]->partition_count;
+    for (size_t i = 0; i < ts->count; i++)
+        n += (size_t)ts->v[i]->partition_count;
     j->broker = ts->broker;
     j->slots = calloc(n + 1, sizeof *j->slots);
     if (!j->slots) return vv_error_set(j->e, VV_E_NOMEM, "out of memory");
@@ -136,7 +143,8 @@ static int collect(void *ctx, const char *name)
 
 static void names_free(struct names *l)
 {
-    for (size_t i = 0; i < l->count; i++) free(l->v[i]);
+    for (size_t i = 0; i < l->count; i++)
+        free(l->v[i]);
     free(l->v);
 }
 
@@ -228,7 +236,8 @@ int vv_topics_tidy(struct vv_topics *ts, struct vv_error *e)
     struct names l = {0};
     int err = vv_fs_list(ts->broker->env, ts->broker->log_dir, collect, &l);
     if (err) vv_error_set(e, err, "cannot list %s: %s", ts->broker->log_dir, vv_err_name(err));
-    for (size_t i = 0; i < l.count && !err; i++) err = tidy_one(ts, l.v[i], e);
+    for (size_t i = 0; i < l.count && !err; i++)
+        err = tidy_one(ts, l.v[i], e);
     names_free(&l);
     for (size_t i = ts->doomed_count; i-- && !err;)
         if (!ts->doomed[i].tiered) vv_doomed_remove(ts, ts->doomed[i].id);

@@ -50,7 +50,8 @@ static int run(const struct vv_args *a)
     else
         rc = vv_broker_main(&vv_env_posix, &config, &vv_api_net_handler);
     if (files && sets) vv_config_release(&config);
-    for (size_t i = 0; made[i]; i++) free(made[i]);
+    for (size_t i = 0; made[i]; i++)
+        free(made[i]);
     free(made);
     free(files);
     free(sets);
@@ -61,10 +62,12 @@ const struct vv_command vv_cmd_broker = {
     .name = "broker",
     .words_max = 0,
     .summary = "Serve Kafka clients until SIGTERM.",
-    .text = "Without options: 127.0.0.1:9092, everything below ./varve-data, the directory ./varve-data/tier as bucket.\n"
-            "FILE is a server.properties; Kafka's own works. Messages go to stderr; when clients can come, one line goes to\n"
-            "stdout: varve ready: kafka=HOST:PORT metrics=HOST:PORT tier=URL retention=… data=DIR\n"
-            "A port of 0 takes any free port. SIGTERM and SIGINT end it cleanly. Every key: varve config reference.",
+    .text =
+        "Without options: 127.0.0.1:9092, everything below ./varve-data, the directory ./varve-data/tier as bucket.\n"
+        "FILE is a server.properties; Kafka's own works. Messages go to stderr; when clients can come, one line goes "
+        "to\n"
+        "stdout: varve ready: kafka=HOST:PORT metrics=HOST:PORT tier=URL retention=… data=DIR\n"
+        "A port of 0 takes any free port. SIGTERM and SIGINT end it cleanly. Every key: varve config reference.",
     .opts = opts,
     .run = run,
 };

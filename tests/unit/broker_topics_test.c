@@ -158,7 +158,8 @@ static void creating_refuses_what_kafka_refuses(void **state)
 static void a_restart_finds_topics_ids_and_configs_again(void **state)
 {
     struct rig *r = *state;
-    struct vv_kv set[] = {{"retention.ms", "1000"}, {"segment.bytes", "70000"}, {"retention.ms", "2000"}, {"flush.ms", NULL}};
+    struct vv_kv set[] = {
+        {"retention.ms", "1000"}, {"segment.bytes", "70000"}, {"retention.ms", "2000"}, {"flush.ms", NULL}};
     struct vv_topic *t;
     assert_int_equal(vv_topics_create(r->b.topics, "x", 2, set, 4, false, false, &t, &r->e), 0);
     struct vv_uuid id = t->id;
@@ -188,7 +189,8 @@ static void a_restart_finds_topics_ids_and_configs_again(void **state)
 static void configs_are_replaced_as_a_whole(void **state)
 {
     struct rig *r = *state;
-    struct vv_kv a[] = {{"retention.ms", "1000"}}, b[] = {{"segment.bytes", "70000"}}, bad[] = {{"segment.bytes", "-4"}};
+    struct vv_kv a[] = {{"retention.ms", "1000"}}, b[] = {{"segment.bytes", "70000"}},
+                 bad[] = {{"segment.bytes", "-4"}};
     struct vv_topic *t = create(r, "x", 1);
     assert_int_equal(vv_topics_set_configs(r->b.topics, t, a, 1, false, &r->e), 0);
     assert_int_equal(t->config.retention_ms, 1000);
@@ -241,7 +243,8 @@ static void many_topics_are_all_found(void **state)
     for (int i = 0; i < 100; i++) {
         int k = i * 37 % 100;
         snprintf(name, sizeof name, "t%d", k);
-        struct vv_topic *t = vv_topics_get(r->b.topics, name, strlen(name)), *by_id = vv_topics_get_id(r->b.topics, ids[k]);
+        struct vv_topic *t = vv_topics_get(r->b.topics, name, strlen(name)),
+                        *by_id = vv_topics_get_id(r->b.topics, ids[k]);
         assert_ptr_equal(t, by_id);
         assert_true((t == NULL) == (i % 10 == 3));
         vv_topic_unref(t);
@@ -263,7 +266,7 @@ static void leftovers_of_a_crash_are_tidied(void **state)
     }
     restart(r);
     assert_true(there(r, "x-0"));
-    assert_false(there(r, "gone-0"));     /* a creation that was not written down: nothing in it */
+    assert_false(there(r, "gone-0"));      /* a creation that was not written down: nothing in it */
     assert_true(there(r, "kept-0-stray")); /* has records: not ours to delete */
     assert_false(there(r, "x-1.0123-delete"));
     assert_true(there(r, "notes"));
@@ -280,8 +283,10 @@ static void a_deletion_that_crashed_is_finished(void **state)
     snprintf(path, sizeof path, "%s/x-0/00000000000000000000.log", r->log);
     assert_int_equal(vv_fs_write_file(&vv_env_posix, path, "data", 4), 0);
     start(r);
-    snprintf(text, sizeof text, "{\"format\":1,\"topics\":[],\"deleted\":[{\"name\":\"x\",\"id\":\"%s\",\"partitions\":1,\"tiered\":false}]}",
-             id);
+    snprintf(
+        text, sizeof text,
+        "{\"format\":1,\"topics\":[],\"deleted\":[{\"name\":\"x\",\"id\":\"%s\",\"partitions\":1,\"tiered\":false}]}",
+        id);
     assert_int_equal(vv_topics_load(r->b.topics, text, strlen(text), &r->e), 0);
     assert_int_equal(vv_topics_tidy(r->b.topics, &r->e), 0);
     assert_false(there(r, "x-0"));
@@ -293,8 +298,13 @@ static void a_damaged_file_is_refused(void **state)
 {
     struct rig *r = *state;
     static const char *const bad[] = {
-        "", "[]", "{\"format\":2,\"topics\":[]}", "{\"format\":1}", "{\"format\":1,\"topics\":[{\"name\":\"x\"}]}",
-        "{\"format\":1,\"topics\":[{\"name\":\"../x\",\"id\":\"AAAAAAAAAAAAAAAAAAAAAQ\",\"internal\":false,\"partitions\":1,\"configs\":{}}]}",
+        "",
+        "[]",
+        "{\"format\":2,\"topics\":[]}",
+        "{\"format\":1}",
+        "{\"format\":1,\"topics\":[{\"name\":\"x\"}]}",
+        "{\"format\":1,\"topics\":[{\"name\":\"../"
+        "x\",\"id\":\"AAAAAAAAAAAAAAAAAAAAAQ\",\"internal\":false,\"partitions\":1,\"configs\":{}}]}",
     };
     for (size_t i = 0; i < VV_COUNT(bad); i++) {
         assert_int_equal(vv_topics_load(r->b.topics, bad[i], strlen(bad[i]), &r->e), VV_E_CORRUPT);
