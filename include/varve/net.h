@@ -52,6 +52,9 @@ struct vv_exchange { /* one request and its response slot; allocated by net, fre
 };
 /* Exactly one of these per exchange, from any thread. reply takes the chain over (frame length is added by net). */
 void vv_exchange_reply(struct vv_exchange *x, struct vv_chain *body);
+/* The answer may be this large: counted as unsent bytes of its connection until the reply, so that a peer that sends many large
+ * questions and reads nothing is stopped early. On its reactor, from on_frame. */
+void vv_exchange_reserve(struct vv_exchange *x, size_t bytes);
 void vv_exchange_drop(struct vv_exchange *x);                       /* no response (acks=0) */
 void vv_exchange_close(struct vv_exchange *x, const char *why);     /* close the connection after earlier replies went out; logged */
 
@@ -86,7 +89,8 @@ int vv_net_start(struct vv_net *net);
 /* Stops accepting, lets answered bytes go out for up to grace_ms, closes, joins. */
 void vv_net_stop(struct vv_net *net, int64_t grace_ms);
 void vv_net_free(struct vv_net *net);
-struct vv_net_stats { uint64_t conns, accepted, closed, refused, bytes_in, bytes_out, requests; };
+struct vv_net_stats { uint64_t conns, accepted, closed, refused, bytes_in, bytes_out, requests, unsent; };
+uint64_t vv_net_unsent(struct vv_net *net); /* bytes of all finished responses that wait for their readers */
 void vv_net_stats(struct vv_net *net, struct vv_net_stats *out);
 int vv_net_reactor_count(struct vv_net *net);
 struct vv_reactor *vv_net_reactor(struct vv_net *net, int i);

@@ -214,6 +214,10 @@ static int parts_of_session(struct fetch_op *op)
     return 0;
 }
 
+/* With this much waiting for slow readers, everybody's next answer is a small one. */
+#define UNSENT_MANY    (512ull << 20)
+#define LEFT_WHEN_MANY (1 << 20)
+
 static void refuse(struct vv_call *c, int err)
 {
     struct FetchResponse r;
@@ -231,6 +235,8 @@ static void set_limits(struct fetch_op *op, const struct FetchRequest *q)
     op->due_us = now + wait * 1000;
     op->cold_due_us = now + cold * 1000;
     op->left = VV_MAX(0, VV_MIN(q->MaxBytes, c->broker->config->fetch_max_bytes));
+    if (vv_net_unsent(c->broker->net) > UNSENT_MANY) op->left = VV_MIN(op->left, LEFT_WHEN_MANY);
+    vv_exchange_reserve(c->x, (size_t)op->left);
     op->committed = q->IsolationLevel == READ_COMMITTED;
     op->follower = replica >= 0;
     op->timer.fire = expire;

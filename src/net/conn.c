@@ -65,6 +65,8 @@ void vv_conn_kill(struct vv_conn *c, const char *why)
         free_slot(c, s);
     }
     c->out_tail = NULL;
+    atomic_fetch_sub_explicit(&c->net->unsent_bytes, c->unsent, memory_order_relaxed);
+    c->unsent = 0;
     for (struct vv_slot *s = c->head, *next; s; s = next) {
         next = s->next;
         if (atomic_load(&s->verdict) == SLOT_WAITING && s->x.on_conn_closed) s->x.on_conn_closed(&s->x);
@@ -92,11 +94,17 @@ bool vv_conn_idle(const struct vv_conn *c)
 
 /* ---- interest ---- */
 
+/* One more request? What its answers may need counts as if it were waiting to be sent already. */
+static bool may_take(const struct vv_conn *c)
+{
+    const struct vv_net_config *cfg = &c->net->config;
+    return !c->closing && !c->muted_until_us && c->inflight < cfg->inflight_max && c->unsent + c->reserved < cfg->unsent_bytes_max;
+}
+
 static bool may_read(const struct vv_conn *c)
 {
     const struct vv_net *n = c->net;
-    return !c->closing && !c->muted_until_us && c->inflight < n->config.inflight_max && c->unsent < n->config.unsent_bytes_max &&
-           atomic_load(&n->frame_bytes) < FRAME_BYTES_TOTAL_MAX && !atomic_load(&n->stopping);
+    return may_take(c) && atomic_load(&n->frame_bytes) < FRAME_BYTES_TOTAL_MAX && !atomic_load(&n->stopping);
 }
 
 static void update_interest(struct vv_conn *c)
@@ -150,6 +158,7 @@ static int gather(const struct vv_conn *c, struct iovec *v)
 static void written(struct vv_conn *c, size_t n)
 {
     c->unsent -= n;
+    atomic_fetch_sub_explicit(&c->net->unsent_bytes, n, memory_order_relaxed);
     c->out_skip += n;
     while (c->out_head && c->out_skip >= 4 + c->out_head->response.bytes) {
         struct vv_slot *s = c->out_head;
@@ -191,6 +200,7 @@ static void advance(struct vv_conn *c)
         if (!c->head) c->tail = NULL;
         s->next = NULL;
         c->inflight--;
+        c->reserved -= s->reserved;
         /* The request's memory goes now; only the response stays until it is written. */
         vv_buf_unref(s->x.frame.buf);
         s->x.frame.buf = NULL;
@@ -200,6 +210,7 @@ static void advance(struct vv_conn *c)
         if (s->state == SLOT_REPLIED) {
             vv_put32(s->length, (uint32_t)s->response.bytes);
             c->unsent += 4 + s->response.bytes;
+            atomic_fetch_add_explicit(&c->net->unsent_bytes, 4 + s->response.bytes, memory_order_relaxed);
             if (c->out_tail)
                 c->out_tail->next = s;
             else
@@ -250,6 +261,14 @@ void vv_exchange_reply(struct vv_exchange *x, struct vv_chain *body)
     struct vv_slot *s = VV_CONTAINER(x, struct vv_slot, x);
     vv_chain_move(&s->response, body);
     answer(x, SLOT_REPLIED);
+}
+
+void vv_exchange_reserve(struct vv_exchange *x, size_t bytes)
+{
+    struct vv_slot *s = VV_CONTAINER(x, struct vv_slot, x);
+    vv_reactor_assert_here(x->reactor);
+    s->reserved += bytes;
+    x->conn->reserved += bytes;
 }
 
 void vv_exchange_drop(struct vv_exchange *x)
@@ -304,7 +323,7 @@ static bool hand_over(struct vv_conn *c, size_t at, size_t n)
 /* Hands over every whole frame in the buffer. False: the connection is gone. */
 static bool take_frames(struct vv_conn *c)
 {
-    while (c->in_end - c->in_start >= 4 && c->inflight < c->net->config.inflight_max && !c->closing) {
+    while (c->in_end - c->in_start >= 4 && may_take(c)) {
         const uint8_t *p = c->in->data + c->in_start;
         const char *who = c->first ? stranger(p, c->in_end - c->in_start) : NULL;
         uint32_t n = vv_get32(p);
@@ -393,6 +412,8 @@ static void on_ready(struct vv_source *source, uint32_t events)
     }
     if (events & EPOLLOUT) {
         if (!vv_conn_flush(c)) return;
+        /* Frames that waited in the buffer for these bytes to leave. */
+        if (c->in_end > c->in_start && may_read(c) && !take_frames(c)) return;
         update_interest(c);
     }
     if (events & EPOLLIN) on_readable(c);

@@ -341,7 +341,13 @@ void vv_net_stats(struct vv_net *net, struct vv_net_stats *out)
         .bytes_in = atomic_load(&net->bytes_in),
         .bytes_out = atomic_load(&net->bytes_out),
         .requests = atomic_load(&net->requests),
+        .unsent = vv_net_unsent(net),
     };
+}
+
+uint64_t vv_net_unsent(struct vv_net *net)
+{
+    return atomic_load_explicit(&net->unsent_bytes, memory_order_relaxed);
 }
 
 int vv_net_reactor_count(struct vv_net *net)

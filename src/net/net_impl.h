@@ -59,6 +59,7 @@ struct vv_slot {
     struct vv_chain response;
     uint8_t length[4];         /* sent before the response */
     size_t frame_n;            /* as counted in net->frame_bytes */
+    size_t reserved;           /* as counted in conn->reserved */
     char why[160];
 };
 
@@ -88,7 +89,7 @@ struct vv_conn {
     struct vv_slot *out_head, *out_tail; /* being written */
     size_t out_skip;           /* bytes of out_head (length and response) already written */
     int inflight;
-    size_t unsent;
+    size_t unsent, reserved;   /* bytes of finished responses; what unfinished ones may need */
     bool closing;              /* nothing more is read; ends when all is written */
     char why[160];
 };
@@ -112,6 +113,7 @@ struct vv_net {
     _Atomic uint64_t accepted, closed, refused, bytes_in, bytes_out, requests, next_id;
     _Atomic int conns;
     _Atomic size_t frame_bytes;  /* in receive buffers and unanswered frames */
+    _Atomic size_t unsent_bytes; /* of all connections */
     pthread_mutex_t ip_lock;     /* counts per address */
     struct vv_ip { struct in6_addr ip; int count; } *ips;
     size_t ip_count, ip_cap;
