@@ -327,8 +327,7 @@ static void maintain(struct vv_partition *p)
 {
     struct vv_broker *b = p->broker;
     struct vv_error e = {0};
-    int err = vv_log_seal_pending(p->log);
-    if (err && err != VV_E_OFFLINE) VLOG_ERROR("%s: closing a full segment failed: %s", p->dir, vv_err_name(err));
+    vv_log_seal_pending(p->log); /* the log says what fails, and tries again the next time */
     if (open_tier_part(p, &e)) VLOG_ERROR("%s: cannot start tiering: %s", p->dir, e.text);
     vv_retention_apply(p, vv_wall_ms(b->env), b->time_trusted);
     if (p->tier) vv_tier_part_kick(p->tier);
