@@ -117,7 +117,7 @@ void vv_tier_free(struct vv_tier *t)
 {
     if (!t) return;
     VV_ASSERT(!t->started && !t->part_count);
-    if (t->reader) t->reader_free(t->reader);
+    vv_reader_free(t->reader);
     vv_claim_free(t);
     pthread_cond_destroy(&t->work);
     pthread_cond_destroy(&t->keep);
@@ -306,8 +306,10 @@ void vv_tier_configure(struct vv_tier *t, const struct vv_tier_config *c)
     pthread_mutex_lock(&t->mu);
     filled.upload_threads = t->config.upload_threads; /* fixed while running */
     t->config = filled;
+    struct vv_reader *reader = t->reader;
     pthread_cond_broadcast(&t->keep);
     pthread_mutex_unlock(&t->mu);
+    vv_reader_configure(reader, &filled);
 }
 
 static void flush_manifest(struct vv_tier_part *p)
@@ -400,7 +402,10 @@ void vv_tier_part_close(struct vv_tier_part *p)
     while (p->busy || p->keeping) pthread_cond_wait(&t->idle, &t->mu);
     pthread_mutex_unlock(&t->mu);
     flush_manifest(p);
-    if (t->reader && t->reader_part_closed) t->reader_part_closed(t->reader, p);
+    pthread_mutex_lock(&t->mu);
+    struct vv_reader *reader = t->reader;
+    pthread_mutex_unlock(&t->mu);
+    vv_reader_part_closed(reader, p);
     pthread_mutex_lock(&t->mu);
     for (size_t i = 0; i < t->part_count; i++)
         if (t->parts[i] == p) t->parts[i] = t->parts[--t->part_count];
