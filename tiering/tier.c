@@ -220,9 +220,20 @@ static int do_keep(struct vv_tier *t)
     return 1;
 }
 
+/* Reads that had to wait for their share of the bandwidth go on. mu held; given up meanwhile. */
+static void tick_reader(struct vv_tier *t)
+{
+    struct vv_reader *reader = t->reader;
+    if (!reader) return;
+    pthread_mutex_unlock(&t->mu);
+    vv_reader_tick(reader);
+    pthread_mutex_lock(&t->mu);
+}
+
 int vv_tier_step(struct vv_tier *t)
 {
     pthread_mutex_lock(&t->mu);
+    tick_reader(t);
     int did = do_upload(t);
     if (!did) did = do_keep(t);
     pthread_mutex_unlock(&t->mu);
@@ -250,8 +261,10 @@ static void *uploader_main(void *arg)
 {
     struct vv_tier *t = arg;
     pthread_mutex_lock(&t->mu);
-    while (!t->stopping)
+    while (!t->stopping) {
         if (!do_upload(t)) wait_us(t, &t->work, 200000); /* back-offs end without a signal */
+        tick_reader(t);
+    }
     pthread_mutex_unlock(&t->mu);
     return NULL;
 }
@@ -260,8 +273,10 @@ static void *keeper_main(void *arg)
 {
     struct vv_tier *t = arg;
     pthread_mutex_lock(&t->mu);
-    while (!t->stopping)
+    while (!t->stopping) {
         if (!do_keep(t)) wait_us(t, &t->keep, 200000);
+        tick_reader(t);
+    }
     pthread_mutex_unlock(&t->mu);
     return NULL;
 }
