@@ -222,7 +222,7 @@ static void every_flipped_byte_is_found(void **state)
 {
     (void)state;
     struct rig *r = rig_remote(&small, 1, 5, 100);
-    char key[1][VV_KEY_MAX], path[512];
+    char key[1][VV_KEY_MAX], path[1200];
     struct rig_read q;
     objects_of(r, key, 1);
     snprintf(path, sizeof path, "%s/%s", r->bucket, key[0]);
@@ -249,7 +249,7 @@ static void missing_truncated_foreign(void **state)
 {
     (void)state;
     struct rig *r = rig_remote(&small, 4, 30, 800);
-    char key[4][VV_KEY_MAX], path[4][512];
+    char key[4][VV_KEY_MAX], path[4][1200];
     struct rig_read q;
     size_t n;
     uint8_t *p;
