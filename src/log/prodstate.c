@@ -200,11 +200,12 @@ int vv_prodstate_check(const struct vv_prodstate *s, const struct vv_batch *b, b
                             "producer %lld sent epoch %d, the latest here is %d: a newer instance of it has taken over",
                             (long long)p->id, b->producer_epoch, p->epoch);
     if (b->control) return 0;
-    if (p->txn_first >= 0 && !b->transactional)
-        return vv_error_set(e, VV_INVALID_TXN_STATE,
-                            "producer %lld has a transaction open since offset %lld and sent a batch outside of it",
-                            (long long)p->id, (long long)p->txn_first);
-    return check_sequence(p, b, e);
+    int err = check_sequence(p, b, e);
+    if (!err && p->txn_first >= 0 && !b->transactional)
+        err = vv_error_set(e, VV_INVALID_TXN_STATE,
+                           "producer %lld has a transaction open since offset %lld and sent a batch outside of it",
+                           (long long)p->id, (long long)p->txn_first);
+    return err;
 }
 
 int vv_prodstate_update(struct vv_prodstate *s, const struct vv_batch *b)

@@ -133,6 +133,7 @@ static void transactions(void **state)
     put(s, txn(batch(4, 0, 0, 5, 30)));
     put(s, txn(batch(2, 0, 5, 5, 40)));
     assert_int_equal(ask(s, batch(2, 0, 10, 1, 50), 0), VV_INVALID_TXN_STATE);
+    assert_int_equal(ask(s, batch(2, 0, 11, 1, 50), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER); /* wrong twice: Kafka's order */
     assert_int_equal(vv_prodstate_first_unstable(s), 10);
     marker(s, 3, 0, 50); /* in the middle */
     assert_int_equal(vv_prodstate_first_unstable(s), 10);

@@ -85,7 +85,7 @@ public final class Producers {
             case 7: transactional = !transactional; break;
             case 8: case 9: if (id % 2 == 1) return marker(id, e); break;
             case 10: if (id % 2 == 1 && RANDOM.nextInt(4) == 0) return marker(id, (short) (e + 1)); break;
-            case 11: if (id % 2 == 1 && RANDOM.nextInt(4) == 0) return marker(id, (short) (e - 1)); break;
+            case 11: if (id % 2 == 1 && e > 0 && RANDOM.nextInt(4) == 0) return marker(id, (short) (e - 1)); break;
             default: break;
         }
         return data(id, (short) Math.max(e, 0), sequence, transactional);
