@@ -1,4 +1,4 @@
-/* main.c — the one binary: everything is a subcommand (src/cli). */
+/* main.c — the binary: everything begins on the command line. */
 #include "cli.h"
 
 int main(int argc, char **argv)
