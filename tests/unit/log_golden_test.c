@@ -1,6 +1,6 @@
-/* log_golden_test.c — against Kafka 4.2's own classes (tests/golden/batches.bin, producers.bin; tests/golden/run makes more of them):
- * every batch that Kafka built passes the leader's check untouched and holds what Kafka put into it; the producer state answers as
- * Kafka's does, batch by batch, and its snapshot is Kafka's.
+/* log_golden_test.c — against Kafka 4.2's own classes (tests/golden/batches.bin, producers.bin; tests/golden/run makes
+ * more of them): every batch that Kafka built passes the leader's check untouched and holds what Kafka put into it; the
+ * producer state answers as Kafka's does, batch by batch, and its snapshot is Kafka's.
  *
  * Arguments, for golden/run: a directory with the two files, and a file for batches of ours, which Kafka reads then. */
 #include <stdarg.h>
@@ -84,7 +84,8 @@ static void emit_ours(FILE *f, const uint8_t *p, const struct vv_batch *b, struc
 {
     size_t content_n = (size_t)(w->at - content), plain_n, packed_n, n;
     uint8_t *plain, *packed, *built;
-    assert_int_equal(vv_decompress(b->codec, p + VV_BATCH_HEADER, b->bytes - VV_BATCH_HEADER, 1 << 26, &plain, &plain_n), 0);
+    assert_int_equal(
+        vv_decompress(b->codec, p + VV_BATCH_HEADER, b->bytes - VV_BATCH_HEADER, 1 << 26, &plain, &plain_n), 0);
     for (int codec = 0; codec <= VV_CODEC_ZSTD; codec++) {
         assert_int_equal(vv_compress((enum vv_codec)codec, plain, plain_n, &packed, &packed_n), 0);
         uint8_t *q = malloc(VV_BATCH_HEADER + packed_n);
@@ -118,8 +119,12 @@ static void batches(void **state)
         struct vv_batch b;
         struct vv_error e = {0};
         int32_t bad;
-        struct vv_batch_rules rules = {.max_bytes = size, .output_max = 1 << 26, .now_ms = 1700000000000, .client = true,
-                                       .before_max_ms = 1000000, .after_max_ms = 1000000};
+        struct vv_batch_rules rules = {.max_bytes = size,
+                                       .output_max = 1 << 26,
+                                       .now_ms = 1700000000000,
+                                       .client = true,
+                                       .before_max_ms = 1000000,
+                                       .after_max_ms = 1000000};
         memcpy(before, p, size);
         assert_int_equal(vv_batch_parse(p, size, &b), 0);
         int want = b.ts_type == VV_LOG_APPEND_TIME ? VV_INVALID_TIMESTAMP : 0;
