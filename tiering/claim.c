@@ -36,13 +36,17 @@ static bool identity_path(const struct vv_tier *t, char *out, size_t n)
 
 struct own { char now[33], before[33]; }; /* "" = none */
 
-static void read_own(struct vv_tier *t, struct own *own)
+/* Not there or damaged: none. A disk that fails is told as such, not as a foreign claim. */
+static int read_own(struct vv_tier *t, struct own *own, struct vv_error *e)
 {
     char path[4096];
     uint8_t *p = NULL;
     size_t n;
     *own = (struct own){0};
-    if (!identity_path(t, path, sizeof path) || vv_fs_read_file(t->env, path, 65536, &p, &n)) return;
+    if (!identity_path(t, path, sizeof path)) return VV_OK;
+    int err = vv_fs_read_file(t->env, path, 65536, &p, &n);
+    if (err == VV_E_NOENT) return VV_OK;
+    if (err) return vv_error_set(e, err, "cannot read %s: %s", path, vv_err_name(err));
     json_t *o = json_loadb((const char *)p, n, 0, NULL);
     const char *now = json_string_value(json_object_get(o, "incarnation"));
     const char *before = json_string_value(json_object_get(o, "previous"));
@@ -53,6 +57,7 @@ static void read_own(struct vv_tier *t, struct own *own)
     }
     json_decref(o);
     free(p);
+    return VV_OK;
 }
 
 static bool is_own(const struct own *own, const char *incarnation)
@@ -243,8 +248,8 @@ int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e)
     int err = get_root(t, &r, e);
     bool fresh = err == VV_E_NOENT;
     if (err && !fresh) return err;
-    read_own(t, &own);
-    err = fresh ? VV_OK : refuse(t, &r, take_over, &own, e);
+    err = read_own(t, &own, e);
+    if (!err && !fresh) err = refuse(t, &r, take_over, &own, e);
     if (err) goto out;
     unsigned caps; /* a server may accept a condition and ignore it: believe only what was tried */
     err = vv_tier_saw(t, vv_objstore_probe(t->store, "v1/", DEADLINE_MS, &caps, e));

@@ -303,6 +303,7 @@ int vv_keeper_tier_step(struct vv_tier *t)
     if (!t->stale_aborted) { /* uploads in parts that an earlier life began: we are the only writer now */
         size_t aborted = 0;
         err = vv_tier_saw(t, vv_objstore_abort_stale(t->store, "v1/", t->claim.claimed_ms, DEADLINE_MS, &aborted, &e));
+        if (!err) err = delete_prefix(t, "v1/probe-", &e); /* of an opening that a crash cut short */
         if (!err) t->stale_aborted = true;
         if (aborted) VLOG_INFO("tier: aborted %zu unfinished uploads of earlier lives", aborted);
     } else if (renew) {

@@ -3,7 +3,8 @@
  * The manifest is the truth; objects after its last entry belong to the log if they continue it without a hole (uploads that the
  * batched manifest had not seen when the broker died): the partition is listed from there on, every candidate's footer must prove its
  * identity, and of several with one base the one of the highest writer epoch wins. What lies beyond a hole is
- * reported, not taken. Without any manifest a log begins at offset 0. Nothing is downloaded but manifests and footers. */
+ * reported, not taken, unless a footer tells that the log start had passed the hole (deleted before it was uploaded).
+ * Without any manifest a log begins at offset 0. Nothing is downloaded but manifests and footers. */
 #include "tier_impl.h"
 #include "varve/vlog.h"
 
@@ -22,7 +23,7 @@ struct restore {
     int64_t log_start;
     struct vv_footer best;   /* candidate for `next`, and its extent */
     struct vv_extent best_x;
-    bool have_best;
+    bool have_best, hole;
     struct vv_error *e;
 };
 
@@ -104,10 +105,22 @@ static int accept_best(struct restore *r)
     return err;
 }
 
-/* One listed key, ascending. E_LIMIT: a hole, stop. */
+/* Beyond a hole: does this object say that the log starts at or after it? Then what is missing was deleted before it was uploaded. */
+static int starts_log(struct restore *r, const struct vv_segkey *k, bool *starts)
+{
+    struct vv_footer f = {0};
+    uint64_t object_bytes = 0;
+    int err = get_footer(r, k, 65536, &f, &object_bytes);
+    *starts = !err && f.log_start >= k->base;
+    vv_footer_release(&f);
+    return err == VV_E_CORRUPT || err == VV_E_NOENT ? VV_OK : err;
+}
+
+/* One listed key, ascending. */
 static int on_listed(struct restore *r, const char *key)
 {
     struct vv_segkey k;
+    bool starts = false;
     if (vv_segkey_parse(key, &k)) return VV_OK; /* not a segment */
     if (r->have_best && k.base > r->best_x.base) {
         int err = accept_best(r);
@@ -115,9 +128,18 @@ static int on_listed(struct restore *r, const char *key)
     }
     if (k.base < r->next) return VV_OK;
     if (k.base == r->next) return consider(r, &k);
-    VLOG_WARN("restore: offsets %" PRId64 "..%" PRId64 " of partition %d are missing in the bucket; the object %s beyond the hole and "
-              "what follows are not part of the restored log", r->next, k.base - 1, (int)r->w.partition, key);
-    return VV_E_LIMIT;
+    int err = starts_log(r, &k, &starts);
+    if (err) return err;
+    if (starts) {
+        r->hole = false;
+        r->next = k.base;
+        return consider(r, &k);
+    }
+    if (!r->hole)
+        VLOG_WARN("restore: offsets %" PRId64 "..%" PRId64 " of partition %d are missing in the bucket; the object %s beyond the hole and "
+                  "what follows are not part of the restored log", r->next, k.base - 1, (int)r->w.partition, key);
+    r->hole = true;
+    return VV_OK;
 }
 
 static int roll_forward(struct restore *r)
@@ -138,7 +160,7 @@ static int roll_forward(struct restore *r)
         if (more) snprintf(after, sizeof after, "%s", l.v[l.count - 1].key);
         vv_objlist_release(&l);
     }
-    if (!err || err == VV_E_LIMIT) err = accept_best(r);
+    if (!err) err = accept_best(r);
     best_release(r);
     return err;
 }

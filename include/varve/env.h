@@ -82,6 +82,7 @@ int vv_fs_unlink(struct vv_env *env, const char *path);
 int vv_fs_mkdirs(struct vv_env *env, const char *path); /* like mkdir -p; new directories are synced */
 int vv_fs_rmdir(struct vv_env *env, const char *path);
 int vv_fs_sync_dir(struct vv_env *env, const char *path);
+int vv_fs_sync_parent(struct vv_env *env, const char *path); /* the directory that holds path */
 int vv_fs_list(struct vv_env *env, const char *path, int (*each)(void *ctx, const char *name), void *ctx);
 int vv_fs_space(struct vv_env *env, const char *path, struct vv_space *out);
 int vv_fs_lock(struct vv_env *env, const char *path, struct vv_file **out);

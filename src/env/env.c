@@ -128,6 +128,13 @@ static int parent_of(const char *path, char *out, size_t cap)
     return VV_OK;
 }
 
+int vv_fs_sync_parent(struct vv_env *env, const char *path)
+{
+    char parent[4096];
+    int err = parent_of(path, parent, sizeof parent);
+    return err ? err : vv_fs_sync_dir(env, parent);
+}
+
 int vv_fs_mkdirs(struct vv_env *env, const char *path)
 {
     struct vv_stat st;

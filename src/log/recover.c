@@ -15,7 +15,7 @@
 struct found { /* a .log file */
     int64_t base, protected_end; /* offsets below were sealed: never cut */
     struct vv_segment *s;
-    bool known, uploaded, scanned, rotten;
+    bool known, followed, uploaded, scanned, rotten; /* followed: the journal knows what comes after it, perhaps only in the bucket */
     int64_t sealed_ms;
 };
 struct recovery {
@@ -109,6 +109,10 @@ static int ask_journal(struct recovery *r)
             f.sealed_ms = x.sealed_ms;
             f.uploaded = st != VV_EXTENT_SEALED;
             vv_extent_release(r->log->index, &x);
+            if (!vv_index_next(r->log->index, f.protected_end, &x)) {
+                f.followed = x.base == f.protected_end;
+                vv_extent_release(r->log->index, &x);
+            }
             if (st == VV_EXTENT_REMOTE || st == VV_EXTENT_TOMBSTONED || st == VV_EXTENT_DELETING) {
                 err = vv_segment_unlink(r->log->env, r->log->dir, f.base);
                 if (err) return fail(r, err, "removing the files of a deleted segment");
@@ -203,7 +207,7 @@ static int open_found(struct recovery *r, struct found *f, uint64_t *size)
     return err ? fail(r, err, "opening a segment") : 0;
 }
 
-static int scan(struct recovery *r, struct found *f, uint64_t size, bool last)
+static int scan(struct recovery *r, struct found *f, uint64_t size)
 {
     struct { struct recovery *r; struct found *f; } ctx = {r, f};
     struct vv_log *log = r->log;
@@ -227,7 +231,6 @@ static int scan(struct recovery *r, struct found *f, uint64_t size, bool last)
         err = vv_fs_truncate(log->env, f->s->file, at);
         if (err) return fail(r, err, "cutting a torn tail");
     }
-    (void)last;
     err = vv_fs_datasync(log->env, f->s->file);
     return err ? fail(r, err, "syncing a segment") : 0;
 }
@@ -235,7 +238,11 @@ static int scan(struct recovery *r, struct found *f, uint64_t size, bool last)
 static int drop_behind(struct recovery *r, size_t i)
 {
     for (size_t k = i + 1; k < r->n; k++) {
-        if (r->v[k].known) return fail(r, VV_E_CORRUPT, "a sealed segment follows a gap: put the missing file back, or move the newer files away");
+        if (r->v[k].known)
+            return vv_error_set(r->e, VV_E_CORRUPT,
+                                "%s: cannot recover the log: the sealed segment %" PRId64 " follows a gap, segment %" PRId64 " ends at %" PRId64
+                                ": put the missing file back, or move the newer files away", r->log->dir, r->v[k].base, r->v[i].base,
+                                atomic_load(&r->v[i].s->next_offset));
         VLOG_WARN("%s/%020" PRId64 ".log: removed, it follows an unfinished write", r->log->dir, r->v[k].base);
         int err = vv_segment_unlink(r->log->env, r->log->dir, r->v[k].base);
         if (err) return fail(r, err, "removing a segment behind a torn one");
@@ -244,28 +251,34 @@ static int drop_behind(struct recovery *r, size_t i)
     return 0;
 }
 
+/* Trusts or scans. keep: its tables stay in memory, it will be appended to. */
+static int take_segment(struct recovery *r, struct found *f, bool keep)
+{
+    uint64_t size;
+    int err = open_found(r, f, &size);
+    if (err || trust(f->s, size, keep)) return err;
+    err = open_found(r, f, &size);
+    return err ? err : scan(r, f, size);
+}
+
 static int recover_segments(struct recovery *r)
 {
+    int64_t log_start = vv_index_log_start(r->log->index);
     for (size_t i = 0; i < r->n; i++) {
         struct found *f = &r->v[i];
         bool last = i + 1 == r->n;
-        bool reopen = last && !f->uploaded;
-        uint64_t size;
-        int err = open_found(r, f, &size);
-        if (err) return err;
-        if (!trust(f->s, size, reopen)) {
-            err = open_found(r, f, &size);
-            if (!err) err = scan(r, f, size, last);
-            if (err) return err;
-        }
-        int64_t end = atomic_load(&f->s->next_offset);
-        if (!last && !f->known && end < r->v[i + 1].base) {
+        int err = take_segment(r, f, last && !f->uploaded);
+        if (err || last) return err;
+        int64_t end = atomic_load(&f->s->next_offset), next = r->v[i + 1].base;
+        bool gap = !f->followed && !f->rotten && end < next;
+        /* What was sealed and continued is complete, however far compaction left its last batch. The last that was sealed may have been
+         * reopened since: as unsealed. A gap below the log start was left by an earlier recovery. */
+        if (gap && next > log_start) {
             err = drop_behind(r, i);
-            if (err) return err;
-            last = true;
+            if (!err && !f->scanned) err = take_segment(r, f, !f->uploaded);
+            return err;
         }
-        if (last) break;
-        atomic_store(&f->s->next_offset, r->v[i + 1].base);
+        atomic_store(&f->s->next_offset, f->followed ? f->protected_end : gap ? end : next);
         if (f->scanned && !f->rotten) {
             err = vv_segment_write_tables(f->s);
             if (err) return fail(r, err, "writing a segment's tables");
@@ -303,6 +316,13 @@ static int load_snapshot(struct recovery *r, int64_t offset)
     return err;
 }
 
+static bool has_snapshot(const struct recovery *r, int64_t offset)
+{
+    for (size_t i = 0; i < r->snapshot_n; i++)
+        if (r->snapshots[i] == offset) return true;
+    return false;
+}
+
 static int restore_producers(struct recovery *r, int64_t end)
 {
     struct vv_log *log = r->log;
@@ -328,7 +348,8 @@ static int restore_producers(struct recovery *r, int64_t end)
         err = vv_log_walk(log->env, file, &at, bytes, false, replay_batch, &replay);
         vv_segment_leave(f->s, file);
         if (err && !(err == VV_E_CORRUPT && f->rotten)) return fail(r, err, "reading producers from a segment");
-        if (i + 1 < r->n && f->scanned) {
+        /* Of a segment that was scanned, or whose tables an earlier recovery wrote before it died: the upload wants it. */
+        if (i + 1 < r->n && (f->scanned || !has_snapshot(r, atomic_load(&f->s->next_offset)))) {
             uint8_t *p;
             size_t n;
             err = vv_prodstate_encode(log->producers, &p, &n);
@@ -467,6 +488,8 @@ static int recover(struct recovery *r)
     struct vv_log *log = r->log;
     int err = vv_fs_mkdirs(log->env, log->dir);
     if (err) return fail(r, err, "creating the directory");
+    err = vv_fs_sync_parent(log->env, log->dir); /* it may be there and not yet durable: made by a life that was killed */
+    if (err) return fail(r, err, "syncing the directory above");
     err = check_metadata(r);
     if (err) return err;
     err = vv_fs_list(log->env, log->dir, on_name, r);

@@ -85,7 +85,15 @@ int vv_segment_snapshot(struct vv_segment *s, uint8_t **p, size_t *n)
     char path[VV_SEGMENT_PATH];
     vv_segment_path(s->dir, atomic_load(&s->next_offset), ".snapshot", path);
     int err = vv_fs_read_file(s->env, path, (size_t)64 << 20, p, n);
-    if (err != VV_E_NOENT) return err;
+    if (!err) {
+        struct vv_prodstate *probe = vv_prodstate_new();
+        err = probe ? vv_prodstate_decode(probe, *p, *n) : VV_E_NOMEM;
+        vv_prodstate_free(probe);
+        if (!err) return 0;
+        free(*p);
+        if (err == VV_E_CORRUPT) VLOG_WARN("%s: damaged, it is left out of the upload", path);
+    }
+    if (err != VV_E_NOENT && err != VV_E_CORRUPT) return err;
     *p = calloc(1, 1);
     *n = 0;
     return *p ? 0 : VV_E_NOMEM;

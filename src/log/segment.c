@@ -286,15 +286,21 @@ int vv_segment_lookup(struct vv_segment *s, int64_t offset, bool may_block, uint
 
 /* ---- tables as files ---- */
 
+/* Never half a file under the name, also when one was there; the directory is the caller's to sync. */
 int vv_segment_write_file(struct vv_env *env, const char *path, const void *p, size_t n)
 {
+    char temp[VV_SEGMENT_PATH + 8];
     struct vv_file *f;
-    int err = vv_fs_open(env, path, VV_O_WRITE | VV_O_CREATE | VV_O_TRUNC, &f);
+    snprintf(temp, sizeof temp, "%s.tmp", path);
+    int err = vv_fs_open(env, temp, VV_O_WRITE | VV_O_CREATE | VV_O_TRUNC, &f);
     if (err) return err;
     if (n) err = vv_fs_pwrite(env, f, p, n, 0);
     if (!err) err = vv_fs_datasync(env, f);
     int cerr = vv_fs_close(env, f);
-    return err ? err : cerr;
+    if (!err) err = cerr;
+    if (!err) err = vv_fs_rename(env, temp, path);
+    if (err) vv_fs_unlink(env, temp);
+    return err;
 }
 
 /* Kafka's encodings; the time index ends with the segment's largest timestamp, as Kafka's does when it closes one. */
@@ -434,11 +440,10 @@ int vv_segment_unlink(struct vv_env *env, const char *dir, int64_t base)
 {
     static const char *const suffixes[] = {".blocks", ".index", ".timeindex", ".txnindex", ".snapshot", ".log"};
     char path[VV_SEGMENT_PATH];
-    int first = 0;
     for (size_t i = 0; i < VV_COUNT(suffixes); i++) {
         vv_segment_path(dir, base, suffixes[i], path);
         int err = vv_fs_unlink(env, path);
-        if (err && err != VV_E_NOENT && !first) first = err;
+        if (err && err != VV_E_NOENT) return err; /* the .log stays as long as anything else: the next start finds it and goes on */
     }
-    return first;
+    return 0;
 }

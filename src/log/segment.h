@@ -78,6 +78,6 @@ int vv_segment_write_tables(struct vv_segment *s);
 void vv_segment_drop_tables(struct vv_segment *s);  /* closed: memory back, files serve */
 int vv_segment_load_tables(struct vv_segment *s);   /* the other way round, after a clean stop; E_CORRUPT: scan instead [blocking] */
 int vv_segment_load_blocks(struct vv_segment *s, struct vv_blocks *out); /* file or memory [blocking] */
-int vv_segment_write_file(struct vv_env *env, const char *path, const void *p, size_t n); /* truncate, write, datasync */
+int vv_segment_write_file(struct vv_env *env, const char *path, const void *p, size_t n); /* atomic; sync the directory after */
 int vv_segment_unlink(struct vv_env *env, const char *dir, int64_t base); /* all its files; absent ones are fine [blocking] */
 #endif
