@@ -1,0 +1,436 @@
+/* model.c — what was appended, and whether it is what comes back. See world.h. */
+#include "world.h"
+
+/* ---- the model ---- */
+
+static void batch_free(struct sim_batch *b)
+{
+    free(b->p);
+    *b = (struct sim_batch){0};
+}
+
+void part_free_model(struct sim_part *p)
+{
+    while (p->n) batch_free(&p->v[--p->n]);
+    batch_free(&p->maybe);
+    free(p->v);
+}
+
+static void model_add(struct sim_part *p, const struct sim_batch *b)
+{
+    if (p->n == p->cap) {
+        p->cap = p->cap ? p->cap * 2 : 64;
+        p->v = realloc(p->v, p->cap * sizeof *p->v);
+        if (!p->v) sim_fail("out of memory");
+    }
+    p->v[p->n++] = *b;
+    p->end = b->last + 1;
+}
+
+/* First batch whose last >= offset. */
+static size_t model_lower(struct sim_part *p, int64_t offset)
+{
+    size_t lo = 0, hi = p->n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (p->v[mid].last < offset) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo;
+}
+
+struct sim_batch *part_batch_at(struct sim_part *p, int64_t offset)
+{
+    size_t i = model_lower(p, offset);
+    return i < p->n ? &p->v[i] : NULL;
+}
+
+/* What survived tells each producer where it goes on. */
+static void rewind_producers(struct world *w, struct sim_part *p, bool fresh)
+{
+    for (int k = 0; k < SIM_PRODUCERS; k++) {
+        struct sim_producer *q = &p->producer[k];
+        if (fresh) *q = (struct sim_producer){.id = w->next_producer++};
+        q->next = 0;
+        q->epoch = 0;
+        for (size_t i = 0; i < p->n; i++) {
+            if (p->v[i].producer != q->id) continue;
+            q->next = p->v[i].sequence + p->v[i].records;
+            q->epoch = p->v[i].epoch;
+        }
+    }
+    p->reopened_at = p->n;
+}
+
+/* jump: the end is a log start, which may lie inside a batch that was lost. */
+static void model_cut(struct world *w, struct sim_part *p, int64_t end, bool jump)
+{
+    while (p->n && p->v[p->n - 1].last >= end) {
+        SIM_CHECK(p->v[p->n - 1].base >= end || jump, "partition %d: the log ends at %" PRId64 ", inside the batch %" PRId64 "..%" PRId64, p->id,
+                  end, p->v[p->n - 1].base, p->v[p->n - 1].last);
+        batch_free(&p->v[--p->n]);
+        w->lost_batches++;
+    }
+}
+
+void part_came_back(struct world *w, struct sim_part *p, enum sim_death how)
+{
+    int64_t end = vv_log_end(p->log), was = p->end;
+    struct vv_index_summary s;
+    vv_index_summary(p->index, &s);
+    SIM_CHECK(s.log_start >= p->log_start && s.log_start <= p->log_start_asked,
+              "partition %d: the log start was %" PRId64 " (asked: %" PRId64 ") and came back as %" PRId64, p->id, p->log_start,
+              p->log_start_asked, s.log_start);
+    p->log_start = p->log_start_asked = s.log_start;
+    if (p->maybe.p && end > p->end) {
+        model_add(p, &p->maybe); /* its bytes are compared like all others */
+        p->maybe.p = NULL;
+    }
+    batch_free(&p->maybe);
+    bool jump = end == s.log_start; /* what was deleted and not flushed was lost, and is not missed */
+    int64_t need = how == SIM_POWER ? p->acked : was;
+    SIM_CHECK(end >= need, "partition %d: offsets below %" PRId64 " were %s, the log ends at %" PRId64, p->id, need,
+              how == SIM_POWER ? "acknowledged" : "written", end);
+    SIM_CHECK(end <= p->end || jump, "partition %d: the log ends at %" PRId64 ", %" PRId64 " was the end", p->id, end, p->end);
+    model_cut(w, p, end, jump);
+    bool gap = p->n ? p->v[p->n - 1].last + 1 < end : end > 0;
+    SIM_CHECK(!gap || jump, "partition %d: the log ends at %" PRId64 ", where no batch ended", p->id, end);
+    p->end = p->acked = end; /* recovery synced it */
+    rewind_producers(w, p, gap || (jump && end < was)); /* what is missing below the log start may have been a producer's last */
+    sim_say(w, "  partition %d: %" PRId64 "..%" PRId64 " (was %" PRId64 ")", p->id, p->log_start, end, was);
+}
+
+void part_restored(struct world *w, struct sim_part *p, int64_t log_start, int64_t next_offset)
+{
+    struct vv_index_summary s;
+    vv_index_summary(p->index, &s);
+    sim_say(w, "  partition %d: restored %" PRId64 "..%" PRId64 " of %" PRId64 "..%" PRId64 ", %" PRId64 " was in the bucket", p->id,
+            log_start, next_offset, p->log_start, p->end, p->proven);
+    SIM_CHECK(vv_log_end(p->log) == next_offset, "partition %d: the log ends at %" PRId64 ", restored to %" PRId64, p->id,
+              vv_log_end(p->log), next_offset);
+    SIM_CHECK(s.log_start == log_start, "partition %d: log start %" PRId64 ", restored %" PRId64, p->id, s.log_start, log_start);
+    SIM_CHECK(next_offset >= p->proven, "partition %d: %" PRId64 " was in the bucket, %" PRId64 " came back", p->id, p->proven,
+              next_offset);
+    SIM_CHECK(log_start <= p->log_start_asked, "partition %d: log start %" PRId64 " came back as %" PRId64, p->id, p->log_start, log_start);
+    SIM_CHECK(next_offset <= p->end, "partition %d: %" PRId64 " was the end, %" PRId64 " came back", p->id, p->end, next_offset);
+    batch_free(&p->maybe);
+    model_cut(w, p, next_offset, next_offset == log_start);
+    p->end = p->acked = next_offset;
+    p->proven = VV_MAX(s.remote_end, 0);
+    p->log_start = p->log_start_asked = log_start;
+    rewind_producers(w, p, next_offset > p->proven); /* what was deleted before it was uploaded is forgotten */
+}
+
+/* ---- appends ---- */
+
+static void build(struct world *w, struct sim_part *p, struct sim_batch *b)
+{
+    static uint8_t value[8192];
+    struct vv_batch_builder *bb = vv_batch_builder_new();
+    uint8_t *bytes;
+    size_t max = sim_percent(w, 5) ? sizeof value : sim_percent(w, 30) ? 1500 : 100;
+    int64_t now = vv_wall_ms(&w->env);
+    b->records = 1 + (int32_t)sim_below(w, SIM_RECORDS);
+    b->max_ts = INT64_MIN;
+    for (int32_t i = 0; i < b->records; i++) {
+        size_t n = (size_t)sim_below(w, max + 1);
+        char key[32];
+        int k = snprintf(key, sizeof key, "%d/%" PRId64, p->id, p->end + i);
+        vv_random(&w->env, value, n);
+        b->ts[i] = now - (sim_percent(w, 20) ? (int64_t)sim_below(w, 100000) : 0);
+        b->max_ts = VV_MAX(b->max_ts, b->ts[i]);
+        if (vv_batch_builder_add(bb, b->ts[i], key, k, value, (int32_t)n)) sim_fail("batch builder");
+    }
+    if (vv_batch_builder_finish(bb, &bytes, &b->n)) sim_fail("batch builder");
+    b->p = malloc(b->n);
+    if (!b->p) sim_fail("out of memory");
+    memcpy(b->p, bytes, b->n);
+    vv_batch_builder_free(bb);
+}
+
+static void stamp(struct sim_batch *b, int64_t producer, int16_t epoch, int32_t sequence)
+{
+    b->producer = producer;
+    b->epoch = epoch;
+    b->sequence = sequence;
+    vv_put64(b->p + 43, (uint64_t)producer);
+    vv_put16(b->p + 51, (uint16_t)epoch);
+    vv_put32(b->p + 53, (uint32_t)sequence);
+    vv_put32(b->p + 17, vv_crc32c(0, b->p + 21, b->n - 21));
+}
+
+/* As the produce path does: check, append. */
+static int append(struct world *w, struct sim_part *p, struct sim_batch *b, struct vv_append *a, struct vv_error *e)
+{
+    struct vv_batch_rules rules = {.max_bytes = 1 << 20, .output_max = 1 << 20, .now_ms = vv_wall_ms(&w->env), .before_max_ms = INT64_MAX,
+                                   .after_max_ms = INT64_MAX, .client = true};
+    struct vv_batch parsed;
+    int32_t bad;
+    int err = vv_batch_check(b->p, b->n, &rules, &parsed, &bad, e);
+    SIM_CHECK(!err, "a good batch is refused: %s", e->text);
+    *a = (struct vv_append){.p = b->p, .b = &parsed, .leader_epoch = vv_log_epoch(p->log), .now_ms = rules.now_ms};
+    err = vv_log_append(p->log, a, e);
+    a->b = NULL;
+    return err;
+}
+
+static void appended(struct world *w, struct sim_part *p, struct sim_batch *b, const struct vv_append *a)
+{
+    SIM_CHECK(a->base_offset == p->end && a->last_offset == p->end + b->records - 1,
+              "partition %d: appended at %" PRId64 "..%" PRId64 ", the end was %" PRId64, p->id, a->base_offset, a->last_offset, p->end);
+    b->base = a->base_offset;
+    b->last = a->last_offset;
+    model_add(p, b);
+    b->p = NULL;
+    SIM_CHECK(vv_log_end(p->log) == p->end, "partition %d: the log end is %" PRId64 ", not %" PRId64, p->id, vv_log_end(p->log), p->end);
+    sim_say(w, "append %d: %" PRId64 "..%" PRId64 " (%zu bytes, producer %" PRId64 " at %d)", p->id, p->v[p->n - 1].base, p->end - 1,
+            p->v[p->n - 1].n, p->v[p->n - 1].producer, p->v[p->n - 1].sequence);
+}
+
+void part_append(struct world *w, struct sim_part *p)
+{
+    struct vv_error e = {0};
+    struct vv_append a;
+    struct sim_batch b = {0};
+    struct sim_producer *q = sim_percent(w, 80) ? &p->producer[sim_below(w, SIM_PRODUCERS)] : NULL;
+    build(w, p, &b);
+    if (q && q->next && sim_percent(w, 3)) {
+        q->epoch++;
+        q->next = 0;
+    }
+    stamp(&b, q ? q->id : -1, q ? q->epoch : -1, q ? q->next : -1);
+    int err = append(w, p, &b, &a, &e);
+    if (world_ok(w, err, "append", e.text)) {
+        SIM_CHECK(!a.duplicate, "partition %d: a new batch is taken for a duplicate", p->id);
+        if (q) q->next += b.records;
+        appended(w, p, &b, &a);
+    } else if (err != VV_E_OFFLINE) { /* the last that was tried may have reached the disk; what fitted of those before it was cut off */
+        batch_free(&p->maybe);
+        b.base = p->end;
+        b.last = p->end + b.records - 1;
+        p->maybe = b;
+        b.p = NULL;
+    }
+    batch_free(&b);
+}
+
+/* A producer that did not hear the answer sends the same batch again. */
+void part_retry(struct world *w, struct sim_part *p)
+{
+    const struct sim_producer *q = &p->producer[sim_below(w, SIM_PRODUCERS)];
+    size_t nth = (size_t)sim_below(w, SIM_KEPT), i = p->n;
+    for (size_t left = nth + 1; left;) {
+        if (!i) return;
+        i--;
+        if (p->v[i].producer == q->id && p->v[i].epoch == q->epoch) left--;
+    }
+    const struct sim_batch *b = &p->v[i];
+    struct sim_batch again = *b;
+    struct vv_error e = {0};
+    struct vv_append a;
+    if (b->base < p->log_start) return; /* what is deleted may be forgotten */
+    again.p = malloc(b->n);
+    if (!again.p) sim_fail("out of memory");
+    memcpy(again.p, b->p, b->n);
+    vv_put64(again.p, 0);
+    vv_put32(again.p + 12, UINT32_MAX);
+    int err = append(w, p, &again, &a, &e);
+    free(again.p);
+    sim_say(w, "retry %d: %" PRId64 "..%" PRId64 " again: %s", p->id, b->base, b->last, err ? vv_err_name(err) : "duplicate");
+    if (err == VV_E_OFFLINE) return;
+    if (nth && i < p->reopened_at && err > 0) return; /* a snapshot keeps only the last one */
+    SIM_CHECK(!err, "partition %d: the retry of batch %" PRId64 "..%" PRId64 " (%zu from the end) is refused: %s", p->id, b->base, b->last,
+              nth, e.text);
+    SIM_CHECK(a.duplicate && a.base_offset == b->base && a.last_offset == b->last,
+              "partition %d: the retry of batch %" PRId64 "..%" PRId64 " was appended as %" PRId64 "..%" PRId64, p->id, b->base, b->last,
+              a.base_offset, a.last_offset);
+}
+
+/* A batch with a gap before it must not be appended. */
+void part_bad_sequence(struct world *w, struct sim_part *p)
+{
+    const struct sim_producer *q = &p->producer[sim_below(w, SIM_PRODUCERS)];
+    struct sim_batch b = {0};
+    struct vv_error e = {0};
+    struct vv_append a;
+    if (!q->next) return;
+    build(w, p, &b);
+    stamp(&b, q->id, q->epoch, q->next + 1 + (int32_t)sim_below(w, 100));
+    int err = append(w, p, &b, &a, &e);
+    batch_free(&b);
+    sim_say(w, "gap %d: %s", p->id, vv_err_name(err));
+    if (err == VV_E_OFFLINE) return;
+    SIM_CHECK(err == VV_OUT_OF_ORDER_SEQUENCE_NUMBER, "partition %d: a batch with a gap in its sequence gets %s", p->id, vv_err_name(err));
+    SIM_CHECK(vv_log_end(p->log) == p->end, "partition %d: a refused batch moved the end", p->id);
+}
+
+/* ---- reads ---- */
+
+/* bytes must be the batches from the one that holds offset on, whole. Returns the offset after them. */
+static int64_t compare(struct sim_part *p, int64_t offset, const uint8_t *bytes, size_t n, const char *where)
+{
+    size_t i = model_lower(p, offset), at = 0;
+    SIM_CHECK(i < p->n && p->v[i].base <= offset, "partition %d, %s: bytes are served for offset %" PRId64 ", which nobody wrote", p->id,
+              where, offset);
+    for (; at < n; at += p->v[i++].n) {
+        SIM_CHECK(i < p->n && n - at >= p->v[i].n, "partition %d, %s: a piece of a batch, or more than was written, after %" PRId64, p->id,
+                  where, p->v[i - 1].last);
+        SIM_CHECK(!memcmp(bytes + at, p->v[i].p, p->v[i].n), "partition %d, %s: wrong bytes in batch %" PRId64 "..%" PRId64, p->id, where,
+                  p->v[i].base, p->v[i].last);
+    }
+    return p->v[i - 1].last + 1;
+}
+
+/* One read of a local extent; returns the next offset, or -1 when it failed with an excuse. */
+static int64_t read_local(struct world *w, struct sim_part *p, const struct vv_extent *x, int64_t offset, size_t max_bytes, int64_t limit)
+{
+    struct vv_error e = {0};
+    struct vv_chain c = {0};
+    struct vv_read r = {.offset = offset, .limit = limit, .max_bytes = max_bytes, .min_one = true, .may_block = sim_percent(w, 80)};
+    int err = vv_log_read(p->log, x, &r, &c, &e);
+    if (err == VV_E_AGAIN && !r.may_block) {
+        r.may_block = true;
+        err = vv_log_read(p->log, x, &r, &c, &e);
+    }
+    if (!world_ok(w, err, "read", e.text)) return -1;
+    SIM_CHECK(c.bytes, "partition %d: nothing is read at %" PRId64 " in %s extent %" PRId64 "..%" PRId64 " below %" PRId64, p->id, offset,
+              vv_extent_state_name(x->state), x->base, x->last, limit);
+    uint8_t *bytes = malloc(c.bytes);
+    if (!bytes) sim_fail("out of memory");
+    vv_chain_copy_out(&c, bytes);
+    int64_t next = compare(p, offset, bytes, c.bytes, "local read");
+    SIM_CHECK(next == r.next_offset, "partition %d: the read says %" PRId64 " is next, its bytes end at %" PRId64, p->id, r.next_offset, next);
+    SIM_CHECK(next <= limit, "partition %d: read beyond the limit", p->id);
+    vv_chain_release(&c);
+    free(bytes);
+    return next;
+}
+
+/* The data of the extent's object, as the bucket really has it. */
+static void compare_object(struct world *w, struct sim_part *p, const struct vv_extent *x)
+{
+    struct vv_segkey k;
+    char key[VV_KEY_MAX];
+    struct vv_slice s = {0};
+    struct vv_objinfo info = {0};
+    struct vv_error e = {0};
+    vv_segkey_of(w->topic_id, p->id, x, &k);
+    vv_segkey_format(&k, key);
+    int err = vv_objstore_get(w->checker, key, VV_GET_RANGE, 0, (size_t)x->bytes, 0, &s, &info, &e);
+    SIM_CHECK(!err, "partition %d: the object of %s extent %" PRId64 "..%" PRId64 ": %s", p->id, vv_extent_state_name(x->state), x->base,
+              x->last, e.text);
+    SIM_CHECK(info.size == x->object_bytes, "partition %d: %s has %" PRIu64 " bytes, the index says %" PRIu64, p->id, key, info.size,
+              x->object_bytes);
+    int64_t next = compare(p, x->base, s.p, s.n, "object");
+    SIM_CHECK(next == x->last + 1, "partition %d: %s ends at %" PRId64, p->id, key, next - 1);
+    vv_buf_unref(s.buf);
+}
+
+void part_read(struct world *w, struct sim_part *p, int64_t offset)
+{
+    struct vv_extent x;
+    int err = vv_index_find(p->index, offset, &x);
+    SIM_CHECK(!err && x.base <= offset && x.last >= offset, "partition %d: the index does not know offset %" PRId64, p->id, offset);
+    if (x.local) {
+        int64_t limit = sim_percent(w, 70) ? vv_log_end(p->log) : p->v[model_lower(p, offset)].last + 1;
+        int64_t next = read_local(w, p, &x, offset, (size_t)sim_below(w, 20000), limit);
+        sim_say(w, "read %d at %" PRId64 ": to %" PRId64 " of %s", p->id, offset, next, vv_extent_state_name(x.state));
+    } else {
+        SIM_CHECK(x.state == VV_EXTENT_REMOTE, "partition %d: %s extent %" PRId64 " has no local files", p->id,
+                  vv_extent_state_name(x.state), x.base);
+        compare_object(w, p, &x);
+        sim_say(w, "read %d at %" PRId64 ": remote", p->id, offset);
+    }
+    vv_extent_release(p->index, &x);
+}
+
+/* The first record at or after `from`, in extents from x on, with a time of at least ts: index and log agree with the model. */
+void part_find_time(struct world *w, struct sim_part *p)
+{
+    if (p->log_start >= p->end) return;
+    int64_t from = p->log_start + (int64_t)sim_below(w, (uint64_t)(p->end - p->log_start));
+    struct sim_batch *about = part_batch_at(p, from + (int64_t)sim_below(w, (uint64_t)(p->end - from)));
+    int64_t ts = about->ts[sim_below(w, (uint64_t)about->records)] + (int64_t)sim_below(w, 3) - 1, want = -1;
+    for (size_t i = model_lower(p, from); i < p->n && want < 0; i++)
+        for (int32_t k = 0; k < p->v[i].records && want < 0; k++)
+            if (p->v[i].base + k >= from && p->v[i].ts[k] >= ts) want = p->v[i].base + k;
+    struct vv_extent x;
+    struct vv_time_hit hit = {.offset = -1};
+    int64_t at = from;
+    int err = VV_E_NOENT;
+    while (err == VV_E_NOENT && !vv_index_find_time(p->index, ts, at, &x)) {
+        SIM_CHECK(want < 0 || x.base <= want, "partition %d: time %" PRId64 " from %" PRId64 " is at %" PRId64 ", the index skips to %" PRId64,
+                  p->id, ts, from, want, x.base);
+        if (!x.local) {
+            vv_extent_release(p->index, &x);
+            return; /* the tier's reader would be asked */
+        }
+        err = vv_log_find_time(p->log, &x, ts, from, &hit);
+        at = x.last == INT64_MAX ? INT64_MAX : x.last + 1;
+        vv_extent_release(p->index, &x);
+        if (at == INT64_MAX) break;
+    }
+    if (err && err != VV_E_NOENT && !world_ok(w, err, "find time", NULL)) return;
+    if (err) hit.offset = -1;
+    SIM_CHECK(hit.offset == want, "partition %d: time %" PRId64 " from %" PRId64 " is at %" PRId64 ", found %" PRId64, p->id, ts, from, want,
+              hit.offset);
+}
+
+/* ---- everything ---- */
+
+static void check_sealed(struct sim_part *p, const struct vv_extent *x)
+{
+    uint64_t bytes = 0;
+    int64_t max_ts = INT64_MIN;
+    for (size_t i = model_lower(p, x->base); i < p->n && p->v[i].base <= x->last; i++) {
+        bytes += p->v[i].n;
+        max_ts = VV_MAX(max_ts, p->v[i].max_ts);
+    }
+    SIM_CHECK(bytes == x->bytes && max_ts == x->max_ts, "partition %d: %s extent %" PRId64 "..%" PRId64 ": %" PRIu64
+              " bytes up to time %" PRId64 " in the index, %" PRIu64 " and %" PRId64 " were written", p->id, vv_extent_state_name(x->state),
+              x->base, x->last, x->bytes, x->max_ts, bytes, max_ts);
+}
+
+static void check_extent(struct world *w, struct sim_part *p, const struct vv_extent *x, bool deep)
+{
+    int64_t end = x->last == INT64_MAX ? p->end : x->last + 1;
+    if (x->state != VV_EXTENT_OPEN) check_sealed(p, x);
+    if (end <= p->log_start) return; /* its bytes may go at any time */
+    if (vv_extent_is_remote(x) && (deep || sim_percent(w, 10))) compare_object(w, p, x);
+    if (x->state == VV_EXTENT_REMOTE) {
+        SIM_CHECK(!x->local, "partition %d: REMOTE extent %" PRId64 " holds local files", p->id, x->base);
+        return;
+    }
+    SIM_CHECK(x->local, "partition %d: %s extent %" PRId64 "..%" PRId64 " has no local files", p->id, vv_extent_state_name(x->state), x->base,
+              x->last);
+    for (int64_t at = x->base; at >= 0 && at < end && (deep || at == x->base);) at = read_local(w, p, x, at, 1 << 20, end);
+}
+
+void part_check(struct world *w, struct sim_part *p, bool deep)
+{
+    struct vv_index_summary s;
+    struct vv_extent x;
+    int64_t at = 0, last = -1;
+    bool open = false;
+    vv_index_summary(p->index, &s);
+    SIM_CHECK(s.log_start == p->log_start || s.log_start == p->log_start_asked, "partition %d: log start %" PRId64 ", not %" PRId64, p->id,
+              s.log_start, p->log_start);
+    p->proven = VV_MAX(p->proven, s.remote_end);
+    while (at != INT64_MAX && !vv_index_next(p->index, at, &x)) {
+        bool live = x.state <= VV_EXTENT_REMOTE;
+        SIM_CHECK(!open || x.state == VV_EXTENT_OPEN, "partition %d: %s extent %" PRId64 " after an open one", p->id,
+                  vv_extent_state_name(x.state), x.base);
+        SIM_CHECK(live || x.last < s.log_start, "partition %d: %s extent %" PRId64 "..%" PRId64 " at or above log start %" PRId64, p->id,
+                  vv_extent_state_name(x.state), x.base, x.last, s.log_start);
+        SIM_CHECK(!live || (last < 0 ? x.base <= VV_MAX(s.log_start, 0) : x.base == last + 1 || x.base <= s.log_start),
+                  "partition %d: extent %" PRId64 " follows %" PRId64 ", log start %" PRId64, p->id, x.base, last, s.log_start);
+        open = x.state == VV_EXTENT_OPEN;
+        if (live) {
+            check_extent(w, p, &x, deep);
+            last = x.last;
+        }
+        at = x.last == INT64_MAX ? INT64_MAX : x.last + 1;
+        vv_extent_release(p->index, &x);
+    }
+    SIM_CHECK(open && at == INT64_MAX, "partition %d: no open extent at the end", p->id);
+}
