@@ -130,8 +130,7 @@ static int load_bucket(struct broker_run *r, struct vv_error *e)
     if (err || !text) return err;
     b->restoring = true;
     VLOG_INFO("%s is empty and %s has a history: restoring it", b->log_dir, b->config->tier);
-    err = vv_directory_restoring(&r->dir, e);
-    if (!err) err = load_text(r, text, n, "the bucket's list of topics (v1/cluster.json)", e);
+    err = load_text(r, text, n, "the bucket's list of topics (v1/cluster.json)", e);
     free(text);
     return err;
 }
@@ -142,7 +141,8 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     bool fresh = r->dir.fresh;
     int err = vv_topics_new(b, &b->topics);
     if (err) return vv_error_set(e, err, "out of memory");
-    err = fresh ? load_bucket(r, e) : load_own(r, e);
+    if (fresh) err = vv_directory_restoring(&r->dir, e); /* a crash before the claim below: begin again */
+    if (!err) err = fresh ? load_bucket(r, e) : load_own(r, e);
     if (!err) err = vv_producer_ids_open(b, &b->producer_ids, e);
     if (!err && b->restoring) vv_producer_ids_skip_to(b, b->topics->producer_ids);
     r->opened = true;

@@ -115,7 +115,7 @@ static int look(void *ctx, const char *name)
     return 0;
 }
 
-/* ---- an unfinished restore: nobody was served from it, the bucket has everything ---- */
+/* ---- an unfinished first start or restore: nobody was served from it, the bucket has everything ---- */
 
 struct removing {
     struct vv_directory *d;
@@ -159,10 +159,10 @@ static int examine_fresh(struct vv_directory *d, struct vv_error *e)
     struct content c = {.any = false};
     int err = join(d, RESTORING, path);
     if (!err && !vv_fs_stat(d->env, path, &st)) {
-        VLOG_WARN("%s: a restore from the bucket was interrupted: beginning again", d->path);
+        VLOG_WARN("%s: a first start was interrupted: beginning again", d->path);
         err = remove_all(d, d->path, 0);
         if (err)
-            return vv_error_set(e, err, "cannot remove an unfinished restore from %s: %s", d->path, vv_err_name(err));
+            return vv_error_set(e, err, "cannot remove what an interrupted first start left in %s: %s", d->path, vv_err_name(err));
     }
     if (!err) err = vv_fs_list(d->env, d->path, look, &c);
     if (err) return unusable(d, err, "read", e);

@@ -2,7 +2,7 @@
  *
  * Files: .lock (held while the broker runs), meta.properties (Kafka's format; plus varve.version and varve.tier),
  * .kafka_cleanshutdown (written last by an orderly stop, removed when it was read), varve-restoring (an unfinished
- * restore). One thread: the main one. */
+ * first start or restore). One thread: the main one. */
 #ifndef VARVE_DIRECTORY_H
 #define VARVE_DIRECTORY_H
 #include "varve/env.h"
@@ -28,7 +28,7 @@ int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, str
                       struct vv_error *e);
 /* Writes meta.properties: from now on it is not fresh. tier NULL = keep. */
 int vv_directory_claim(struct vv_directory *d, const char *cluster_id, const char *tier, struct vv_error *e);
-/* Before the first file of a restore; vv_directory_claim ends it. */
+/* Before the first file of a first start or restore; vv_directory_claim ends it. */
 int vv_directory_restoring(struct vv_directory *d, struct vv_error *e);
 int vv_directory_mark_clean(struct vv_directory *d);
 void vv_directory_close(struct vv_directory *d);
