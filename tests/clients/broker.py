@@ -153,7 +153,7 @@ class Process:
 
 
 class Varve(Process):
-    """build/varve broker (VARVE names another binary), with settings in the way of --set."""
+    """build/varve broker (VARVE names another binary); settings go by --set, AWS_… into its environment."""
 
     clean_code = 0
     kind = "varve"
@@ -169,9 +169,13 @@ class Varve(Process):
     def start(self):
         if not self.binary.exists():
             skip(f"there is no {self.binary}: make build")
-        command = [self.binary, "broker"]
+        command, env = [self.binary, "broker"], dict(os.environ)
         for key, value in self.settings.items():
-            command += ["--set", f"{key}={value}"]
+            if key.startswith("AWS_"):
+                env[key] = value
+            else:
+                command += ["--set", f"{key}={value}"]
+        self.spawn(command, stdout=subprocess.PIPE, env=env)
         line = self.process.stdout.readline().decode()
         match = re.match(r"varve ready: kafka=(\S+) metrics=(\S+) ", line)
         if not match:
@@ -257,8 +261,8 @@ class Minio:
     def settings(self, prefix, client="curl"):
         return {"tier.url": f"s3://{self.env['MINIO_BUCKET']}/{prefix}", "tier.s3.client": client,
                 "tier.s3.endpoint": self.env["MINIO_ENDPOINT"], "tier.s3.region": self.env["MINIO_REGION"],
-                "tier.s3.access.key.id": self.env["MINIO_ACCESS_KEY"],
-                "tier.s3.secret.access.key": self.env["MINIO_SECRET_KEY"]}
+                "AWS_ACCESS_KEY_ID": self.env["MINIO_ACCESS_KEY"],
+                "AWS_SECRET_ACCESS_KEY": self.env["MINIO_SECRET_KEY"]}
 
     def end(self, clean):
         subprocess.run([ROOT / "minio-test/minio", "stop", self.dir], check=clean)
