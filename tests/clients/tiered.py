@@ -6,7 +6,7 @@ import dataset
 TIERS = ("fs", "minio", "libs3")
 COLD = 0.8
 TOPIC = {"retention.ms": -1, "remote.storage.enable": "true", "local.retention.ms": 1000, "local.retention.bytes": 1}
-BROKER = {"log.retention.check.interval.ms": 1000, "tier.cache.bytes": 32 << 20}
+BROKER = {"group.initial.rebalance.delay.ms": 0, "log.retention.check.interval.ms": 1000, "tier.cache.bytes": 32 << 20}
 
 
 def segment_bytes(codec):
