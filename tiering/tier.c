@@ -117,7 +117,7 @@ void vv_tier_free(struct vv_tier *t)
 {
     if (!t) return;
     VV_ASSERT(!t->started && !t->part_count);
-    if (t->reader) t->reader_free(t->reader);
+    vv_reader_free(t->reader);
     vv_claim_free(t);
     pthread_cond_destroy(&t->work);
     pthread_cond_destroy(&t->keep);
@@ -220,9 +220,20 @@ static int do_keep(struct vv_tier *t)
     return 1;
 }
 
+/* Reads that had to wait for their share of the bandwidth go on. mu held; given up meanwhile. */
+static void tick_reader(struct vv_tier *t)
+{
+    struct vv_reader *reader = t->reader;
+    if (!reader) return;
+    pthread_mutex_unlock(&t->mu);
+    vv_reader_tick(reader);
+    pthread_mutex_lock(&t->mu);
+}
+
 int vv_tier_step(struct vv_tier *t)
 {
     pthread_mutex_lock(&t->mu);
+    tick_reader(t);
     int did = do_upload(t);
     if (!did) did = do_keep(t);
     pthread_mutex_unlock(&t->mu);
@@ -250,8 +261,10 @@ static void *uploader_main(void *arg)
 {
     struct vv_tier *t = arg;
     pthread_mutex_lock(&t->mu);
-    while (!t->stopping)
+    while (!t->stopping) {
         if (!do_upload(t)) wait_us(t, &t->work, 200000); /* back-offs end without a signal */
+        tick_reader(t);
+    }
     pthread_mutex_unlock(&t->mu);
     return NULL;
 }
@@ -260,8 +273,10 @@ static void *keeper_main(void *arg)
 {
     struct vv_tier *t = arg;
     pthread_mutex_lock(&t->mu);
-    while (!t->stopping)
+    while (!t->stopping) {
         if (!do_keep(t)) wait_us(t, &t->keep, 200000);
+        tick_reader(t);
+    }
     pthread_mutex_unlock(&t->mu);
     return NULL;
 }
@@ -306,8 +321,10 @@ void vv_tier_configure(struct vv_tier *t, const struct vv_tier_config *c)
     pthread_mutex_lock(&t->mu);
     filled.upload_threads = t->config.upload_threads; /* fixed while running */
     t->config = filled;
+    struct vv_reader *reader = t->reader;
     pthread_cond_broadcast(&t->keep);
     pthread_mutex_unlock(&t->mu);
+    vv_reader_configure(reader, &filled);
 }
 
 static void flush_manifest(struct vv_tier_part *p)
@@ -400,7 +417,10 @@ void vv_tier_part_close(struct vv_tier_part *p)
     while (p->busy || p->keeping) pthread_cond_wait(&t->idle, &t->mu);
     pthread_mutex_unlock(&t->mu);
     flush_manifest(p);
-    if (t->reader && t->reader_part_closed) t->reader_part_closed(t->reader, p);
+    pthread_mutex_lock(&t->mu);
+    struct vv_reader *reader = t->reader;
+    pthread_mutex_unlock(&t->mu);
+    vv_reader_part_closed(reader, p);
     pthread_mutex_lock(&t->mu);
     for (size_t i = 0; i < t->part_count; i++)
         if (t->parts[i] == p) t->parts[i] = t->parts[--t->part_count];

@@ -1,5 +1,5 @@
 /* tier_impl.h — the tier's own structures, shared by its files: tier.c (open, threads, parts), claim.c (root object),
- * manifest.c, uploader.c, keeper.c (housekeeping: manifests, deletion, renewal), restore.c, reader.c.
+ * manifest.c, uploader.c, keeper.c (housekeeping: manifests, deletion, renewal), restore.c, reader*.c.
  *
  * Locks: part->life -> tier->mu -> (index, log). `life` orders the moves of one part's proven extents (BOTH and later) between
  * the housekeeper and vv_tier_part_drop_local; it is held across disk I/O, never across store I/O (local space must come free while
@@ -16,7 +16,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct vv_reader; /* reader.c's own; made on the first read */
+struct vv_reader; /* reader.h */
 
 struct vv_deleted_topic { /* an entry of the root's list: objects go after the grace */
     struct vv_uuid id;
@@ -68,10 +68,7 @@ struct vv_tier {
     _Atomic uint64_t uploads, upload_bytes, upload_errors, deletes, delete_errors;
     _Atomic uint64_t fetch_requests, fetch_bytes, fetch_errors, cache_hits, cache_misses, cache_bytes; /* reader.c */
     _Atomic bool store_ok;
-    /* reader.c: created under mu by the first read; freed by vv_tier_free through the hook */
-    struct vv_reader *reader;
-    void (*reader_free)(struct vv_reader *r);
-    void (*reader_part_closed)(struct vv_reader *r, struct vv_tier_part *p); /* may block until its reads are done */
+    struct vv_reader *reader; /* mu; made by the first read, stays until vv_tier_free */
 };
 
 struct vv_tier_part {
@@ -122,5 +119,11 @@ int vv_keeper_part_step(struct vv_tier_part *p, bool flush);
 bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now_us); /* mu held */
 /* Renewal, leftovers of earlier lives, deleted topics. */
 int vv_keeper_tier_step(struct vv_tier *t);
+/* reader.c; NULL is fine */
+void vv_reader_free(struct vv_reader *rd);                                    /* ends its downloads; no part is open any more */
+void vv_reader_part_closed(struct vv_reader *rd, struct vv_tier_part *p);      /* ends the part's reads, waits for them */
+void vv_reader_configure(struct vv_reader *rd, const struct vv_tier_config *c);
+void vv_reader_tick(struct vv_reader *rd);                                     /* now and then: sends what had to wait */
+
 void vv_tier_where(struct vv_tier_part *p, struct vv_manifest_where *w);
 #endif

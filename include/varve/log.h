@@ -148,7 +148,8 @@ struct vv_read {
 };
 /* Whole batches of one local segment, every CRC verified on the way out (E_CORRUPT says where in *e). out gets one slice. */
 int vv_log_read(struct vv_log *log, const struct vv_extent *x, struct vv_read *r, struct vv_chain *out, struct vv_error *e);
-/* First record in this local segment with timestamp >= ts and offset >= from: exact. E_NOENT when none. [blocking] */
+/* First record in this local segment with timestamp >= ts and offset >= from: exact. E_NOENT when none;
+ * E_AGAIN: its files were removed meanwhile, ask the index again. [blocking] */
 struct vv_time_hit { int64_t offset, timestamp; int32_t leader_epoch; };
 int vv_log_find_time(struct vv_log *log, const struct vv_extent *x, int64_t ts, int64_t from, struct vv_time_hit *out);
 /* The same search in memory, for bytes that came from the bucket: p holds whole batches. */

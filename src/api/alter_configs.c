@@ -1,7 +1,8 @@
-/* alter_configs.c — AlterConfigs (the whole set of a topic) and IncrementalAlterConfigs (single entries): durable before the answer.
+/* alter_configs.c — AlterConfigs (the whole set of a topic) and IncrementalAlterConfigs (single entries): durable
+ * before the answer.
  *
- * Topics can be changed. The broker's own configuration is what its files say until it is started again; asking to change
- * it is refused in words. Both requests are brought into one shape. Threads: control. */
+ * Topics can be changed. The broker's own configuration is what its files say until it is started again; asking to
+ * change it is refused in words. Both requests are brought into one shape. Threads: control. */
 #include "configs.h"
 #include "defer.h"
 #include "gen/messages.h"
@@ -38,7 +39,8 @@ static bool *duplicates(struct vv_call *c, const struct resource *v, int32_t n)
 {
     struct vv_str *keys = vv_arena_alloc(vv_call_arena(c), ((size_t)n + 1) * sizeof *keys);
     for (int32_t i = 0; keys && i < n; i++) {
-        char *k = vv_arena_printf(vv_call_arena(c), "%d %.*s", v[i].type, (int)VV_MAX(v[i].name.n, 0), v[i].name.p ? v[i].name.p : "");
+        char *k = vv_arena_printf(vv_call_arena(c), "%d %.*s", v[i].type, (int)VV_MAX(v[i].name.n, 0),
+                                  v[i].name.p ? v[i].name.p : "");
         if (!k) return NULL;
         keys[i] = vv_str_c(k);
     }
@@ -50,7 +52,8 @@ static int refuse_repeated_keys(const struct resource *r, struct vv_error *e)
     for (size_t i = 0; i < r->n; i++)
         for (size_t k = 0; k < i; k++)
             if (!strcmp(r->changes[i].key, r->changes[k].key))
-                return vv_error_set(e, VV_INVALID_REQUEST, "Error due to duplicate config keys : %s", r->changes[i].key);
+                return vv_error_set(e, VV_INVALID_REQUEST, "Error due to duplicate config keys : %s",
+                                    r->changes[i].key);
     return VV_OK;
 }
 
@@ -60,9 +63,11 @@ static int alter_topic(struct vv_call *c, const struct resource *r, bool validat
     if (r->name.n <= 0) return vv_error_set(e, VV_INVALID_REQUEST, "Default topic resources are not allowed.");
     struct vv_topic *t = vv_topics_get(c->broker->topics, r->name.p, (size_t)r->name.n);
     if (!t)
-        return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic '%.*s' does not exist.", (int)r->name.n, r->name.p);
+        return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic '%.*s' does not exist.", (int)r->name.n,
+                            r->name.p);
     int err = vv_overrides_begin(&o, vv_call_arena(c), t->overrides, r->replace ? 0 : t->override_count, r->n);
-    for (size_t i = 0; i < r->n && !err; i++) err = vv_overrides_apply(&o, &r->changes[i], c->broker->config, t->internal, e);
+    for (size_t i = 0; i < r->n && !err; i++)
+        err = vv_overrides_apply(&o, &r->changes[i], c->broker->config, t->internal, e);
     if (!err) err = vv_topics_set_configs(c->broker->topics, t, o.v, o.n, validate_only, e);
     vv_topic_unref(t);
     return err;
@@ -73,13 +78,15 @@ static int alter_broker(struct vv_call *c, const struct resource *r, struct vv_e
     char id[16];
     snprintf(id, sizeof id, "%" PRId32, c->broker->node_id);
     if (r->name.n > 0 && !vv_str_is(r->name, id))
-        return vv_error_set(e, VV_INVALID_REQUEST, "Unexpected broker id, expected %s or empty string, but received %.*s", id,
-                            (int)r->name.n, r->name.p);
+        return vv_error_set(e, VV_INVALID_REQUEST,
+                            "Unexpected broker id, expected %s or empty string, but received %.*s", id, (int)r->name.n,
+                            r->name.p);
     if (!r->n) return VV_OK;
-    return vv_error_set(e, VV_INVALID_REQUEST,
-                        "Cannot update these configs dynamically: %s%s. The broker reads its configuration when it starts: change "
-                        "its properties file and restart it. Topics can be changed while it runs.",
-                        r->changes[0].key, r->n > 1 ? ", ..." : "");
+    return vv_error_set(
+        e, VV_INVALID_REQUEST,
+        "Cannot update these configs dynamically: %s%s. The broker reads its configuration when it starts: change "
+        "its properties file and restart it. Topics can be changed while it runs.",
+        r->changes[0].key, r->n > 1 ? ", ..." : "");
 }
 
 static int alter_one(struct vv_call *c, const struct resource *r, bool validate_only, struct vv_error *e)
@@ -117,19 +124,23 @@ static struct outcome *alter_all(struct vv_call *c, const struct resource *v, in
 
 #define CHANGES_MAX 1000 /* of one resource: there are 40 keys */
 
-#define TAKE_RESOURCES(Q, OP, REPLACE)                                                                                             \
-    for (int32_t i = 0; v && i < n; i++) {                                                                                         \
-        int32_t k = VV_MAX((Q)->Resources.v[i].Configs.n, 0);                                                                      \
-        struct vv_config_change *ch = k > CHANGES_MAX ? NULL : vv_arena_alloc(vv_call_arena(c), ((size_t)k + 1) * sizeof *ch);      \
-        if (!ch) return NULL;                                                                                                      \
-        v[i] = (struct resource){.type = (Q)->Resources.v[i].ResourceType, .name = (Q)->Resources.v[i].ResourceName,               \
-                                 .changes = ch, .n = (size_t)k, .replace = (REPLACE)};                                             \
-        for (int32_t j = 0; j < k; j++) {                                                                                          \
-            struct vv_str key = (Q)->Resources.v[i].Configs.v[j].Name, value = (Q)->Resources.v[i].Configs.v[j].Value;             \
-            v[i].nul = v[i].nul || vv_str_has_nul(key) || vv_str_has_nul(value);                                                   \
-            ch[j] = (struct vv_config_change){vv_call_text(c, key, &full), vv_call_text(c, value, &full), (OP)};                   \
-        }                                                                                                                          \
-        if (full) return NULL;                                                                                                     \
+#define TAKE_RESOURCES(Q, OP, REPLACE)                                                                                 \
+    for (int32_t i = 0; v && i < n; i++) {                                                                             \
+        int32_t k = VV_MAX((Q)->Resources.v[i].Configs.n, 0);                                                          \
+        struct vv_config_change *ch =                                                                                  \
+            k > CHANGES_MAX ? NULL : vv_arena_alloc(vv_call_arena(c), ((size_t)k + 1) * sizeof *ch);                   \
+        if (!ch) return NULL;                                                                                          \
+        v[i] = (struct resource){.type = (Q)->Resources.v[i].ResourceType,                                             \
+                                 .name = (Q)->Resources.v[i].ResourceName,                                             \
+                                 .changes = ch,                                                                        \
+                                 .n = (size_t)k,                                                                       \
+                                 .replace = (REPLACE)};                                                                \
+        for (int32_t j = 0; j < k; j++) {                                                                              \
+            struct vv_str key = (Q)->Resources.v[i].Configs.v[j].Name, value = (Q)->Resources.v[i].Configs.v[j].Value; \
+            v[i].nul = v[i].nul || vv_str_has_nul(key) || vv_str_has_nul(value);                                       \
+            ch[j] = (struct vv_config_change){vv_call_text(c, key, &full), vv_call_text(c, value, &full), (OP)};       \
+        }                                                                                                              \
+        if (full) return NULL;                                                                                         \
     }
 
 static struct resource *take_full(struct vv_call *c, const struct AlterConfigsRequest *q, int32_t n)
@@ -161,8 +172,10 @@ static void alter_full(struct vv_call *c)
         return;
     }
     for (int32_t i = 0; i < n; i++)
-        r.Responses.v[i] = (struct AlterConfigsResponse_AlterConfigsResourceResponse){
-            .ErrorCode = out[i].code, .ErrorMessage = out[i].message, .ResourceType = v[i].type, .ResourceName = v[i].name};
+        r.Responses.v[i] = (struct AlterConfigsResponse_AlterConfigsResourceResponse){.ErrorCode = out[i].code,
+                                                                                      .ErrorMessage = out[i].message,
+                                                                                      .ResourceType = v[i].type,
+                                                                                      .ResourceName = v[i].name};
     vv_call_reply(c, &r);
 }
 
@@ -174,13 +187,17 @@ static void alter_incremental(struct vv_call *c)
     VV_MSG_INIT(IncrementalAlterConfigsResponse, &r);
     struct resource *v = take_incremental(c, q, n);
     struct outcome *out = v ? alter_all(c, v, n, q->ValidateOnly) : NULL;
-    if (!out || VV_ARRAY_NEW(r.Responses, IncrementalAlterConfigsResponse_AlterConfigsResourceResponse, vv_call_arena(c), n)) {
+    if (!out ||
+        VV_ARRAY_NEW(r.Responses, IncrementalAlterConfigsResponse_AlterConfigsResourceResponse, vv_call_arena(c), n)) {
         vv_call_close(c, "the request is too large");
         return;
     }
     for (int32_t i = 0; i < n; i++)
-        r.Responses.v[i] = (struct IncrementalAlterConfigsResponse_AlterConfigsResourceResponse){
-            .ErrorCode = out[i].code, .ErrorMessage = out[i].message, .ResourceType = v[i].type, .ResourceName = v[i].name};
+        r.Responses.v[i] =
+            (struct IncrementalAlterConfigsResponse_AlterConfigsResourceResponse){.ErrorCode = out[i].code,
+                                                                                  .ErrorMessage = out[i].message,
+                                                                                  .ResourceType = v[i].type,
+                                                                                  .ResourceName = v[i].name};
     vv_call_reply(c, &r);
 }
 

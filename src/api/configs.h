@@ -16,8 +16,8 @@ struct vv_overrides {
 };
 /* Copies what is set now, with room for `more` keys. E_LIMIT: the arena is full. */
 int vv_overrides_begin(struct vv_overrides *o, struct vv_arena *arena, const struct vv_kv *now, size_t n, size_t more);
-/* Applies one change: 0, or INVALID_REQUEST, INVALID_CONFIG with *e as Kafka words it. What an entry of a list is added to
- * or taken from is the value in force: the override, else the broker's. */
+/* Applies one change: 0, or INVALID_REQUEST, INVALID_CONFIG with *e as Kafka words it. What an entry of a list is added
+ * to or taken from is the value in force: the override, else the broker's. */
 int vv_overrides_apply(struct vv_overrides *o, const struct vv_config_change *ch, const struct vv_broker_config *broker,
                        bool internal, struct vv_error *e);
 #endif

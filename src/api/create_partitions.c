@@ -15,15 +15,19 @@ static int check(struct vv_call *c, const growing *g, const struct vv_topic *t, 
 {
     int32_t has = t->partition_count, more = g->Count - has, given = g->Assignments.n;
     if (t->internal)
-        return vv_error_set(e, VV_INVALID_REQUEST, "%s is an internal topic: its number of partitions is fixed.", t->name);
-    if (g->Count == has) return vv_error_set(e, VV_INVALID_PARTITIONS, "Topic already has %" PRId32 " partition(s).", has);
+        return vv_error_set(e, VV_INVALID_REQUEST, "%s is an internal topic: its number of partitions is fixed.",
+                            t->name);
+    if (g->Count == has)
+        return vv_error_set(e, VV_INVALID_PARTITIONS, "Topic already has %" PRId32 " partition(s).", has);
     if (g->Count < has)
         return vv_error_set(e, VV_INVALID_PARTITIONS,
-                            "The topic %s currently has %" PRId32 " partition(s); %" PRId32 " would not be an increase.", t->name,
-                            has, g->Count);
+                            "The topic %s currently has %" PRId32 " partition(s); %" PRId32
+                            " would not be an increase.",
+                            t->name, has, g->Count);
     if (given > 0 && given != more)
         return vv_error_set(e, VV_INVALID_REPLICA_ASSIGNMENT,
-                            "Attempted to add %" PRId32 " additional partition(s), but only %" PRId32 " assignment(s) were specified.",
+                            "Attempted to add %" PRId32 " additional partition(s), but only %" PRId32
+                            " assignment(s) were specified.",
                             more, given);
     int err = VV_OK;
     for (int32_t i = 0; i < given && !err; i++)
@@ -57,7 +61,8 @@ static void grow_all(struct vv_call *c)
     for (int32_t i = 0; i < n; i++) {
         struct vv_error e = {0};
         r.Results.v[i].Name = q->Topics.v[i].Name;
-        int err = dup[i] ? vv_error_set(&e, VV_INVALID_REQUEST, "Duplicate topic in request.") : grow_one(c, &q->Topics.v[i], &e);
+        int err = dup[i] ? vv_error_set(&e, VV_INVALID_REQUEST, "Duplicate topic in request.")
+                         : grow_one(c, &q->Topics.v[i], &e);
         r.Results.v[i].ErrorCode = vv_call_error(c, err, &e, &r.Results.v[i].ErrorMessage, &full);
     }
     vv_call_reply(c, &r);

@@ -51,10 +51,11 @@ static int check_shape(struct vv_call *c, const creatable *t, int32_t *partition
         return vv_error_set(e, VV_INVALID_REPLICATION_FACTOR,
                             "Replication factor must be larger than 0, or -1 to use the default value.");
     if (t->ReplicationFactor > 1)
-        return vv_error_set(e, VV_INVALID_REPLICATION_FACTOR,
-                            "Unable to replicate the partition %d time(s): The target replication factor of %d cannot be reached "
-                            "because only 1 broker(s) are registered.",
-                            t->ReplicationFactor, t->ReplicationFactor);
+        return vv_error_set(
+            e, VV_INVALID_REPLICATION_FACTOR,
+            "Unable to replicate the partition %d time(s): The target replication factor of %d cannot be reached "
+            "because only 1 broker(s) are registered.",
+            t->ReplicationFactor, t->ReplicationFactor);
     *partitions = t->NumPartitions == -1 ? c->broker->config->num_partitions : t->NumPartitions;
     if (*partitions <= 0)
         return vv_error_set(e, VV_INVALID_PARTITIONS,
@@ -113,7 +114,8 @@ static int fill_configs(struct vv_call *c, const struct vv_kv *kv, size_t n, cre
     int32_t count = 0;
     if (c->version < 5) return VV_OK;
     vv_topic_config_each(kv, n, b, false, count_config, &count);
-    if (VV_ARRAY_NEW(r->Configs, CreateTopicsResponse_CreatableTopicConfigs, vv_call_arena(c), count)) return VV_E_LIMIT;
+    if (VV_ARRAY_NEW(r->Configs, CreateTopicsResponse_CreatableTopicConfigs, vv_call_arena(c), count))
+        return VV_E_LIMIT;
     r->Configs.n = 0;
     return vv_topic_config_each(kv, n, b, false, add_config, &l);
 }
@@ -135,7 +137,8 @@ static int create_one(struct vv_call *c, const creatable *t, created *r, struct 
     int err = check_shape(c, t, &partitions, e);
     if (!err) err = take_configs(c, t, &configs, e);
     size_t n = (size_t)VV_MAX(t->Configs.n, 0);
-    if (!err) err = vv_topics_create(c->broker->topics, name, partitions, configs, n, false, q->ValidateOnly, &topic, e);
+    if (!err)
+        err = vv_topics_create(c->broker->topics, name, partitions, configs, n, false, q->ValidateOnly, &topic, e);
     if (err) return err;
     if (topic) {
         r->TopicId = topic->id;
@@ -143,7 +146,8 @@ static int create_one(struct vv_call *c, const creatable *t, created *r, struct 
     }
     r->NumPartitions = partitions;
     r->ReplicationFactor = 1;
-    if (fill_configs(c, configs, n, r)) r->TopicConfigErrorCode = VV_UNKNOWN_SERVER_ERROR; /* it is created all the same */
+    if (fill_configs(c, configs, n, r))
+        r->TopicConfigErrorCode = VV_UNKNOWN_SERVER_ERROR; /* it is created all the same */
     return VV_OK;
 }
 
@@ -154,7 +158,8 @@ static void create_all(struct vv_call *c)
     bool full = false;
     VV_MSG_INIT(CreateTopicsResponse, &r);
     bool *dup = vv_call_duplicates(c, name_at, q, q->Topics.n);
-    if (!dup || VV_ARRAY_NEW(r.Topics, CreateTopicsResponse_CreatableTopicResult, vv_call_arena(c), VV_MAX(q->Topics.n, 0))) {
+    if (!dup ||
+        VV_ARRAY_NEW(r.Topics, CreateTopicsResponse_CreatableTopicResult, vv_call_arena(c), VV_MAX(q->Topics.n, 0))) {
         vv_call_close(c, "out of memory");
         return;
     }

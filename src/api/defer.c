@@ -101,13 +101,17 @@ bool *vv_call_duplicates(struct vv_call *c, struct vv_str (*at)(const void *ctx,
 int vv_check_replicas(const struct vv_broker *b, const int32_t *ids, int32_t n, struct vv_error *e)
 {
     if (n <= 0)
-        return vv_error_set(e, VV_INVALID_REPLICA_ASSIGNMENT, "The manual partition assignment includes an empty replica list.");
+        return vv_error_set(e, VV_INVALID_REPLICA_ASSIGNMENT,
+                            "The manual partition assignment includes an empty replica list.");
     for (int32_t i = 0; i < n; i++)
         if (ids[i] != b->node_id)
             return vv_error_set(e, VV_INVALID_REPLICA_ASSIGNMENT,
-                                "The manual partition assignment includes broker %" PRId32 ", but no such broker is registered.", ids[i]);
+                                "The manual partition assignment includes broker %" PRId32
+                                ", but no such broker is registered.",
+                                ids[i]);
     if (n > 1)
         return vv_error_set(e, VV_INVALID_REPLICA_ASSIGNMENT,
-                            "The manual partition assignment includes the broker %" PRId32 " more than once.", b->node_id);
+                            "The manual partition assignment includes the broker %" PRId32 " more than once.",
+                            b->node_id);
     return VV_OK;
 }

@@ -1,7 +1,8 @@
-/* defer.h — what the admin handlers share: going to another thread and back, texts that live as long as the call, duplicates.
+/* defer.h — what the admin handlers share: going to another thread and back, texts that live as long as the call,
+ * duplicates.
  *
- * Changes of topics run on `control`, blocking disk work on the iopool; the handler replies from there. Everything is in the
- * call's arena: nothing here is freed, and nothing may be used after the reply. */
+ * Changes of topics run on `control`, blocking disk work on the iopool; the handler replies from there. Everything is
+ * in the call's arena: nothing here is freed, and nothing may be used after the reply. */
 #ifndef VARVE_API_DEFER_H
 #define VARVE_API_DEFER_H
 #include "call.h"
@@ -27,7 +28,8 @@ struct vv_str_at {
     int32_t i;
 };
 /* NULL when the arena is full. */
-bool *vv_call_duplicates(struct vv_call *c, struct vv_str (*at)(const void *ctx, int32_t i), const void *ctx, int32_t n);
+bool *vv_call_duplicates(struct vv_call *c, struct vv_str (*at)(const void *ctx, int32_t i), const void *ctx,
+                         int32_t n);
 /* A manual assignment of one partition: only this broker, once. INVALID_REPLICA_ASSIGNMENT otherwise. */
 int vv_check_replicas(const struct vv_broker *b, const int32_t *ids, int32_t n, struct vv_error *e);
 #endif

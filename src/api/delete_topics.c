@@ -3,7 +3,7 @@
 #include "defer.h"
 #include "gen/messages.h"
 
-struct wanted { /* version 6 and the ones before in one shape */
+struct wanted {         /* version 6 and the ones before in one shape */
     struct vv_str name; /* null: by id */
     struct vv_uuid id;
 };
@@ -36,9 +36,12 @@ static struct wanted *take_wanted(struct vv_call *c, int32_t *n)
 static int find(struct vv_call *c, const struct wanted *w, struct vv_topic **t, struct vv_error *e)
 {
     bool by_id = !vv_uuid_is_zero(w->id);
-    if (w->name.n < 0 && !by_id) return vv_error_set(e, VV_INVALID_REQUEST, "Neither topic name nor id were specified.");
-    if (w->name.n >= 0 && by_id) return vv_error_set(e, VV_INVALID_REQUEST, "You may not specify both topic name and topic id.");
-    *t = by_id ? vv_topics_get_id(c->broker->topics, w->id) : vv_topics_get(c->broker->topics, w->name.p, (size_t)w->name.n);
+    if (w->name.n < 0 && !by_id)
+        return vv_error_set(e, VV_INVALID_REQUEST, "Neither topic name nor id were specified.");
+    if (w->name.n >= 0 && by_id)
+        return vv_error_set(e, VV_INVALID_REQUEST, "You may not specify both topic name and topic id.");
+    *t = by_id ? vv_topics_get_id(c->broker->topics, w->id)
+               : vv_topics_get(c->broker->topics, w->name.p, (size_t)w->name.n);
     if (*t) return VV_OK;
     return by_id ? vv_error_set(e, VV_UNKNOWN_TOPIC_ID, "This server does not host this topic ID.")
                  : vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.");
@@ -78,7 +81,8 @@ static void delete_all(struct vv_call *c)
     struct wanted_list l = {take_wanted(c, &n)};
     bool *same_name = l.v ? vv_call_duplicates(c, name_at, &l, n) : NULL;
     bool *same_id = l.v ? vv_call_duplicates(c, id_at, &l, n) : NULL;
-    if (!same_name || !same_id || VV_ARRAY_NEW(r.Responses, DeleteTopicsResponse_DeletableTopicResult, vv_call_arena(c), n)) {
+    if (!same_name || !same_id ||
+        VV_ARRAY_NEW(r.Responses, DeleteTopicsResponse_DeletableTopicResult, vv_call_arena(c), n)) {
         vv_call_close(c, "out of memory");
         return;
     }

@@ -2,7 +2,7 @@
 #include "defer.h"
 #include "gen/messages.h"
 
-#define ENDPOINT_BROKERS 1
+#define ENDPOINT_BROKERS   1
 #define CLUSTER_OPERATIONS 8096 /* all that exist for a cluster: nobody is refused */
 
 void vv_handle_describe_cluster(struct vv_call *c)

@@ -30,7 +30,8 @@ static bool asked(const struct listing *l, const char *name)
     return false;
 }
 
-static int add_entry(struct listing *l, const struct vv_config_value *v, const struct vv_config_synonym *syn, size_t syn_count)
+static int add_entry(struct listing *l, const struct vv_config_value *v, const struct vv_config_synonym *syn,
+                     size_t syn_count)
 {
     const struct DescribeConfigsRequest *q = l->c->req;
     if (!asked(l, v->name)) return 0;
@@ -48,7 +49,8 @@ static int add_entry(struct listing *l, const struct vv_config_value *v, const s
     x->ConfigType = (int8_t)v->type;
     x->Documentation = q->IncludeDocumentation ? vv_call_str(l->c, v->doc, &l->full) : VV_STR_NULL;
     if (!q->IncludeSynonyms) return l->full ? VV_E_LIMIT : 0;
-    if (VV_ARRAY_NEW(x->Synonyms, DescribeConfigsResponse_DescribeConfigsSynonym, vv_call_arena(l->c), syn_count)) return VV_E_LIMIT;
+    if (VV_ARRAY_NEW(x->Synonyms, DescribeConfigsResponse_DescribeConfigsSynonym, vv_call_arena(l->c), syn_count))
+        return VV_E_LIMIT;
     for (size_t i = 0; i < syn_count; i++)
         x->Synonyms.v[i] = (struct DescribeConfigsResponse_DescribeConfigsSynonym){
             .Name = vv_call_str(l->c, syn[i].name, &l->full),
@@ -74,7 +76,9 @@ static int describe_topic(struct listing *l, struct vv_error *e)
     if (!t) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.");
     l->count_only = true;
     int err = vv_topic_config_each(t->overrides, t->override_count, b->config, t->internal, on_topic_value, l);
-    if (!err) err = VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c), l->cap);
+    if (!err)
+        err = VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c),
+                           l->cap);
     l->r->Configs.n = 0;
     l->count_only = false;
     if (!err) err = vv_topic_config_each(t->overrides, t->override_count, b->config, t->internal, on_topic_value, l);
@@ -107,9 +111,11 @@ static int check_broker(struct listing *l, struct vv_error *e)
     text[n] = 0;
     long id = strtol(text, &end, 10);
     if (*end || n != name.n)
-        return vv_error_set(e, VV_INVALID_REQUEST, "Broker id must be an integer, but it is: %.*s", (int)name.n, name.p);
+        return vv_error_set(e, VV_INVALID_REQUEST, "Broker id must be an integer, but it is: %.*s", (int)name.n,
+                            name.p);
     if (id != l->c->broker->node_id)
-        return vv_error_set(e, VV_INVALID_REQUEST, "Unexpected broker id, expected %" PRId32 " or empty string, but received %ld",
+        return vv_error_set(e, VV_INVALID_REQUEST,
+                            "Unexpected broker id, expected %" PRId32 " or empty string, but received %ld",
                             l->c->broker->node_id, id);
     return VV_OK;
 }
@@ -121,7 +127,9 @@ static int describe_broker(struct listing *l, struct vv_error *e)
     if (err || l->w->ResourceName.n <= 0) return err; /* nothing is set for all brokers */
     l->count_only = true;
     err = vv_config_each(config, on_broker_value, l);
-    if (!err) err = VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c), l->cap);
+    if (!err)
+        err = VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c),
+                           l->cap);
     l->r->Configs.n = 0;
     l->count_only = false;
     return err ? err : vv_config_each(config, on_broker_value, l);

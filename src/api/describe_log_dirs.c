@@ -1,8 +1,8 @@
 /* describe_log_dirs.c — DescribeLogDirs: the log directory, and the tier as a second one.
  *
- * The second entry is named "remote://" and the tier's URL; a partition's size there is what the bucket holds of it. A segment that
- * is in both places counts in both. The lag of a local partition is 0 (this broker leads), that of a remote one the offsets that
- * are not uploaded yet. Threads: iopool (statfs, many partitions). */
+ * The second entry is named "remote://" and the tier's URL; a partition's size there is what the bucket holds of it. A
+ * segment that is in both places counts in both. The lag of a local partition is 0 (this broker leads), that of a
+ * remote one the offsets that are not uploaded yet. Threads: iopool (statfs, many partitions). */
 #include "defer.h"
 #include "partition.h"
 #include "gen/messages.h"
@@ -59,7 +59,8 @@ static topic_result *topic_begin(struct vv_call *c, dir_result *d, struct vv_str
     topic_result *t = &d->Topics.v[d->Topics.n];
     VV_STRUCT_INIT(DescribeLogDirsResponse_DescribeLogDirsTopic, t);
     t->Name = name;
-    if (VV_ARRAY_NEW(t->Partitions, DescribeLogDirsResponse_DescribeLogDirsPartition, vv_call_arena(c), partitions)) return NULL;
+    if (VV_ARRAY_NEW(t->Partitions, DescribeLogDirsResponse_DescribeLogDirsPartition, vv_call_arena(c), partitions))
+        return NULL;
     t->Partitions.n = 0;
     return t;
 }
@@ -96,7 +97,8 @@ static int add_topics(struct lookup *l, const struct DescribeLogDirsRequest *q)
     }
     int32_t n = all ? names.n : q->Topics.n;
     int err = VV_ARRAY_NEW(l->local->Topics, DescribeLogDirsResponse_DescribeLogDirsTopic, vv_call_arena(l->c), n);
-    if (!err && l->remote) err = VV_ARRAY_NEW(l->remote->Topics, DescribeLogDirsResponse_DescribeLogDirsTopic, vv_call_arena(l->c), n);
+    if (!err && l->remote)
+        err = VV_ARRAY_NEW(l->remote->Topics, DescribeLogDirsResponse_DescribeLogDirsTopic, vv_call_arena(l->c), n);
     l->local->Topics.n = 0;
     if (l->remote) l->remote->Topics.n = 0;
     for (int32_t i = 0; i < n && !err; i++) {
@@ -125,7 +127,8 @@ static void describe(struct vv_call *c)
             l.local->TotalBytes = (int64_t)space.total;
             l.local->UsableBytes = (int64_t)space.available;
         }
-        char *url = tier ? vv_arena_printf(vv_call_arena(c), "remote://%s", b->config->tier ? b->config->tier : "") : NULL;
+        char *url =
+            tier ? vv_arena_printf(vv_call_arena(c), "remote://%s", b->config->tier ? b->config->tier : "") : NULL;
         if (tier) l.remote->LogDir = vv_str_c(url);
         err = tier && !url ? VV_E_LIMIT : add_topics(&l, c->req);
     }

@@ -159,8 +159,8 @@ static bool local_result(struct fetch_part *part, const struct vv_extent *x, con
 static bool read_failed(struct fetch_part *part, struct vv_extent *x, int err, const char *text)
 {
     settle(part, 0);
-    /* The local copy is damaged, but the bucket has a proven one. */
-    if ((err == VV_E_CORRUPT || err == VV_CORRUPT_MESSAGE) && x->state == VV_EXTENT_BOTH && part->partition->tier) {
+    /* The local copy is damaged, or gone since we looked it up (retention), but the bucket has a proven one. */
+    if ((err == VV_E_CORRUPT || err == VV_CORRUPT_MESSAGE || err == VV_E_NOENT) && x->state == VV_EXTENT_BOTH && part->partition->tier) {
         log_failure(part, err, "in the local copy; the remote copy is served");
         return read_remote(part, x);
     }

@@ -88,7 +88,7 @@ static void find_time(struct vv_work *w)
     struct search *s = VV_CONTAINER(w, struct search, work);
     struct vv_partition *p = s->partition;
     struct vv_time_hit hit = {0};
-    int err = VV_E_NOENT;
+    int err = VV_E_NOENT, tries = 0;
     while (s->from < s->limit) {
         err = vv_index_find_time(p->index, s->ts, s->from, &s->extent);
         if (err) break;
@@ -103,6 +103,7 @@ static void find_time(struct vv_work *w)
         err = vv_log_find_time(p->log, &s->extent, s->ts, s->from, &hit);
         int64_t last = s->extent.last;
         vv_extent_release(p->index, &s->extent);
+        if (err == VV_E_AGAIN && tries++ < 3) continue; /* it left the disk after we asked the index */
         if (err != VV_E_NOENT || last == INT64_MAX) break;
         s->from = last + 1;
     }

@@ -145,7 +145,7 @@
     X(log_retention_check_interval_ms, "log.retention.check.interval.ms", LONG, "300000", 1,       \
       VV_I64, NULL, 0, "The longest time between two looks; retention is driven by events.")       \
     X(log_segment_delete_delay_ms, "log.segment.delete.delay.ms", LONG, "60000", 0, VV_I64, NULL,  \
-      VV_DYN, "How long a deleted local file stays on disk.")                                      \
+      VV_DYN, "Accepted; a local file goes at once, whoever reads it ends.")                       \
     X(log_cleanup_policy, "log.cleanup.policy", LIST, "delete", 0, 0, "delete|compact", VV_DYN,    \
       "delete; compact is there for internal topics only so far.")                                 \
     X(log_cleaner_enable, "log.cleaner.enable", BOOLEAN, "true", 0, 0, NULL, 0,                    \

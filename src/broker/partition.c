@@ -1,8 +1,9 @@
 /* partition.c — the life of a partition: open or restore, configure, maintain, close, delete. Contract: partition.h.
  *
- * Invariants: after `closing` no append, flush or maintenance begins, and close, retire and destroy wait for those under way, so
- * that nobody uses the log or its directory after them. The tier's part is opened before the first maintenance or by maintenance
- * itself: retention and the tier never both move extents. Appends, flushes and reads of our own are in partition_io.c. */
+ * Invariants: after `closing` no append, flush or maintenance begins, and close, retire and destroy wait for those
+ * under way, so that nobody uses the log or its directory after them. The tier's part is opened before the first
+ * maintenance or by maintenance itself: retention and the tier never both move extents. Appends, flushes and reads of
+ * our own are in partition_io.c. */
 #include "partition.h"
 #include "metrics.h"
 #include "varve/vlog.h"
@@ -249,7 +250,8 @@ static int open_parts(struct vv_partition *p, bool clean, struct vv_error *e)
     take_rules(p, c);
     bool restore = wants_restore(p);
     int err = restore ? empty_dir(b->env, p->dir) : VV_OK;
-    if (err) return vv_error_set(e, err, "%s: cannot clear the directory before restoring: %s", p->dir, vv_err_name(err));
+    if (err)
+        return vv_error_set(e, err, "%s: cannot clear the directory before restoring: %s", p->dir, vv_err_name(err));
     err = vv_index_open(b->env, p->dir, &vv_segment_refs, &p->index, e);
     if (!err && restore) err = vv_tier_restore_part(b->tier, p->topic->id, p->id, p->index, &r, e);
     if (!err) err = open_log(p, c, clean, restore ? &r : NULL, e);
@@ -257,7 +259,8 @@ static int open_parts(struct vv_partition *p, bool clean, struct vv_error *e)
     free(r.snapshot);
     if (err) return err;
     if (restore)
-        VLOG_INFO("%s: restored offsets %" PRId64 "..%" PRId64 " from the bucket", p->dir, r.log_start, r.next_offset - 1);
+        VLOG_INFO("%s: restored offsets %" PRId64 "..%" PRId64 " from the bucket", p->dir, r.log_start,
+                  r.next_offset - 1);
     vv_partition_advance(p);
     return open_tier_part(p, e);
 }
@@ -327,8 +330,7 @@ static void maintain(struct vv_partition *p)
 {
     struct vv_broker *b = p->broker;
     struct vv_error e = {0};
-    int err = vv_log_seal_pending(p->log);
-    if (err && err != VV_E_OFFLINE) VLOG_ERROR("%s: closing a full segment failed: %s", p->dir, vv_err_name(err));
+    vv_log_seal_pending(p->log); /* the log says what fails, and tries again the next time */
     if (open_tier_part(p, &e)) VLOG_ERROR("%s: cannot start tiering: %s", p->dir, e.text);
     vv_retention_apply(p, vv_wall_ms(b->env), b->time_trusted);
     if (p->tier) vv_tier_part_kick(p->tier);
@@ -398,7 +400,8 @@ int vv_partition_retire_dir(struct vv_partition *p)
     random_hex(env, hex);
     int n = snprintf(suffix, sizeof suffix, "-%" PRId32 ".%s-delete", p->id, hex);
     if (asprintf(&to, "%s/%.*s%s", p->broker->log_dir, 255 - n, p->topic->name, suffix) < 0) return VV_E_NOMEM;
-    /* Readers and the tier go on with the files below the new name: never with those of a topic that takes the old one. */
+    /* Readers and the tier go on with the files below the new name: never with those of a topic that takes the old one.
+     */
     int err = vv_index_move_dir(p->index, to);
     if (!err) err = vv_log_moved(p->log, to);
     if (!err) err = vv_fs_sync_dir(env, p->broker->log_dir);
@@ -424,8 +427,8 @@ void vv_partition_destroy(struct vv_partition *p)
     if (!err) err = vv_fs_rmdir(env, p->dir);
     if (err && err != VV_E_NOENT) {
         vv_count(retention_errors, 1);
-        VLOG_WARN("%s: the deleted partition's files could not all be removed: %s; remove the directory by hand", p->dir,
-                  vv_err_name(err));
+        VLOG_WARN("%s: the deleted partition's files could not all be removed: %s; remove the directory by hand",
+                  p->dir, vv_err_name(err));
     }
     partition_free(p);
 }

@@ -41,7 +41,7 @@ struct vv_partition {
     char *dir;
     struct vv_index *index;
     struct vv_log *log;
-    struct vv_tier_part *_Atomic tier; /* NULL: not tiered; set once, at open or by maintenance; it stays when the topic stops tiering */
+    struct vv_tier_part *_Atomic tier; /* NULL: not tiered; set once, at open or by maintenance, and it stays */
     _Atomic int64_t high_watermark;
     struct vv_partition_rules rules;
 

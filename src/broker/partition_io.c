@@ -1,8 +1,9 @@
-/* partition_io.c — what flows through a partition: appends, the high watermark, parked fetches, group commit, the broker's own
- * reads and writes of internal topics. Contract: partition.h.
+/* partition_io.c — what flows through a partition: appends, the high watermark, parked fetches, group commit, the
+ * broker's own reads and writes of internal topics. Contract: partition.h.
  *
- * Invariants: a flush waiter is completed once, without locks; at most one flush of a partition is under way and everybody who
- * came before it began is served by it. A fetch waiter is posted to under the lock, so that after unwait nothing comes. */
+ * Invariants: a flush waiter is completed once, without locks; at most one flush of a partition is under way and
+ * everybody who came before it began is served by it. A fetch waiter is posted to under the lock, so that after unwait
+ * nothing comes. */
 #include "partition.h"
 #include "metrics.h"
 #include "varve/vlog.h"
@@ -10,7 +11,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define SCAN_BYTES (1024 * 1024)
+#define SCAN_BYTES  (1024 * 1024)
 #define RECORDS_MIN ((size_t)64 << 20)  /* decompressed bytes of one batch: at least this much is fine, ... */
 #define RECORDS_MAX ((size_t)256 << 20) /* ... never more than this, and in between 64 times the largest batch */
 
@@ -37,11 +38,13 @@ int64_t vv_partition_last_stable(struct vv_partition *p)
     return VV_MIN(hw, unstable);
 }
 
-/* One replica: what is in the log is committed. With followers this becomes the smallest end of the in-sync replicas. */
+/* One replica: what is in the log is committed. With followers this becomes the smallest end of the in-sync replicas.
+ */
 static void advance_high_watermark(struct vv_partition *p)
 {
     int64_t end = vv_log_end(p->log), hw = atomic_load(&p->high_watermark);
-    while (hw < end && !atomic_compare_exchange_weak(&p->high_watermark, &hw, end)) {}
+    while (hw < end && !atomic_compare_exchange_weak(&p->high_watermark, &hw, end)) {
+    }
 }
 
 void vv_partition_advance(struct vv_partition *p)
@@ -96,7 +99,8 @@ int vv_partition_append(struct vv_partition *p, struct vv_append *a, struct vv_e
     if (!err && !a->duplicate) vv_partition_advance(p);
     if (!err && vv_log_has_pending_seal(p->log)) vv_partition_maintain(p);
     int64_t unflushed = atomic_load_explicit(&p->rules.flush_messages, memory_order_relaxed);
-    if (!err && unflushed != INT64_MAX && a->last_offset + 1 - vv_log_flushed(p->log) >= unflushed) vv_partition_flush_start(p);
+    if (!err && unflushed != INT64_MAX && a->last_offset + 1 - vv_log_flushed(p->log) >= unflushed)
+        vv_partition_flush_start(p);
     append_end(p);
     return err;
 }
@@ -267,7 +271,8 @@ int vv_partition_append_internal(struct vv_partition *p, uint8_t *batch, size_t 
     if (err) return err;
     struct internal_wait *iw = calloc(1, sizeof *iw);
     if (!iw) return VV_E_NOMEM;
-    struct vv_append a = {.p = batch, .b = &b, .leader_epoch = vv_partition_epoch(p), .now_ms = vv_wall_ms(p->broker->env)};
+    struct vv_append a = {
+        .p = batch, .b = &b, .leader_epoch = vv_partition_epoch(p), .now_ms = vv_wall_ms(p->broker->env)};
     err = vv_partition_append(p, &a, &e);
     if (err) {
         VLOG_ERROR("%s: cannot append: %s %s", p->dir, vv_err_name(err), e.text);
@@ -313,7 +318,8 @@ static int scan_piece(struct vv_partition *p, struct scan *s, const struct vv_ex
                       struct vv_error *e)
 {
     struct vv_chain bytes = {0};
-    struct vv_read r = {.offset = VV_MAX(*offset, x->base), .limit = end, .max_bytes = SCAN_BYTES, .min_one = true, .may_block = true};
+    struct vv_read r = {
+        .offset = VV_MAX(*offset, x->base), .limit = end, .max_bytes = SCAN_BYTES, .min_one = true, .may_block = true};
     int err = vv_log_read(p->log, x, &r, &bytes, e);
     for (size_t i = 0; i < bytes.count && !err; i++) err = scan_batches(s, bytes.v[i].p, bytes.v[i].n);
     bool last = !bytes.bytes || r.next_offset > x->last;
@@ -322,7 +328,8 @@ static int scan_piece(struct vv_partition *p, struct scan *s, const struct vv_ex
     return err;
 }
 
-int vv_partition_scan(struct vv_partition *p, int (*each)(void *ctx, const struct vv_record *r), void *ctx, struct vv_error *e)
+int vv_partition_scan(struct vv_partition *p, int (*each)(void *ctx, const struct vv_record *r), void *ctx,
+                      struct vv_error *e)
 {
     struct scan s = {.from = vv_partition_log_start(p), .each = each, .ctx = ctx};
     int64_t offset = s.from, end = vv_log_end(p->log);
@@ -367,7 +374,8 @@ int vv_partition_delete_records(struct vv_partition *p, int64_t offset, int64_t 
     *low = -1;
     if (offset == -1) offset = hw;
     if (offset < 0 || offset > hw)
-        return vv_error_set(e, VV_OFFSET_OUT_OF_RANGE, "offset %" PRId64 " is not below the high watermark %" PRId64, offset, hw);
+        return vv_error_set(e, VV_OFFSET_OUT_OF_RANGE, "offset %" PRId64 " is not below the high watermark %" PRId64,
+                            offset, hw);
     if (!append_begin(p)) err = vv_error_set(e, VV_E_SHUTDOWN, "the partition is being closed");
     /* A power cut must not leave a log that ends below its start. */
     if (!err && offset > vv_log_flushed(p->log)) err = flush_log(p);

@@ -1,9 +1,10 @@
-/* retention.c — what a partition forgets: total retention moves the log start, local retention drops copies that the bucket has.
+/* retention.c — what a partition forgets: total retention moves the log start, local retention drops copies that the
+ * bucket has.
  *
- * Invariants: the log start never passes the high watermark; only whole extents from the oldest on, the first that must stay ends
- * the walk; a local copy goes only from BOTH, or when its offsets are below the log start. With a tier part the tier moves the
- * extents, without one this file does. When the wall clock is not trusted the rules by time do nothing. Threads: the partition's
- * maintenance alone, blocking. */
+ * Invariants: the log start never passes the high watermark; only whole extents from the oldest on, the first that must
+ * stay ends the walk; a local copy goes only from BOTH, or when its offsets are below the log start. With a tier part
+ * the tier moves the extents, without one this file does. When the wall clock is not trusted the rules by time do
+ * nothing. Threads: the partition's maintenance alone, blocking. */
 #include "partition.h"
 #include "metrics.h"
 #include "varve/vlog.h"
@@ -62,7 +63,8 @@ static bool active_expired(struct vv_partition *p, const struct vv_extent *x, co
     if (l->bytes == 0 && kept > 0) return true;
     if (!l->timed || l->now_ms <= l->ms) return false;
     if (vv_log_find_time(p->log, x, l->now_ms - l->ms, x->base, &hit) != VV_E_NOENT) return false;
-    return vv_log_find_time(p->log, x, 0, x->base, &hit) == VV_OK; /* without times its age is unknown until it is sealed */
+    return vv_log_find_time(p->log, x, 0, x->base, &hit) ==
+           VV_OK; /* without times its age is unknown until it is sealed */
 }
 
 /* As Kafka does: a segment that is only expired records is closed, so that it can go. True: look at it again. */
@@ -160,7 +162,8 @@ static void drop_local_copies(struct vv_partition *p, const struct limits *l)
 {
     uint64_t kept = weigh(p).local;
     struct vv_extent x;
-    for (int64_t at = vv_partition_log_start(p); !vv_index_find_state(p->index, VV_EXTENT_BOTH, at, &x); at = x.last + 1) {
+    for (int64_t at = vv_partition_log_start(p); !vv_index_find_state(p->index, VV_EXTENT_BOTH, at, &x);
+         at = x.last + 1) {
         vv_extent_release(p->index, &x);
         if (!expired(l, &x, kept)) return;
         int err = vv_tier_part_drop_local(p->tier, x.base);
@@ -181,13 +184,15 @@ static void give_up_remote(struct vv_partition *p)
 {
     struct vv_index_summary s;
     vv_index_summary(p->index, &s);
-    if (s.remote_end >= 0) move_log_start(p, VV_MIN(s.local_start, vv_partition_high_watermark(p)), "tiering was switched off");
+    if (s.remote_end >= 0)
+        move_log_start(p, VV_MIN(s.local_start, vv_partition_high_watermark(p)), "tiering was switched off");
 }
 
 void vv_retention_apply(struct vv_partition *p, int64_t now_ms, bool time_trusted)
 {
     struct vv_partition_rules *r = &p->rules;
-    struct limits total = limits_of(atomic_load(&r->retention_ms), atomic_load(&r->retention_bytes), now_ms, time_trusted);
+    struct limits total =
+        limits_of(atomic_load(&r->retention_ms), atomic_load(&r->retention_bytes), now_ms, time_trusted);
     if (p->tier && atomic_load(&r->drop_remote)) give_up_remote(p);
     if (total.timed || total.bytes >= 0) move_log_start(p, wanted_start(p, &total), "retention");
     if (!p->tier)
@@ -196,6 +201,7 @@ void vv_retention_apply(struct vv_partition *p, int64_t now_ms, bool time_truste
         vv_tier_part_log_start_moved(p->tier);
     p->swept_start = vv_partition_log_start(p);
     if (!p->tier || !atomic_load(&r->tiered)) return;
-    struct limits local = limits_of(atomic_load(&r->local_retention_ms), atomic_load(&r->local_retention_bytes), now_ms, time_trusted);
+    struct limits local =
+        limits_of(atomic_load(&r->local_retention_ms), atomic_load(&r->local_retention_bytes), now_ms, time_trusted);
     if (local.timed || local.bytes >= 0) drop_local_copies(p, &local);
 }

@@ -38,7 +38,7 @@ struct scratch {
     X(c.delete_retention_ms, "delete.retention.ms", LONG, 0, INT64_MAX, NULL,                      \
       "log.cleaner.delete.retention.ms", "How long a tombstone survives compaction.")              \
     X(c.file_delete_delay_ms, "file.delete.delay.ms", LONG, 0, INT64_MAX, NULL,                    \
-      "log.segment.delete.delay.ms", "How long a deleted local file stays on disk.")               \
+      "log.segment.delete.delay.ms", "Accepted; a local file goes at once, whoever reads it ends.")\
     X(c.flush_messages, "flush.messages", LONG, 1, INT64_MAX, NULL, "log.flush.interval.messages", \
       "Flush after this many records.")                                                            \
     X(c.flush_ms, "flush.ms", LONG, 0, INT64_MAX, NULL,                                            \

@@ -1,12 +1,13 @@
-/* batch.c — Kafka's record batch, version 2 (KIP-98): header, records, what a leader checks, and a builder for our own records.
+/* batch.c — Kafka's record batch, version 2 (KIP-98): header, records, what a leader checks, and a builder for our own
+ * records.
  *
- * Layout, big-endian: 0 base offset, 8 length of what follows, 12 leader epoch, 16 magic, 17 CRC32C of all from 21, 21 attributes
- * {0-2 codec, 3 time type, 4 transactional, 5 control, 6 delete horizon}, 23 last offset delta, 27 base time, 35 max time, 43 producer
- * id, 51 producer epoch, 53 base sequence, 57 record count, 61 records (compressed as one).
- * Record: varint length, attributes, varlong time delta, varint offset delta, key, value, headers.
+ * Layout, big-endian: 0 base offset, 8 length of what follows, 12 leader epoch, 16 magic, 17 CRC32C of all from 21, 21
+ * attributes {0-2 codec, 3 time type, 4 transactional, 5 control, 6 delete horizon}, 23 last offset delta, 27 base
+ * time, 35 max time, 43 producer id, 51 producer epoch, 53 base sequence, 57 record count, 61 records (compressed as
+ * one). Record: varint length, attributes, varlong time delta, varint offset delta, key, value, headers.
  *
- * Invariant: no byte outside [p, p + bytes) is read, whatever the bytes say. Pure; any thread. Needs nothing of the other log files but
- * compress.h. */
+ * Invariant: no byte outside [p, p + bytes) is read, whatever the bytes say. Pure; any thread. Needs nothing of the
+ * other log files but compress.h. */
 #include "compress.h"
 
 #include <stdlib.h>
@@ -149,7 +150,8 @@ static const char *take_record(struct reader *r, struct raw *out)
 }
 
 /* The records' bytes, decompressed when they must be; *owned is to be freed. */
-static int open_records(const uint8_t *p, const struct vv_batch *b, size_t output_max, struct reader *r, uint8_t **owned)
+static int open_records(const uint8_t *p, const struct vv_batch *b, size_t output_max, struct reader *r,
+                        uint8_t **owned)
 {
     const uint8_t *body = p + VV_BATCH_HEADER;
     size_t n = b->bytes - VV_BATCH_HEADER;
@@ -232,14 +234,17 @@ int vv_batches_find_time(const uint8_t *p, size_t n, int64_t ts, int64_t from, s
 
 /* ---- the leader's check ---- */
 
-static int check_frame(const uint8_t *p, size_t n, const struct vv_batch_rules *rules, struct vv_batch *b, struct vv_error *e)
+static int check_frame(const uint8_t *p, size_t n, const struct vv_batch_rules *rules, struct vv_batch *b,
+                       struct vv_error *e)
 {
     if (n == 0) return vv_error_set(e, VV_INVALID_RECORD, "the partition has no batch: exactly one is expected");
     if (n > AT_MAGIC && p[AT_MAGIC] < 2)
         return vv_error_set(e, VV_UNSUPPORTED_FOR_MESSAGE_FORMAT,
-                            "message format %d is not accepted: the client must be of Kafka 0.11 or newer", p[AT_MAGIC]);
+                            "message format %d is not accepted: the client must be of Kafka 0.11 or newer",
+                            p[AT_MAGIC]);
     int err = vv_batch_parse(p, n, b);
-    if (err == VV_E_AGAIN && n >= VV_BATCH_HEADER && b->bytes > rules->max_bytes) err = 0; /* too large is the better answer */
+    if (err == VV_E_AGAIN && n >= VV_BATCH_HEADER && b->bytes > rules->max_bytes)
+        err = 0; /* too large is the better answer */
     if (err == VV_E_AGAIN)
         return vv_error_set(e, VV_CORRUPT_MESSAGE, "the batch is cut off after %zu bytes", n);
     if (err) return vv_error_set(e, VV_CORRUPT_MESSAGE, "not a record batch: its header makes no sense");
@@ -247,7 +252,8 @@ static int check_frame(const uint8_t *p, size_t n, const struct vv_batch_rules *
         return vv_error_set(e, VV_MESSAGE_TOO_LARGE, "the batch has %zu bytes, max.message.bytes is %zu", b->bytes,
                             rules->max_bytes);
     if (n > b->bytes)
-        return vv_error_set(e, VV_INVALID_RECORD, "%zu bytes follow the batch: exactly one batch is expected", n - b->bytes);
+        return vv_error_set(e, VV_INVALID_RECORD, "%zu bytes follow the batch: exactly one batch is expected",
+                            n - b->bytes);
     if (!vv_batch_crc_ok(p, b))
         return vv_error_set(e, VV_CORRUPT_MESSAGE, "the batch's CRC does not match its bytes: damaged on the way");
     return 0;
@@ -260,7 +266,8 @@ static int check_client(const struct vv_batch *b, struct vv_error *e)
         return vv_error_set(e, VV_INVALID_RECORD, "the batch's base offset is %lld: clients must send 0",
                             (long long)b->base_offset);
     if (b->producer_id >= 0 && (b->producer_epoch < 0 || b->base_sequence < 0))
-        return vv_error_set(e, VV_INVALID_RECORD, "producer id %lld comes with epoch %d and sequence %d: both must be 0 or more",
+        return vv_error_set(e, VV_INVALID_RECORD,
+                            "producer id %lld comes with epoch %d and sequence %d: both must be 0 or more",
                             (long long)b->producer_id, b->producer_epoch, b->base_sequence);
     if (b->producer_id < 0 && b->transactional)
         return vv_error_set(e, VV_INVALID_RECORD, "a transactional batch needs a producer id");
@@ -276,7 +283,8 @@ static int check_header(const struct vv_batch *b, const struct vv_batch_rules *r
                             b->last_delta);
     if (b->ts_type == VV_LOG_APPEND_TIME) { /* the log stamps, not who sends */
         *bad = 0;
-        return vv_error_set(e, VV_INVALID_TIMESTAMP, "the batch says its timestamps are of type LogAppendTime: producers may not");
+        return vv_error_set(e, VV_INVALID_TIMESTAMP,
+                            "the batch says its timestamps are of type LogAppendTime: producers may not");
     }
     return 0;
 }
@@ -286,12 +294,13 @@ static bool time_in_bounds(int64_t ts, const struct vv_batch_rules *rules)
     bool past = ts < rules->now_ms;
     int64_t bound = past ? rules->before_max_ms : rules->after_max_ms, distance;
     if (ts == NO_TIMESTAMP || bound == INT64_MAX) return true;
-    bool overflow = past ? __builtin_sub_overflow(rules->now_ms, ts, &distance) : __builtin_sub_overflow(ts, rules->now_ms, &distance);
+    bool overflow = past ? __builtin_sub_overflow(rules->now_ms, ts, &distance)
+                         : __builtin_sub_overflow(ts, rules->now_ms, &distance);
     return !overflow && distance <= bound;
 }
 
-static int check_records(struct reader *r, const struct vv_batch *b, const struct vv_batch_rules *rules, int64_t *max_ts,
-                         int32_t *bad, struct vv_error *e)
+static int check_records(struct reader *r, const struct vv_batch *b, const struct vv_batch_rules *rules,
+                         int64_t *max_ts, int32_t *bad, struct vv_error *e)
 {
     for (int32_t i = 0; i < b->records; i++) {
         struct raw raw;
@@ -346,7 +355,8 @@ int vv_batch_check(uint8_t *p, size_t n, const struct vv_batch_rules *rules, str
     err = open_records(p, out, rules->output_max, &r, &owned);
     if (err == VV_E_LIMIT)
         return vv_error_set(e, VV_INVALID_RECORD, "the batch decompresses to more than %zu bytes", rules->output_max);
-    if (err == VV_E_CORRUPT) return vv_error_set(e, VV_CORRUPT_MESSAGE, "the batch's compressed records cannot be decompressed");
+    if (err == VV_E_CORRUPT)
+        return vv_error_set(e, VV_CORRUPT_MESSAGE, "the batch's compressed records cannot be decompressed");
     if (err) return vv_error_set(e, err, "out of memory while the batch was decompressed");
     err = check_records(&r, out, rules, &max_ts, bad_record, e);
     free(owned);
@@ -398,7 +408,8 @@ static size_t put_bytes(uint8_t *at, const void *p, int32_t n)
     return used + (size_t)n;
 }
 
-int vv_batch_builder_add(struct vv_batch_builder *b, int64_t ts, const void *key, int32_t key_n, const void *value, int32_t value_n)
+int vv_batch_builder_add(struct vv_batch_builder *b, int64_t ts, const void *key, int32_t key_n, const void *value,
+                         int32_t value_n)
 {
     if (key_n < -1 || value_n < -1) return VV_E_USAGE;
     if (b->finished || !b->records) {

@@ -1,9 +1,10 @@
 /* compress.c — the codecs of record batches. Contract: compress.h. Pure; any thread.
  *
- * Every decoder writes into a buffer that doubles as output appears and may grow to one byte above the limit: that byte tells
- * "exactly at the limit" from "more than it". Declared sizes are never trusted with memory: a snappy block declares its output, so it is
- * held to what the format can reach; zstd windows are capped. Bytes after the end of a stream are refused unless they are another
- * whole stream (gzip members, LZ4 and zstd frames, xerial headers may follow each other). */
+ * Every decoder writes into a buffer that doubles as output appears and may grow to one byte above the limit: that byte
+ * tells "exactly at the limit" from "more than it". Declared sizes are never trusted with memory: a snappy block
+ * declares its output, so it is held to what the format can reach; zstd windows are capped. Bytes after the end of a
+ * stream are refused unless they are another whole stream (gzip members, LZ4 and zstd frames, xerial headers may follow
+ * each other). */
 #include "compress.h"
 
 #include <limits.h>
@@ -24,7 +25,8 @@ struct sink {
     size_t n, cap, max;
 };
 
-/* Room for at least `more` bytes, or for one when more is 0 (then as much as doubling gives). E_LIMIT when max is exceeded. */
+/* Room for at least `more` bytes, or for one when more is 0 (then as much as doubling gives). E_LIMIT when max is
+ * exceeded. */
 static int sink_room(struct sink *s, size_t more)
 {
     size_t top = s->max == SIZE_MAX ? SIZE_MAX : s->max + 1;
@@ -191,7 +193,8 @@ static int unlz4(const uint8_t *p, size_t n, struct sink *s)
 
 static int lz4(const uint8_t *p, size_t n, struct sink *s)
 {
-    LZ4F_preferences_t prefs = {.frameInfo = {.blockMode = LZ4F_blockIndependent}}; /* Kafka's reader knows no linked blocks */
+    LZ4F_preferences_t prefs = {
+        .frameInfo = {.blockMode = LZ4F_blockIndependent}}; /* Kafka's reader knows no linked blocks */
     int err = sink_room(s, LZ4F_compressFrameBound(n, &prefs));
     if (err) return err;
     size_t size = LZ4F_compressFrame(s->p, s->cap, p, n, &prefs);

@@ -141,11 +141,11 @@ int vv_log_find_time(struct vv_log *log, const struct vv_extent *x, int64_t ts, 
     struct vv_file *f;
     (void)log;
     int err = vv_segment_load_blocks(s, &t);
-    if (err) return err;
+    if (err) return err == VV_E_NOENT ? VV_E_AGAIN : err; /* the file went since the index was asked; not "no such record" */
     err = vv_segment_enter(s, true, &f);
     if (err) {
         vv_blocks_release(&t);
-        return err;
+        return err == VV_E_NOENT ? VV_E_AGAIN : err;
     }
     err = VV_E_NOENT;
     for (uint32_t i = vv_blocks_find_time(&t, ts, 0); i < t.count && err == VV_E_NOENT; i = vv_blocks_find_time(&t, ts, i + 1)) {

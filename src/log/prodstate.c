@@ -1,8 +1,8 @@
 /* prodstate.c — idempotent producers of one partition. Contract: prodstate.h.
  *
- * A hash of entries by producer id (open addressing, at most 2/3 full, deletion by shifting back), and a list of those in a transaction
- * ordered by its first offset, so that the first unstable offset is the head. Sequences wrap from INT32_MAX to 0.
- * One owner; no I/O. */
+ * A hash of entries by producer id (open addressing, at most 2/3 full, deletion by shifting back), and a list of those
+ * in a transaction ordered by its first offset, so that the first unstable offset is the head. Sequences wrap from
+ * INT32_MAX to 0. One owner; no I/O. */
 #include "prodstate.h"
 
 #include <stdlib.h>
@@ -171,18 +171,19 @@ static int check_sequence(const struct producer *p, const struct vv_batch *b, st
     if (b->producer_epoch != p->epoch) {
         if (b->base_sequence == 0 || p->epoch < 0) return 0;
         return vv_error_set(e, VV_OUT_OF_ORDER_SEQUENCE_NUMBER,
-                            "producer %lld began epoch %d with sequence %d: a new epoch begins with 0", (long long)p->id,
-                            b->producer_epoch, b->base_sequence);
+                            "producer %lld began epoch %d with sequence %d: a new epoch begins with 0",
+                            (long long)p->id, b->producer_epoch, b->base_sequence);
     }
     int32_t last = p->n ? p->batch[p->n - 1].last_seq : -1;
     if (p->epoch < 0 || b->base_sequence == (p->n ? seq_plus(last, 1) : 0)) return 0;
-    return vv_error_set(e, VV_OUT_OF_ORDER_SEQUENCE_NUMBER,
-                        "producer %lld epoch %d sent sequence %d after %d: a batch before it is missing; the client sends again",
-                        (long long)p->id, p->epoch, b->base_sequence, last);
+    return vv_error_set(
+        e, VV_OUT_OF_ORDER_SEQUENCE_NUMBER,
+        "producer %lld epoch %d sent sequence %d after %d: a batch before it is missing; the client sends again",
+        (long long)p->id, p->epoch, b->base_sequence, last);
 }
 
-int vv_prodstate_check(const struct vv_prodstate *s, const struct vv_batch *b, bool *duplicate, int64_t *base, int64_t *last,
-                       struct vv_error *e)
+int vv_prodstate_check(const struct vv_prodstate *s, const struct vv_batch *b, bool *duplicate, int64_t *base,
+                       int64_t *last, struct vv_error *e)
 {
     *duplicate = false;
     if (b->producer_id < 0) return 0;
@@ -200,11 +201,12 @@ int vv_prodstate_check(const struct vv_prodstate *s, const struct vv_batch *b, b
                             "producer %lld sent epoch %d, the latest here is %d: a newer instance of it has taken over",
                             (long long)p->id, b->producer_epoch, p->epoch);
     if (b->control) return 0;
-    if (p->txn_first >= 0 && !b->transactional)
-        return vv_error_set(e, VV_INVALID_TXN_STATE,
-                            "producer %lld has a transaction open since offset %lld and sent a batch outside of it",
-                            (long long)p->id, (long long)p->txn_first);
-    return check_sequence(p, b, e);
+    int err = check_sequence(p, b, e);
+    if (!err && p->txn_first >= 0 && !b->transactional)
+        err = vv_error_set(e, VV_INVALID_TXN_STATE,
+                           "producer %lld has a transaction open since offset %lld and sent a batch outside of it",
+                           (long long)p->id, (long long)p->txn_first);
+    return err;
 }
 
 int vv_prodstate_update(struct vv_prodstate *s, const struct vv_batch *b)
@@ -247,7 +249,8 @@ static void remove_slot(struct vv_prodstate *s, size_t hole)
     s->count--;
     for (size_t i = (hole + 1) & s->mask; s->slot[i]; i = (i + 1) & s->mask) {
         size_t want = home(s, s->slot[i]->id);
-        if (((i - want) & s->mask) < ((i - hole) & s->mask)) continue; /* it sits between its home and the hole's far side */
+        if (((i - want) & s->mask) < ((i - hole) & s->mask))
+            continue; /* it sits between its home and the hole's far side */
         s->slot[hole] = s->slot[i];
         s->slot[i] = NULL;
         hole = i;

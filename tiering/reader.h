@@ -1,0 +1,111 @@
+/* reader.h — the reading side's own structures: reader.c (getting: entries, GETs, waiters), reader_read.c (what is asked: reads,
+ * time lookups, aborted transactions), reader_ahead.c (read-ahead).
+ *
+ * A task is one question. It runs on whatever thread brings it forward: the caller's, then a store thread each time an entry that it
+ * waits for arrives. It is in exactly one of three states: running (one thread, no lock held between steps), waiting (in one
+ * entry's list) or over (freed after its callback). An entry that arrives is handed to its waiters as a reference, so that
+ * eviction cannot come between.
+ *
+ * Locks: `mu` guards everything here and in the chunk cache; it is short, a leaf, never held across the store, the index, a CRC or a callback.
+ * A part's tasks end before the part does; downloads belong to the reader and outlive tasks and parts. */
+#ifndef VARVE_TIERING_READER_H
+#define VARVE_TIERING_READER_H
+#include "chunkcache.h"
+#include "tier_impl.h"
+
+#define VV_READER_STREAMS 512
+
+enum vv_task_kind { VV_TASK_READ, VV_TASK_TIME, VV_TASK_ABORTED, VV_TASK_AHEAD };
+
+struct vv_task {
+    enum vv_task_kind kind;
+    struct vv_reader *rd;
+    struct vv_tier_part *part;
+    struct vv_task *prev, *next;  /* of rd->tasks; mu */
+    struct vv_task *wait_next;    /* mu */
+    struct vv_cc_entry *on;       /* waits for it; mu */
+    int end_err;                  /* mu: asked to end with it (cancel, part closing); 0 = no */
+    struct vv_cc_entry *footer, *data; /* references */
+    struct vv_extent x;           /* where offset is; without its local part */
+    bool found;                   /* x is set */
+    int64_t offset;               /* goes on here */
+    /* READ */
+    struct vv_tier_read *r;
+    struct vv_chain bytes;
+    int64_t returned;             /* after the last batch in bytes */
+    bool moved;                   /* the extent was looked up again after a missing object */
+    /* TIME */
+    int64_t ts, from;             /* from: also ABORTED's */
+    uint32_t block;
+    bool block_set;
+    void (*time_done)(void *ctx, int err, const struct vv_time_hit *hit);
+    /* ABORTED */
+    int64_t to;
+    struct vv_aborted *aborted;
+    size_t aborted_n, aborted_cap;
+    void (*aborted_done)(void *ctx, int err, const struct vv_aborted *v, size_t n);
+    void *ctx;
+    /* AHEAD */
+    struct vv_stream *stream;
+    int chunks_left;
+    int64_t bytes_left;
+    bool under;                   /* the chunk under the reader is done: it is not counted */
+};
+
+struct vv_stream { /* somebody who reads on and on */
+    struct vv_tier_part *part; /* NULL = free */
+    int64_t expect;            /* the next read begins here */
+    int64_t used_us;
+    bool ahead;                /* an AHEAD task runs for it */
+};
+
+struct vv_reader {
+    struct vv_tier *tier;
+    struct vv_env *env;
+    struct vv_objstore *store;
+    pthread_mutex_t mu;
+    pthread_cond_t change;      /* a task ended, a flight ended, a cancel is over */
+    struct vv_tier_config config;
+    struct vv_cc cc;
+    struct vv_task *tasks;
+    struct vv_stream streams[VV_READER_STREAMS];
+    unsigned flights;           /* entries between take-off and the end of their callback */
+    unsigned sending;           /* threads inside vv_objstore_get_async */
+    bool dying;
+    struct vv_cc_entry *cancelling;
+    pthread_t canceller;
+};
+
+struct vv_reader *vv_reader_of(struct vv_tier *t); /* made on first use; NULL when out of memory */
+
+/* ---- reader.c ---- */
+/* The next step of a task; afterwards it is waiting or gone: the caller forgets it. No locks held. */
+void vv_task_run(struct vv_task *k);
+struct vv_task *vv_task_new(struct vv_tier_part *p, enum vv_task_kind kind);
+void vv_task_free(struct vv_task *k); /* takes mu, wakes a closing part */
+int vv_task_ended(struct vv_task *k); /* end_err, or 0 */
+
+enum vv_get { VV_GOT, VV_GOT_LATER, VV_GOT_NOT };
+/* The footer of k->x / the blocks [first, first + count) of it, in k->footer / k->data. GOT: there (READY or FAILED); LATER: the task waits
+ * and is the other thread's; NOT: ended meanwhile, no memory, or (peek) not there at this moment. */
+enum vv_get vv_task_get_footer(struct vv_task *k, bool peek);
+enum vv_get vv_task_get_data(struct vv_task *k, enum vv_cc_kind kind, uint32_t first, uint32_t count, bool peek);
+void vv_task_drop_footer(struct vv_task *k);
+void vv_task_drop_data(struct vv_task *k);
+uint32_t vv_footer_chunk_of(const struct vv_cc_entry *footer, uint32_t block); /* index of the chunk that has the block */
+uint32_t vv_footer_chunk_blocks(const struct vv_cc_entry *footer, uint32_t chunk);
+uint32_t vv_footer_chunk_bytes(const struct vv_cc_entry *footer, uint32_t first, uint32_t count, uint64_t *at);
+/* Asks for it without anybody waiting. False: no room now. */
+bool vv_task_send_ahead(struct vv_task *k, uint32_t first, uint32_t count);
+/* Sends what is queued as far as there is room. */
+void vv_reader_pump(struct vv_reader *rd);
+void vv_reader_key_object(const struct vv_task *k, struct vv_segkey *out);
+
+/* ---- reader_read.c, reader_ahead.c: the steps by kind ---- */
+void vv_task_run_read(struct vv_task *k);
+void vv_task_run_time(struct vv_task *k);
+void vv_task_run_aborted(struct vv_task *k);
+void vv_task_run_ahead(struct vv_task *k);
+/* A read of [from, to) is served: keeps the window ahead of it filled if it goes on where another ended. */
+void vv_reader_served(struct vv_reader *rd, struct vv_tier_part *p, int64_t from, int64_t to);
+#endif
