@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#define BUSY_US 5000000  /* how long an unread chunk waits for its reader */
+#define BUSY_US 2000000  /* how long an unread chunk waits for its reader */
 #define WISH_US 5000000  /* how long a wish without a waiter is kept */
 #define BURST_US 250000  /* of the rate limit */
 #define BAD_MAX 128
@@ -244,27 +244,32 @@ void vv_cc_failed(struct vv_cc *cc, struct vv_cc_entry *e, int err, const struct
     vv_cc_unref(e);
 }
 
-void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t from, int64_t to, bool whole, int64_t now_us)
+void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t first, int64_t from, int64_t to, bool whole, int64_t now_us)
 {
     if (!e->hashed || e->state != VV_CC_READY) return; /* evicted meanwhile: the toucher has a reference */
     struct vv_cc_pool *p = pool_of(cc, e);
     bool again = e->served_to != INT64_MIN && from < e->served_to;
+    bool goes_on = e->served_to == INT64_MIN ? from <= first : from == e->served_to;
     e->since_us = now_us;
     e->served_to = VV_MAX(e->served_to, to);
     if (e->where == VV_CC_HOT || again) {
         enter(cc, e, VV_CC_HOT);
         while (p->hot_bytes > p->max - p->max / 4 && p->hot.tail != e) enter(cc, p->hot.tail, VV_CC_DONE);
     } else {
-        enter(cc, e, whole || e->where == VV_CC_DONE ? VV_CC_DONE : VV_CC_BUSY);
+        enter(cc, e, goes_on && !whole ? VV_CC_BUSY : VV_CC_DONE);
     }
 }
 
-void vv_cc_limits(struct vv_cc *cc, size_t bytes_max, int64_t bytes_per_s)
+void vv_cc_limits(struct vv_cc *cc, size_t bytes_max, int64_t bytes_per_s, int64_t now_us)
 {
+    struct vv_cc_pool *pools[] = {&cc->data, &cc->footers};
     cc->footers.max = bytes_max / 8;
     cc->data.max = bytes_max - bytes_max / 8;
     cc->bytes_per_s = bytes_per_s;
     if (!bytes_per_s) cc->spent_us = 0;
+    for (size_t i = 0; i < VV_COUNT(pools); i++) /* less than before: what may go goes now */
+        for (struct vv_cc_entry *v; pools[i]->used > pools[i]->max && (v = victim(pools[i], 0, VV_CC_DEMAND, now_us)) != NULL;)
+            forget(cc, v);
 }
 
 static void drain(struct vv_cc *cc, struct vv_cc_list *l)

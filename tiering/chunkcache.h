@@ -5,9 +5,9 @@
  * GET is sent, so what is in flight counts. Whoever uses an entry holds a reference: eviction only forgets it here.
  *
  * Admission keeps once-only replays from washing out what is read again and again. READY entries are in one of three lists:
- *   busy  arrived and not read to the end yet: not evicted for a few seconds, so that a reader whose wait ended finds its chunk
- *         when it asks again (a cache smaller than the working set must make progress); a wish that finds no room is queued
- *   done  read to the end once: the first to go
+ *   busy  not read yet, or being read from its beginning on: not evicted for two seconds, so that a reader whose wait ended finds its
+ *         chunk when it asks again (a cache smaller than the working set must make progress); a wish that finds no room is queued
+ *   done  read to the end once, or somewhere in the middle by somebody who jumped there: the first to go
  *   hot   read more than once: at most three quarters of the budget, and only touched when the other quarter is too small
  * Read-ahead takes room from `done` (and forgotten `busy`) only, and holds at most half of the budget in unread chunks.
  *
@@ -72,7 +72,7 @@ struct vv_cc {
     int64_t bytes_per_s, spent_us;
 };
 
-void vv_cc_limits(struct vv_cc *cc, size_t bytes_max, int64_t bytes_per_s);
+void vv_cc_limits(struct vv_cc *cc, size_t bytes_max, int64_t bytes_per_s, int64_t now_us);
 /* Forgets everything that is not in flight; the caller has emptied the air before. */
 void vv_cc_release(struct vv_cc *cc);
 
@@ -87,8 +87,8 @@ struct vv_cc_entry *vv_cc_pump(struct vv_cc *cc, int64_t now_us);
 /* FLYING -> READY / FAILED. keep_us 0: forgotten at once. What the entry holds (buf, footer) was set by the caller. */
 void vv_cc_arrived(struct vv_cc *cc, struct vv_cc_entry *e, int64_t now_us);
 void vv_cc_failed(struct vv_cc *cc, struct vv_cc_entry *e, int err, const struct vv_error *why, int64_t now_us, int64_t keep_us);
-/* Offsets [from, to) were handed out; whole: to is the end of the entry. */
-void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t from, int64_t to, bool whole, int64_t now_us);
+/* Offsets [from, to) were handed out; first: where the entry begins; whole: to is its end. */
+void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t first, int64_t from, int64_t to, bool whole, int64_t now_us);
 struct vv_cc_entry *vv_cc_ref(struct vv_cc_entry *e);
 void vv_cc_unref(struct vv_cc_entry *e);
 #endif

@@ -294,7 +294,7 @@ static enum vv_get get(struct vv_task *k, const struct vv_cc_key *key, uint64_t 
     bool there = e && (e->state == VV_CC_READY || e->state == VV_CC_FAILED);
     if (there) {
         *slot = vv_cc_ref(e);
-        if (e->state == VV_CC_READY && key->kind == VV_CC_FOOTER) vv_cc_touch(&rd->cc, e, 0, 0, true, now);
+        if (e->state == VV_CC_READY && key->kind == VV_CC_FOOTER) vv_cc_touch(&rd->cc, e, 0, 0, 0, true, now);
         got = VV_GOT;
     } else if (e && !peek) {
         if (key->kind != VV_CC_FOOTER && !e->table) e->table = vv_cc_ref(k->footer);
@@ -433,7 +433,7 @@ struct vv_reader *vv_reader_of(struct vv_tier *t)
         rd->env = t->env;
         rd->store = t->store;
         rd->config = t->config;
-        vv_cc_limits(&rd->cc, t->config.cache_bytes_max, t->config.fetch_bytes_per_s);
+        vv_cc_limits(&rd->cc, t->config.cache_bytes_max, t->config.fetch_bytes_per_s, vv_mono_us(t->env));
         pthread_mutex_init(&rd->mu, NULL);
         pthread_cond_init(&rd->change, NULL);
         t->reader = rd;
@@ -447,7 +447,8 @@ void vv_reader_configure(struct vv_reader *rd, const struct vv_tier_config *c)
     if (!rd) return;
     pthread_mutex_lock(&rd->mu);
     rd->config = *c;
-    vv_cc_limits(&rd->cc, c->cache_bytes_max, c->fetch_bytes_per_s);
+    vv_cc_limits(&rd->cc, c->cache_bytes_max, c->fetch_bytes_per_s, vv_mono_us(rd->env));
+    count_cache(rd);
     pthread_mutex_unlock(&rd->mu);
     vv_reader_pump(rd);
 }

@@ -98,6 +98,14 @@ static int find_extent(struct vv_task *k)
     return k->x.base <= k->offset ? VV_OK : VV_E_CORRUPT;
 }
 
+static void touch(struct vv_task *k, int64_t from, int64_t to, bool whole)
+{
+    int64_t first = k->footer->footer.blocks.v[k->data->key.first].first_offset;
+    pthread_mutex_lock(&k->rd->mu);
+    vv_cc_touch(&k->rd->cc, k->data, first, from, to, whole, vv_mono_us(k->rd->env));
+    pthread_mutex_unlock(&k->rd->mu);
+}
+
 enum cut { CUT_FULL, CUT_MORE, CUT_BAD };
 
 /* Adds whole batches of k->data. MORE: the chunk is used up and there is room. */
@@ -135,9 +143,7 @@ static enum cut cut(struct vv_task *k, struct vv_error *e)
         return CUT_BAD;
     }
     if (end > start) k->offset = k->returned;
-    pthread_mutex_lock(&k->rd->mu);
-    vv_cc_touch(&k->rd->cc, k->data, from, k->offset, at >= d->bytes, vv_mono_us(k->rd->env));
-    pthread_mutex_unlock(&k->rd->mu);
+    touch(k, from, k->offset, at >= d->bytes);
     return full ? CUT_FULL : at < d->bytes ? CUT_BAD : CUT_MORE;
 }
 
@@ -307,6 +313,7 @@ void vv_task_run_time(struct vv_task *k)
         struct vv_time_hit hit;
         const uint8_t *p = k->data->buf->data + (b->v[k->block].at - b->v[k->data->key.first].at);
         int err = vv_batches_find_time(p, b->v[k->block].n, k->ts, k->from, &hit);
+        if (k->data->key.kind == VV_CC_BLOCK) touch(k, k->from, k->x.last, true);
         if (err != VV_E_NOENT) {
             finish_time(k, err ? VV_CORRUPT_MESSAGE : VV_OK, err ? NULL : &hit);
             return;
