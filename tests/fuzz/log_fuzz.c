@@ -1,5 +1,6 @@
-/* log_fuzz.c — libFuzzer: any bytes as a batch that a client sent, as stored batches and as a producer snapshot. What the leader's
- * check accepts must be readable to its last record, pass again unchanged, and be found by its own maximum time.
+/* log_fuzz.c — libFuzzer: any bytes as a batch that a client sent, as stored batches and as a producer snapshot. What
+ * the leader's check accepts must be readable to its last record, pass again unchanged, and be found by its own maximum
+ * time.
  *
  * Input: {u8 flags: 0 fix length and CRC first, 1 LogAppendTime, 2 compacted, 3 time bounds, 4 not from a client;
  * 5-7 codec: the records are compressed with it first, 0 leaves all as it is} {batch}. */
@@ -44,7 +45,8 @@ static void accepted(uint8_t *p, size_t n, const struct vv_batch_rules *rules, c
     if (again.attributes != b->attributes || again.ts_type != b->ts_type) abort();
     if (vv_batch_each(p, b, OUTPUT_MAX, add, &s) || s.records != b->records || s.max_ts != b->max_ts) abort();
     if (b->max_ts >= 0 && vv_batches_find_time(p, n, b->max_ts, 0, &hit)) abort();
-    if (rules->ts_type == VV_CREATE_TIME && (vv_batch_check(p, n, rules, &again, &bad, NULL) || again.crc != b->crc)) abort();
+    if (rules->ts_type == VV_CREATE_TIME && (vv_batch_check(p, n, rules, &again, &bad, NULL) || again.crc != b->crc))
+        abort();
 }
 
 /* The same header, its records compressed; takes *p. */
@@ -84,9 +86,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t flags = *data;
     size_t n = size - 1;
     uint8_t *p = malloc(n ? n : 1);
-    struct vv_batch_rules rules = {.max_bytes = (size_t)1 << 20, .output_max = OUTPUT_MAX, .now_ms = NOW,
-                                   .before_max_ms = flags & 8 ? 1000 : INT64_MAX, .after_max_ms = flags & 8 ? 1000 : INT64_MAX,
-                                   .ts_type = flags & 2 ? VV_LOG_APPEND_TIME : VV_CREATE_TIME, .compacted = flags & 4,
+    struct vv_batch_rules rules = {.max_bytes = (size_t)1 << 20,
+                                   .output_max = OUTPUT_MAX,
+                                   .now_ms = NOW,
+                                   .before_max_ms = flags & 8 ? 1000 : INT64_MAX,
+                                   .after_max_ms = flags & 8 ? 1000 : INT64_MAX,
+                                   .ts_type = flags & 2 ? VV_LOG_APPEND_TIME : VV_CREATE_TIME,
+                                   .compacted = flags & 4,
                                    .client = !(flags & 16)};
     struct vv_batch b;
     struct vv_time_hit hit;

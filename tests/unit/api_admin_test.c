@@ -1,5 +1,6 @@
-/* The admin handlers over a real registry: requests go in as structs, answers are encoded at the call's version and decoded again,
- * so that what a client sees is what is checked. The transport is this file: vv_call_reply and vv_call_close are defined here. */
+/* The admin handlers over a real registry: requests go in as structs, answers are encoded at the call's version and
+ * decoded again, so that what a client sees is what is checked. The transport is this file: vv_call_reply and
+ * vv_call_close are defined here. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,7 +49,10 @@ static void finish(struct vv_call *c, const void *response)
     pthread_mutex_unlock(&a->m);
 }
 
-void vv_call_reply(struct vv_call *c, const void *response) { finish(c, response); }
+void vv_call_reply(struct vv_call *c, const void *response)
+{
+    finish(c, response);
+}
 void vv_call_close(struct vv_call *c, const char *why)
 {
     (void)why;
@@ -58,7 +62,8 @@ void vv_call_close(struct vv_call *c, const char *why)
 /* Runs one request; the decoded response lives until asked_free. */
 static void *ask(struct rig *r, struct asked *a, vv_handler *h, int16_t key, int16_t version, void *request)
 {
-    *a = (struct asked){.c = {.x = &a->x, .broker = &r->b, .api = vv_api_by_key(key), .version = version, .req = request}};
+    *a = (struct asked){
+        .c = {.x = &a->x, .broker = &r->b, .api = vv_api_by_key(key), .version = version, .req = request}};
     pthread_mutex_init(&a->m, NULL);
     pthread_cond_init(&a->answered, NULL);
     vv_arena_init(&a->x.arena, 0);
@@ -71,7 +76,8 @@ static void *ask(struct rig *r, struct asked *a, vv_handler *h, int16_t key, int
     vv_chain_copy_out(&a->body, a->bytes);
     void *response = vv_arena_alloc(&a->x.arena, a->c.api->response->root->size);
     size_t used;
-    assert_int_equal(vv_msg_decode(a->c.api->response, version, a->bytes, a->body.bytes, &a->x.arena, response, &used), 0);
+    assert_int_equal(vv_msg_decode(a->c.api->response, version, a->bytes, a->body.bytes, &a->x.arena, response, &used),
+                     0);
     assert_int_equal(used, a->body.bytes);
     return response;
 }
@@ -92,9 +98,11 @@ static int setup(void **state)
     snprintf(r->log_dir, sizeof r->log_dir, "%s/log", r->dir);
     const char *sets[] = {"tier.url=off", "num.partitions=3", "ssl.keystore.password=secret"};
     if (vv_config_load(&vv_env_posix, NULL, 0, sets, 3, &r->config, &e)) return -1;
-    r->b = (struct vv_broker){.env = &vv_env_posix, .config = &r->config, .node_id = 1, .log_dir = r->log_dir, .time_trusted = true};
+    r->b = (struct vv_broker){
+        .env = &vv_env_posix, .config = &r->config, .node_id = 1, .log_dir = r->log_dir, .time_trusted = true};
     if (vv_fs_mkdirs(&vv_env_posix, r->log_dir) || vv_iopool_new("io", 2, &r->b.iopool) ||
-        vv_reactor_new(&vv_env_posix, "control", &r->b.control) || vv_reactor_start(r->b.control) || vv_topics_new(&r->b, &r->b.topics))
+        vv_reactor_new(&vv_env_posix, "control", &r->b.control) || vv_reactor_start(r->b.control) ||
+        vv_topics_new(&r->b, &r->b.topics))
         return -1;
     r->builder = vv_batch_builder_new();
     *state = r;
@@ -136,7 +144,8 @@ static creatable topic(const char *name, int32_t partitions, int16_t replicas)
     return t;
 }
 
-static struct CreateTopicsResponse *create(struct rig *r, struct asked *a, int16_t version, creatable *t, int32_t n, bool validate)
+static struct CreateTopicsResponse *create(struct rig *r, struct asked *a, int16_t version, creatable *t, int32_t n,
+                                           bool validate)
 {
     struct CreateTopicsRequest q = {.Topics = {t, n}, .TimeoutMs = 1000, .ValidateOnly = validate};
     return ask(r, a, vv_handle_create_topics, 19, version, &q);
@@ -291,7 +300,8 @@ static int grow(struct rig *r, const char *name, int32_t count, int32_t assigned
     struct asked a;
     int32_t me = 1;
     struct CreatePartitionsRequest_CreatePartitionsAssignment as[2] = {{{&me, 1}}, {{&me, 1}}};
-    struct CreatePartitionsRequest_CreatePartitionsTopic t = {.Name = vv_str_c(name), .Count = count, .Assignments = {as, assigned}};
+    struct CreatePartitionsRequest_CreatePartitionsTopic t = {
+        .Name = vv_str_c(name), .Count = count, .Assignments = {as, assigned}};
     struct CreatePartitionsRequest q = {.Topics = {&t, 1}, .ValidateOnly = validate};
     struct CreatePartitionsResponse *s = ask(r, &a, vv_handle_create_partitions, 37, 3, &q);
     int code = s->Results.v[0].ErrorCode;
@@ -366,7 +376,8 @@ static void test_records_and_dirs(void **state)
     assert_true(l->Results.v[0].Topics.v[0].Partitions.v[1].PartitionSize > 61);
     asked_free(&a);
     int32_t some[2] = {1, 9};
-    struct DescribeLogDirsRequest_DescribableLogDirTopic w[2] = {{VV_STR_LIT("d"), {some, 2}}, {VV_STR_LIT("nobody"), {some, 2}}};
+    struct DescribeLogDirsRequest_DescribableLogDirTopic w[2] = {{VV_STR_LIT("d"), {some, 2}},
+                                                                 {VV_STR_LIT("nobody"), {some, 2}}};
     struct DescribeLogDirsRequest one = {.Topics = {w, 2}};
     l = ask(r, &a, vv_handle_describe_log_dirs, 35, 1, &one);
     assert_int_equal(l->Results.v[0].Topics.n, 1);
@@ -381,7 +392,8 @@ static void config_is(struct rig *r, const char *name, const char *key, const ch
 {
     struct asked a;
     struct vv_str k = vv_str_c(key);
-    struct DescribeConfigsRequest_DescribeConfigsResource w = {.ResourceType = 2, .ResourceName = vv_str_c(name), .ConfigurationKeys = {&k, 1}};
+    struct DescribeConfigsRequest_DescribeConfigsResource w = {
+        .ResourceType = 2, .ResourceName = vv_str_c(name), .ConfigurationKeys = {&k, 1}};
     struct DescribeConfigsRequest q = {.Resources = {&w, 1}, .IncludeSynonyms = true, .IncludeDocumentation = true};
     struct DescribeConfigsResponse *s = ask(r, &a, vv_handle_describe_configs, 32, 4, &q);
     assert_int_equal(s->Results.v[0].ErrorCode, 0);
@@ -395,7 +407,8 @@ static void config_is(struct rig *r, const char *name, const char *key, const ch
     asked_free(&a);
 }
 
-static int alter(struct rig *r, int8_t type, const char *name, const char *key, int8_t op, const char *value, bool validate)
+static int alter(struct rig *r, int8_t type, const char *name, const char *key, int8_t op, const char *value,
+                 bool validate)
 {
     struct asked a;
     struct IncrementalAlterConfigsRequest_AlterableConfig c = {vv_str_c(key), op, vv_str_c(value)};
@@ -430,7 +443,8 @@ static void test_incremental(void **state)
     assert_int_equal(alter(r, 2, "t", "leader.replication.throttled.replicas", 3, "0:1", false), 0);
     config_is(r, "t", "leader.replication.throttled.replicas", "1:1", VV_SOURCE_TOPIC);
     assert_int_equal(alter(r, 2, "nobody", "retention.ms", 0, "1", false), VV_UNKNOWN_TOPIC_OR_PARTITION);
-    assert_int_equal(alter(r, 4, "1", "log.retention.ms", 0, "1", false), VV_INVALID_REQUEST); /* in words, not in silence */
+    assert_int_equal(alter(r, 4, "1", "log.retention.ms", 0, "1", false),
+                     VV_INVALID_REQUEST); /* in words, not in silence */
     assert_int_equal(alter(r, 4, "2", "log.retention.ms", 0, "1", false), VV_INVALID_REQUEST);
     assert_int_equal(alter(r, 8, "1", "root", 0, "DEBUG", false), VV_INVALID_REQUEST);
     assert_int_equal(alter(r, 77, "1", "a", 0, "b", false), VV_INVALID_REQUEST);
@@ -468,12 +482,20 @@ static void test_describe_others(void **state)
     struct rig *r = *state;
     struct asked a;
     struct DescribeConfigsRequest_DescribeConfigsResource w[] = {
-        {4, VV_STR_LIT("1"), {NULL, -1}}, {4, VV_STR_LIT(""), {NULL, -1}},       {4, VV_STR_LIT("2"), {NULL, -1}}, {4, VV_STR_LIT("1x"), {NULL, -1}},
-        {8, VV_STR_LIT("1"), {NULL, -1}}, {2, VV_STR_LIT("nobody"), {NULL, -1}}, {2, VV_STR_LIT(""), {NULL, -1}},  {99, VV_STR_LIT("1"), {NULL, -1}},
+        {4, VV_STR_LIT("1"), {NULL, -1}},  {4, VV_STR_LIT(""), {NULL, -1}},   {4, VV_STR_LIT("2"), {NULL, -1}},
+        {4, VV_STR_LIT("1x"), {NULL, -1}}, {8, VV_STR_LIT("1"), {NULL, -1}},  {2, VV_STR_LIT("nobody"), {NULL, -1}},
+        {2, VV_STR_LIT(""), {NULL, -1}},   {99, VV_STR_LIT("1"), {NULL, -1}},
     };
     struct DescribeConfigsRequest q = {.Resources = {w, (int32_t)VV_COUNT(w)}, .IncludeSynonyms = true};
     struct DescribeConfigsResponse *s = ask(r, &a, vv_handle_describe_configs, 32, 1, &q);
-    const int codes[] = {0, 0, VV_INVALID_REQUEST, VV_INVALID_REQUEST, 0, VV_UNKNOWN_TOPIC_OR_PARTITION, VV_INVALID_TOPIC_EXCEPTION, VV_INVALID_REQUEST};
+    const int codes[] = {0,
+                         0,
+                         VV_INVALID_REQUEST,
+                         VV_INVALID_REQUEST,
+                         0,
+                         VV_UNKNOWN_TOPIC_OR_PARTITION,
+                         VV_INVALID_TOPIC_EXCEPTION,
+                         VV_INVALID_REQUEST};
     for (size_t i = 0; i < VV_COUNT(w); i++) {
         assert_int_equal(s->Results.v[i].ErrorCode, codes[i]);
         assert_int_equal(s->Results.v[i].Configs.n > 0, i == 0);
@@ -497,8 +519,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        T(test_create), T(test_create_refused), T(test_manual_assignments), T(test_delete), T(test_create_partitions),
-        T(test_records_and_dirs), T(test_incremental), T(test_alter_replaces), T(test_describe_others),
+        T(test_create),      T(test_create_refused),    T(test_manual_assignments),
+        T(test_delete),      T(test_create_partitions), T(test_records_and_dirs),
+        T(test_incremental), T(test_alter_replaces),    T(test_describe_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
-/* Partitions over the real log, index and tier (a directory as bucket): appends and group commit, waiters, retention with and
- * without the tier, DeleteRecords, deletion under a reader, reopening, restore. The wall clock is under control; the tier is stepped
- * on the test's thread; what runs on the iopool is waited for by its own condition. */
+/* Partitions over the real log, index and tier (a directory as bucket): appends and group commit, waiters, retention
+ * with and without the tier, DeleteRecords, deletion under a reader, reopening, restore. The wall clock is under
+ * control; the tier is stepped on the test's thread; what runs on the iopool is waited for by its own condition. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,8 +18,16 @@
 #define T0 1700000000000
 
 static _Atomic int64_t wall = T0;
-static int64_t test_wall(void *c) { (void)c; return wall; }
-static int64_t test_mono(void *c) { (void)c; return (wall - T0) * 1000 + 1000000; }
+static int64_t test_wall(void *c)
+{
+    (void)c;
+    return wall;
+}
+static int64_t test_mono(void *c)
+{
+    (void)c;
+    return (wall - T0) * 1000 + 1000000;
+}
 static const struct vv_clock_ops test_clock = {test_wall, test_mono};
 
 struct rig {
@@ -72,7 +80,9 @@ static void configure(struct rig *r, const struct vv_kv *kv, size_t n)
     ok(vv_topic_config_parse(kv, n, &r->config, r->t.internal, &r->t.config, &e), &e);
     if (r->p) vv_partition_configure(r->p, &r->t.config);
 }
-#define CONFIGURE(r, ...) configure(r, (const struct vv_kv[]){__VA_ARGS__}, sizeof((const struct vv_kv[]){__VA_ARGS__}) / sizeof(struct vv_kv))
+#define CONFIGURE(r, ...)                                                                                              \
+    configure(r, (const struct vv_kv[]){__VA_ARGS__},                                                                  \
+              sizeof((const struct vv_kv[]){__VA_ARGS__}) / sizeof(struct vv_kv))
 
 static struct rig *rig_new(const char *topic, bool internal)
 {
@@ -90,7 +100,8 @@ static struct rig *rig_new(const char *topic, bool internal)
     r->env.clock_ops = &test_clock;
     const char *sets[] = {a, b};
     ok(vv_config_load(&r->env, NULL, 0, sets, 2, &r->config, &e), &e);
-    r->b = (struct vv_broker){.env = &r->env, .config = &r->config, .node_id = 1, .log_dir = r->log_dir, .time_trusted = true};
+    r->b = (struct vv_broker){
+        .env = &r->env, .config = &r->config, .node_id = 1, .log_dir = r->log_dir, .time_trusted = true};
     ok(vv_fs_mkdirs(&r->env, r->log_dir), NULL);
     ok(vv_iopool_new("test-io", 2, &r->b.iopool), NULL);
     ok(vv_reactor_new(&r->env, "test-ctl", &r->b.control), NULL);
@@ -180,7 +191,10 @@ static void segment(struct rig *r, int64_t ts)
     maintain(r);
 }
 
-static int64_t start(struct rig *r) { return vv_partition_log_start(r->p); }
+static int64_t start(struct rig *r)
+{
+    return vv_partition_log_start(r->p);
+}
 
 static bool exists(struct rig *r, const char *dir, int64_t base)
 {
@@ -347,7 +361,8 @@ static void test_retention_by_size(void **state)
     assert_int_equal(s.end, 50);
     assert_int_equal(s.remote_bytes, 0);
     char limit[32];
-    snprintf(limit, sizeof limit, "%llu", (unsigned long long)(s.local_bytes / 5 * 2 + 10)); /* room for two and a bit */
+    snprintf(limit, sizeof limit, "%llu",
+             (unsigned long long)(s.local_bytes / 5 * 2 + 10)); /* room for two and a bit */
     CONFIGURE(r, {"remote.storage.enable", "false"}, {"retention.bytes", limit});
     settle(r);
     assert_int_equal(start(r), 20); /* never below the limit: three stay */
@@ -374,7 +389,7 @@ static void test_delete_records(void **state)
     assert_int_equal(low, 15);
     settle(r);
     assert_false(exists(r, r->p->dir, 0));
-    assert_true(exists(r, r->p->dir, 10)); /* it holds 15 */
+    assert_true(exists(r, r->p->dir, 10));                  /* it holds 15 */
     ok(vv_partition_delete_records(r->p, 3, &low, &e), &e); /* never backwards */
     assert_int_equal(low, 15);
     ok(vv_partition_delete_records(r->p, -1, &low, &e), &e);
@@ -523,7 +538,9 @@ static void append_internal(struct rig *r, const char *key, const char *value, i
     struct produced p = {.d.done = on_produced};
     pthread_mutex_init(&p.m, NULL);
     pthread_cond_init(&p.c, NULL);
-    assert_int_equal(vv_batch_builder_add(r->builder, wall, key, (int32_t)strlen(key), value, value ? (int32_t)strlen(value) : -1), 0);
+    assert_int_equal(
+        vv_batch_builder_add(r->builder, wall, key, (int32_t)strlen(key), value, value ? (int32_t)strlen(value) : -1),
+        0);
     assert_int_equal(vv_batch_builder_finish(r->builder, &b, &n), 0);
     assert_int_equal(vv_partition_append_internal(r->p, b, n, &p.d), 0);
     pthread_mutex_lock(&p.m);

@@ -8,13 +8,30 @@
 
 #include "compress.h"
 
-enum { LENGTH = 8, EPOCH = 12, MAGIC = 16, CRC = 17, ATTRIBUTES = 21, LAST_DELTA = 23, BASE_TS = 27, MAX_TS = 35, PRODUCER = 43,
-       PRODUCER_EPOCH = 51, SEQUENCE = 53, COUNT = 57, RECORDS = 61 };
+enum {
+    LENGTH = 8,
+    EPOCH = 12,
+    MAGIC = 16,
+    CRC = 17,
+    ATTRIBUTES = 21,
+    LAST_DELTA = 23,
+    BASE_TS = 27,
+    MAX_TS = 35,
+    PRODUCER = 43,
+    PRODUCER_EPOCH = 51,
+    SEQUENCE = 53,
+    COUNT = 57,
+    RECORDS = 61
+};
 
 #define NOW 1700000000000
 
-static const struct vv_batch_rules lax = {.max_bytes = 1 << 20, .output_max = 1 << 20, .now_ms = NOW, .before_max_ms = INT64_MAX,
-                                          .after_max_ms = INT64_MAX, .client = true};
+static const struct vv_batch_rules lax = {.max_bytes = 1 << 20,
+                                          .output_max = 1 << 20,
+                                          .now_ms = NOW,
+                                          .before_max_ms = INT64_MAX,
+                                          .after_max_ms = INT64_MAX,
+                                          .client = true};
 
 struct bytes {
     uint8_t *p;
@@ -210,7 +227,8 @@ static void each_record(void **state)
 static void headers_and_gaps(void **state)
 {
     (void)state;
-    struct bytes b = wrap(R(Z(14), 0, 0, Z(2), 1, Z(1), 'v', Z(2), Z(1), 'h', Z(2), 'x', 'y', Z(0), 1, /* offset delta 2, two headers */
+    struct bytes b = wrap(R(Z(14), 0, 0, Z(2), 1, Z(1), 'v', Z(2), Z(1), 'h', Z(2), 'x', 'y', Z(0),
+                            1, /* offset delta 2, two headers */
                             Z(6), 0, 0, Z(5), 1, 1, 0),
                           6, VV_CODEC_NONE);
     struct vv_batch h;
@@ -247,9 +265,11 @@ static void parse_refuses(void **state)
     for (size_t i = 0; i < b.n; i++)
         assert_int_equal(vv_batch_parse(b.p, i, &h), VV_E_AGAIN);
     assert_int_equal(vv_batch_parse(b.p, b.n + 5, &h), 0);
-    static const struct { int at, size; uint64_t v; } bad[] = {
-        {LENGTH, 4, 48}, {LENGTH, 4, 0}, {LENGTH, 4, 0xffffffff}, {MAGIC, 1, 1}, {MAGIC, 1, 3}, {ATTRIBUTES, 2, 5}, {ATTRIBUTES, 2, 7},
-        {LAST_DELTA, 4, 0xffffffff}, {COUNT, 4, 0x80000000}, {0, 8, UINT64_MAX}, {0, 8, INT64_MAX - 2},
+    static const struct { int at, size; uint64_t v;
+    } bad[] = {
+        {LENGTH, 4, 48},        {LENGTH, 4, 0},     {LENGTH, 4, 0xffffffff}, {MAGIC, 1, 1},
+        {MAGIC, 1, 3},          {ATTRIBUTES, 2, 5}, {ATTRIBUTES, 2, 7},      {LAST_DELTA, 4, 0xffffffff},
+        {COUNT, 4, 0x80000000}, {0, 8, UINT64_MAX}, {0, 8, INT64_MAX - 2},
     };
     for (size_t i = 0; i < VV_COUNT(bad); i++) {
         memcpy(copy, b.p, b.n);
@@ -301,9 +321,11 @@ static void flips(void **state)
             int err = check(&f, &lax);
             /* The leader epoch is the broker's to write; nothing else may change. */
             if (at >= EPOCH && at < MAGIC) assert_int_equal(err, 0);
-            else if (at == MAGIC) assert_int_equal(err, f.p[MAGIC] < 2 ? VV_UNSUPPORTED_FOR_MESSAGE_FORMAT : VV_CORRUPT_MESSAGE);
+            else if (at == MAGIC)
+                assert_int_equal(err, f.p[MAGIC] < 2 ? VV_UNSUPPORTED_FOR_MESSAGE_FORMAT : VV_CORRUPT_MESSAGE);
             else if (at < LENGTH) assert_true(err == VV_CORRUPT_MESSAGE || err == VV_INVALID_RECORD);
-            else if (at < EPOCH) assert_true(err == VV_CORRUPT_MESSAGE || err == VV_INVALID_RECORD || err == VV_MESSAGE_TOO_LARGE);
+            else if (at < EPOCH)
+                assert_true(err == VV_CORRUPT_MESSAGE || err == VV_INVALID_RECORD || err == VV_MESSAGE_TOO_LARGE);
             else assert_int_equal(err, VV_CORRUPT_MESSAGE);
             free(f.p);
         }
@@ -362,7 +384,8 @@ static void frame_rules(void **state)
     assert_int_equal(check(&b, &lax), VV_UNSUPPORTED_FOR_MESSAGE_FORMAT);
     struct vv_batch out;
     int32_t bad;
-    assert_int_equal(check_n(&b, 17, &lax, &out, &bad), VV_UNSUPPORTED_FOR_MESSAGE_FORMAT); /* old messages are shorter */
+    assert_int_equal(check_n(&b, 17, &lax, &out, &bad),
+                     VV_UNSUPPORTED_FOR_MESSAGE_FORMAT); /* old messages are shorter */
     free(b.p);
 }
 
@@ -412,37 +435,39 @@ static void header_rules(void **state)
 static void record_rules(void **state)
 {
     (void)state;
-    static const struct { uint8_t n, bytes[24]; int32_t count, bad; } cases[] = {
-        {0, {0}, 1, 0},                                                          /* nothing there */
-        {7, {Z(6), 0, 0, 0, 1, 1, 0}, 2, 1},                                     /* one of two */
-        {14, {Z(6), 0, 0, 0, 1, 1, 0, Z(6), 0, 0, Z(1), 1, 1, 0}, 1, -1},        /* two of one */
-        {8, {Z(6), 0, 0, 0, 1, 1, 0, 0}, 1, -1},                                 /* a byte behind it */
-        {14, {Z(6), 0, 0, 0, 1, 1, 0, Z(6), 0, 0, Z(2), 1, 1, 0}, 2, 1},         /* deltas 0, 2 */
-        {14, {Z(6), 0, 0, 0, 1, 1, 0, Z(6), 0, 0, Z(0), 1, 1, 0}, 2, 1},         /* deltas 0, 0 */
-        {7, {Z(6), 0, 0, 1, 1, 1, 0}, 1, 0},                                     /* delta -1 */
-        {7, {Z(7), 0, 0, 0, 1, 1, 0}, 1, 0},                                     /* longer than the batch */
-        {7, {Z(5), 0, 0, 0, 1, 1, 0}, 1, 0},                                     /* shorter than its fields */
-        {8, {Z(7), 0, 0, 0, 1, 1, 0, 0}, 1, 0},                                  /* longer than its fields */
-        {7, {1, 0, 0, 0, 1, 1, 0}, 1, 0},                                        /* length -1 */
-        {7, {0, 0, 0, 0, 1, 1, 0}, 1, 0},                                        /* length 0 */
-        {5, {0x80, 0x80, 0x80, 0x80, 0x80}, 1, 0},                               /* a varint without end */
-        {6, {0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, 1, 0},                         /* an over-long one */
-        {7, {Z(6), 0, 0, 0, 3, 1, 0}, 1, 0},                                     /* key of -2 bytes */
-        {7, {Z(6), 0, 0, 0, 1, 3, 0}, 1, 0},                                     /* value of -2 bytes */
-        {7, {Z(6), 0, 0, 0, Z(3), 1, 0}, 1, 0},                                  /* key longer than the record */
-        {7, {Z(6), 0, 0, 0, 1, Z(2), 0}, 1, 0},                                  /* value longer than the record */
-        {11, {Z(10), 0, 0, 0, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0}, 1, 0},        /* value of INT32_MAX bytes */
-        {7, {Z(6), 0, 0, 0, 1, 1, 1}, 1, 0},                                     /* -1 headers */
-        {7, {Z(6), 0, 0, 0, 1, 1, Z(1)}, 1, 0},                                  /* one header, no bytes */
-        {11, {Z(10), 0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f}, 1, 0},        /* INT32_MAX headers */
-        {9, {Z(8), 0, 0, 0, 1, 1, Z(1), 1, 1}, 1, 0},                            /* a header's key is null */
-        {10, {Z(9), 0, 0, 0, 1, 1, Z(1), Z(1), 'h', 3}, 1, 0},                   /* a header's value of -2 bytes */
-        {9, {Z(8), 0, 0, 0, 1, 1, Z(1), Z(1), 'h'}, 1, 0},                       /* a header without value */
-        {10, {Z(9), 0, 0, 0, 1, 1, Z(1), Z(2), 'h', 1}, 1, 0},                   /* a header's key longer than the record */
+    static const struct { uint8_t n, bytes[24]; int32_t count, bad;
+    } cases[] = {
+        {0, {0}, 1, 0},                                                   /* nothing there */
+        {7, {Z(6), 0, 0, 0, 1, 1, 0}, 2, 1},                              /* one of two */
+        {14, {Z(6), 0, 0, 0, 1, 1, 0, Z(6), 0, 0, Z(1), 1, 1, 0}, 1, -1}, /* two of one */
+        {8, {Z(6), 0, 0, 0, 1, 1, 0, 0}, 1, -1},                          /* a byte behind it */
+        {14, {Z(6), 0, 0, 0, 1, 1, 0, Z(6), 0, 0, Z(2), 1, 1, 0}, 2, 1},  /* deltas 0, 2 */
+        {14, {Z(6), 0, 0, 0, 1, 1, 0, Z(6), 0, 0, Z(0), 1, 1, 0}, 2, 1},  /* deltas 0, 0 */
+        {7, {Z(6), 0, 0, 1, 1, 1, 0}, 1, 0},                              /* delta -1 */
+        {7, {Z(7), 0, 0, 0, 1, 1, 0}, 1, 0},                              /* longer than the batch */
+        {7, {Z(5), 0, 0, 0, 1, 1, 0}, 1, 0},                              /* shorter than its fields */
+        {8, {Z(7), 0, 0, 0, 1, 1, 0, 0}, 1, 0},                           /* longer than its fields */
+        {7, {1, 0, 0, 0, 1, 1, 0}, 1, 0},                                 /* length -1 */
+        {7, {0, 0, 0, 0, 1, 1, 0}, 1, 0},                                 /* length 0 */
+        {5, {0x80, 0x80, 0x80, 0x80, 0x80}, 1, 0},                        /* a varint without end */
+        {6, {0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, 1, 0},                  /* an over-long one */
+        {7, {Z(6), 0, 0, 0, 3, 1, 0}, 1, 0},                              /* key of -2 bytes */
+        {7, {Z(6), 0, 0, 0, 1, 3, 0}, 1, 0},                              /* value of -2 bytes */
+        {7, {Z(6), 0, 0, 0, Z(3), 1, 0}, 1, 0},                           /* key longer than the record */
+        {7, {Z(6), 0, 0, 0, 1, Z(2), 0}, 1, 0},                           /* value longer than the record */
+        {11, {Z(10), 0, 0, 0, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0}, 1, 0}, /* value of INT32_MAX bytes */
+        {7, {Z(6), 0, 0, 0, 1, 1, 1}, 1, 0},                              /* -1 headers */
+        {7, {Z(6), 0, 0, 0, 1, 1, Z(1)}, 1, 0},                           /* one header, no bytes */
+        {11, {Z(10), 0, 0, 0, 1, 1, 0xfe, 0xff, 0xff, 0xff, 0x0f}, 1, 0}, /* INT32_MAX headers */
+        {9, {Z(8), 0, 0, 0, 1, 1, Z(1), 1, 1}, 1, 0},                     /* a header's key is null */
+        {10, {Z(9), 0, 0, 0, 1, 1, Z(1), Z(1), 'h', 3}, 1, 0},            /* a header's value of -2 bytes */
+        {9, {Z(8), 0, 0, 0, 1, 1, Z(1), Z(1), 'h'}, 1, 0},                /* a header without value */
+        {10, {Z(9), 0, 0, 0, 1, 1, Z(1), Z(2), 'h', 1}, 1, 0},            /* a header's key longer than the record */
     };
     for (int codec = 0; codec <= VV_CODEC_ZSTD; codec++) {
         for (size_t i = 0; i < VV_COUNT(cases); i++)
-            refuse(wrap(cases[i].bytes, cases[i].n, cases[i].count, (enum vv_codec)codec), &lax, VV_INVALID_RECORD, cases[i].bad);
+            refuse(wrap(cases[i].bytes, cases[i].n, cases[i].count, (enum vv_codec)codec), &lax, VV_INVALID_RECORD,
+                   cases[i].bad);
         accept(wrap(R(Z(6), 0, 0, 0, 1, 1, 0), 1, (enum vv_codec)codec), &lax);
         accept(wrap(R(Z(12), 0xff, 0, 0, 1, 1, Z(2), 0, 1, Z(1), 'h', Z(1), 'v'), 1, (enum vv_codec)codec), &lax);
     }

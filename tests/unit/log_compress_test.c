@@ -201,7 +201,8 @@ static void lies_about_size(void **state)
     static const uint8_t raw[] = {0xff, 0xff, 0xff, 0xff, 0x0f, 0x00};
     static const uint8_t framed[] = {0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 6,
                                      0xff, 0xff, 0xff, 0xff, 0x0f, 0x00};
-    static const uint8_t block[] = {0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff};
+    static const uint8_t block[] = {0x82, 'S', 'N', 'A', 'P', 'P', 'Y',  0,    0,    0,
+                                    0,    1,   0,   0,   0,   1,   0xff, 0xff, 0xff, 0xff};
     expect_error(VV_CODEC_SNAPPY, raw, sizeof raw, SIZE_MAX, VV_E_CORRUPT);
     expect_error(VV_CODEC_SNAPPY, framed, sizeof framed, SIZE_MAX, VV_E_CORRUPT);
     expect_error(VV_CODEC_SNAPPY, block, sizeof block, SIZE_MAX, VV_E_CORRUPT);

@@ -1,4 +1,5 @@
-/* Leader epochs: assignment, truncation at both ends, KIP-101's answers, the checkpoint and every kind of nonsense in it. */
+/* Leader epochs: assignment, truncation at both ends, KIP-101's answers, the checkpoint and every kind of nonsense in
+ * it. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -102,7 +103,10 @@ static void looks_up(void **state)
 {
     (void)state;
     struct vv_epochs e = three();
-    static const struct { int64_t offset; int32_t epoch; } at[] = {{-1, -1}, {0, 2}, {9, 2}, {10, 5}, {29, 5}, {30, 6}, {INT64_MAX, 6}};
+    static const struct {
+        int64_t offset;
+        int32_t epoch;
+    } at[] = {{-1, -1}, {0, 2}, {9, 2}, {10, 5}, {29, 5}, {30, 6}, {INT64_MAX, 6}};
     for (size_t i = 0; i < VV_COUNT(at); i++)
         assert_int_equal(vv_epochs_at(&e, at[i].offset), at[i].epoch);
     static const struct { int32_t asked, epoch; int64_t end; } ends[] = {
@@ -162,10 +166,34 @@ static void nonsense(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "\n", "0", "0\n", "1\n0\n", "0\n1\n", "0\n-1\n", "0\n2\n1 1\n", "0\n1\n1 1\n2 2\n", "0\n1\n1 1", "0\n1\n1  1\n",
-        "0\n1\n1 1 1\n", "0\n1\n1\n", "0\n1\na 1\n", "0\n1\n1 b\n", "0\n1\n-1 0\n", "0\n1\n1 -1\n", "0\n2\n1 1\n1 2\n",
-        "0\n2\n2 1\n1 2\n", "0\n2\n1 5\n2 5\n", "0\n2\n1 5\n2 4\n", "0\n1\n2147483648 1\n", "0\n1\n1 9223372036854775808\n",
-        "0\n99999999999999999999\n", "0\n2147483647\n1 1\n", "0\n1\n1 1\n\n", " 0\n0\n", "0\r\n0\r\n",
+        "",
+        "\n",
+        "0",
+        "0\n",
+        "1\n0\n",
+        "0\n1\n",
+        "0\n-1\n",
+        "0\n2\n1 1\n",
+        "0\n1\n1 1\n2 2\n",
+        "0\n1\n1 1",
+        "0\n1\n1  1\n",
+        "0\n1\n1 1 1\n",
+        "0\n1\n1\n",
+        "0\n1\na 1\n",
+        "0\n1\n1 b\n",
+        "0\n1\n-1 0\n",
+        "0\n1\n1 -1\n",
+        "0\n2\n1 1\n1 2\n",
+        "0\n2\n2 1\n1 2\n",
+        "0\n2\n1 5\n2 5\n",
+        "0\n2\n1 5\n2 4\n",
+        "0\n1\n2147483648 1\n",
+        "0\n1\n1 9223372036854775808\n",
+        "0\n99999999999999999999\n",
+        "0\n2147483647\n1 1\n",
+        "0\n1\n1 1\n\n",
+        " 0\n0\n",
+        "0\r\n0\r\n",
     };
     struct vv_epochs e = {0};
     for (size_t i = 0; i < VV_COUNT(bad); i++) {

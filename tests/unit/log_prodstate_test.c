@@ -10,8 +10,13 @@
 
 static struct vv_batch batch(int64_t id, int16_t epoch, int32_t sequence, int32_t records, int64_t offset)
 {
-    return (struct vv_batch){.producer_id = id, .producer_epoch = epoch, .base_sequence = sequence, .last_delta = records - 1,
-                             .records = records, .base_offset = offset, .max_ts = 1000 + offset};
+    return (struct vv_batch){.producer_id = id,
+                             .producer_epoch = epoch,
+                             .base_sequence = sequence,
+                             .last_delta = records - 1,
+                             .records = records,
+                             .base_offset = offset,
+                             .max_ts = 1000 + offset};
 }
 
 /* What check says of it: 0, an error, or 1000 for a duplicate at `want_base`. */
@@ -61,7 +66,8 @@ static void sequences(void **state)
     put(s, batch(7, 0, 0, 3, 10));
     assert_int_equal(ask(s, batch(7, 0, 4, 1, 20), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
     assert_int_equal(ask(s, batch(7, 0, 1, 1, 20), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
-    assert_int_equal(ask(s, batch(7, 0, 0, 2, 20), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER); /* the same start, another length */
+    assert_int_equal(ask(s, batch(7, 0, 0, 2, 20), 0),
+                     VV_OUT_OF_ORDER_SEQUENCE_NUMBER); /* the same start, another length */
     assert_int_equal(ask(s, batch(7, 0, 0, 3, 20), 10), 1000);
     put(s, batch(7, 0, 3, 1, 20));
     put(s, batch(8, 3, 55, 1, 21)); /* unknown here: any sequence */
@@ -83,8 +89,10 @@ static void five_duplicates(void **state)
         put(s, batch(7, 0, i * 10, 10, 100 + i * 20));
     for (int i = 1; i < 6; i++)
         assert_int_equal(ask(s, batch(7, 0, i * 10, 10, 999), 100 + i * 20), 1000);
-    assert_int_equal(ask(s, batch(7, 0, 0, 10, 999), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER); /* the sixth back is forgotten */
-    assert_int_equal(ask(s, batch(7, 1, 50, 10, 999), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER); /* another epoch: no duplicate */
+    assert_int_equal(ask(s, batch(7, 0, 0, 10, 999), 0),
+                     VV_OUT_OF_ORDER_SEQUENCE_NUMBER); /* the sixth back is forgotten */
+    assert_int_equal(ask(s, batch(7, 1, 50, 10, 999), 0),
+                     VV_OUT_OF_ORDER_SEQUENCE_NUMBER); /* another epoch: no duplicate */
     vv_prodstate_free(s);
 }
 
@@ -112,7 +120,8 @@ static void epochs(void **state)
     assert_int_equal(ask(s, batch(7, 3, 5, 1, 5), 0), VV_INVALID_PRODUCER_EPOCH);
     assert_int_equal(ask(s, batch(7, 5, 5, 1, 5), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
     put(s, batch(7, 5, 0, 1, 5));
-    assert_int_equal(ask(s, batch(7, 4, 0, 5, 9), 0), VV_INVALID_PRODUCER_EPOCH); /* the old epoch's batch is no duplicate now */
+    assert_int_equal(ask(s, batch(7, 4, 0, 5, 9), 0),
+                     VV_INVALID_PRODUCER_EPOCH); /* the old epoch's batch is no duplicate now */
     assert_int_equal(ask(s, batch(7, 5, 0, 1, 9), 5), 1000);
     marker(s, 7, 6, 6); /* the coordinator bumped the epoch: sequences begin again */
     assert_int_equal(ask(s, batch(7, 6, 1, 1, 9), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
@@ -133,6 +142,8 @@ static void transactions(void **state)
     put(s, txn(batch(4, 0, 0, 5, 30)));
     put(s, txn(batch(2, 0, 5, 5, 40)));
     assert_int_equal(ask(s, batch(2, 0, 10, 1, 50), 0), VV_INVALID_TXN_STATE);
+    assert_int_equal(ask(s, batch(2, 0, 11, 1, 50), 0),
+                     VV_OUT_OF_ORDER_SEQUENCE_NUMBER); /* wrong twice: Kafka's order */
     assert_int_equal(vv_prodstate_first_unstable(s), 10);
     marker(s, 3, 0, 50); /* in the middle */
     assert_int_equal(vv_prodstate_first_unstable(s), 10);
@@ -169,7 +180,8 @@ static void expires(void **state)
     for (int i = 0; i < N; i++) {
         bool gone = i <= 2500 && i % 100 != 0;
         /* gone: any sequence will do again */
-        assert_int_equal(ask(s, txn(batch((int64_t)i * 977, 0, 5, 1, 0)), 0), gone ? 0 : VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
+        assert_int_equal(ask(s, txn(batch((int64_t)i * 977, 0, 5, 1, 0)), 0),
+                         gone ? 0 : VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
     }
     assert_int_equal(vv_prodstate_count(s), N - 2501 + 26);
     assert_int_equal(vv_prodstate_first_unstable(s), 0);
@@ -198,7 +210,8 @@ static void many(void **state)
     size_t known = 0;
     for (int i = 0; i < N; i++) {
         known += next[i] > 0;
-        if (next[i]) assert_int_equal(ask(s, batch((int64_t)i << 20, 0, next[i] + 1, 1, 0), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
+        if (next[i])
+            assert_int_equal(ask(s, batch((int64_t)i << 20, 0, next[i] + 1, 1, 0), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
         assert_int_equal(ask(s, batch((int64_t)i << 20, 0, next[i], 1, 0), 0), 0);
     }
     assert_int_equal(vv_prodstate_count(s), known);
@@ -226,8 +239,9 @@ static void snapshot_bytes(void **state)
     put(s, txn(batch(0x0102030405060708, 9, 3, 2, 103)));
     assert_int_equal(vv_prodstate_encode(s, &p, &n), 0);
     static const uint8_t want[] = {
-        0, 1, 0, 0, 0, 0 /* CRC */, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 104, 0, 0, 0, 1,
-        0, 0, 0, 0, 0, 0, 1103 >> 8, 1103 & 255, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 100,
+        0, 1, 0, 0, 0,         0 /* CRC */, 0,    0,    0,    1,    1, 2, 3,   4, 5, 6, 7, 8,   0,
+        9, 0, 0, 0, 4,         0,           0,    0,    0,    0,    0, 0, 104, 0, 0, 0, 1, 0,   0,
+        0, 0, 0, 0, 1103 >> 8, 1103 & 255,  0xff, 0xff, 0xff, 0xff, 0, 0, 0,   0, 0, 0, 0, 100,
     };
     assert_int_equal(n, sizeof want);
     assert_int_equal(vv_get32(p + 2), vv_crc32c(0, p + 6, n - 6));
@@ -329,9 +343,15 @@ static void damaged_snapshots(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sequences),      cmocka_unit_test(five_duplicates), cmocka_unit_test(wraps),
-        cmocka_unit_test(epochs),         cmocka_unit_test(transactions),    cmocka_unit_test(expires),
-        cmocka_unit_test(many),           cmocka_unit_test(snapshot_bytes),  cmocka_unit_test(snapshot_keeps_what_it_must),
+        cmocka_unit_test(sequences),
+        cmocka_unit_test(five_duplicates),
+        cmocka_unit_test(wraps),
+        cmocka_unit_test(epochs),
+        cmocka_unit_test(transactions),
+        cmocka_unit_test(expires),
+        cmocka_unit_test(many),
+        cmocka_unit_test(snapshot_bytes),
+        cmocka_unit_test(snapshot_keeps_what_it_must),
         cmocka_unit_test(damaged_snapshots),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
