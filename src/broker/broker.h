@@ -122,6 +122,7 @@ int vv_partition_compact(struct vv_partition *p); /* internal topics; blocking *
 int vv_groups_open(struct vv_broker *b, struct vv_groups **out, struct vv_error *e);
 void vv_groups_stop(struct vv_groups *g);  /* on control, before net stops: parked members are answered COORDINATOR_NOT_AVAILABLE */
 void vv_groups_close(struct vv_groups *g); /* after control stopped */
+void vv_groups_topic_deleted(struct vv_groups *g, const char *name); /* on control: its committed offsets go too; g may be NULL */
 
 /* ---- producer ids (producer_ids.c): durable blocks of 1,000 in <log.dirs>/varve-producer-ids ---- */
 int vv_producer_ids_open(struct vv_broker *b, struct vv_producer_ids **out, struct vv_error *e);

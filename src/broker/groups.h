@@ -220,8 +220,6 @@ struct vv_str vv_group_offset_topic(const struct vv_group_offset *o);
 int32_t vv_group_offset_partition(const struct vv_group_offset *o);
 void vv_group_offset_free(struct vv_group *group, struct vv_group_offset *o);
 void vv_groups_expire(struct vv_groups *g);
-/* A topic is gone: so are its committed offsets. On control. */
-void vv_groups_topic_deleted(struct vv_groups *g, const char *name);
 /* Tombstones for the offsets that pick() picks, which are forgotten once the log took them; report, call, response and
  * index go with the last write. *wrote: there was one, so report follows. */
 struct vv_group_drop {

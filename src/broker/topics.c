@@ -390,6 +390,7 @@ int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *
     }
     if (!tiered && !err) vv_doomed_remove(ts, t->id); /* else the next start removes what is left */
     VLOG_INFO("topic %s: deleted", t->name);
+    vv_groups_topic_deleted(b->groups, t->name);
     vv_topic_unref(t);
     vv_topics_changed(b);
     return VV_OK;
