@@ -240,6 +240,7 @@ static int check_join(struct vv_groups *g, const struct JoinGroupRequest *r)
     size_t bytes = 0;
     for (int32_t i = 0; i < r->Protocols.n; i++)
         bytes += (size_t)VV_MAX(r->Protocols.v[i].Metadata.n, 0) + (size_t)r->Protocols.v[i].Name.n;
+    if (bytes > (size_t)g->config.batch_max) return VV_INVALID_REQUEST; /* its group could never be stored */
     return vv_groups_full(g, bytes) ? VV_GROUP_MAX_SIZE_REACHED : 0;
 }
 

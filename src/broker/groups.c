@@ -58,14 +58,19 @@ static void group_free(struct vv_group *group)
     free(group);
 }
 
+static void drop_pending(struct vv_group *group)
+{
+    struct vv_gcursor at = {0};
+    for (struct vv_gnode *node; (node = vv_gmap_next(&group->pending, &at));) vv_group_pending_drop(group, node->key);
+}
+
 void vv_group_remove(struct vv_group *group)
 {
     struct vv_groups *g = group->groups;
-    struct vv_gcursor at = {0};
     g->ops->cancel(g->ctx, &group->join_timer);
     g->ops->cancel(g->ctx, &group->sync_timer);
     while (group->first) vv_member_remove(group->first, VV_COORDINATOR_NOT_AVAILABLE);
-    for (struct vv_gnode *node; (node = vv_gmap_next(&group->pending, &at));) vv_group_pending_drop(group, node->key);
+    drop_pending(group);
     vv_gmap_remove(&g->table, &group->node);
     group->state = VV_GROUP_DEAD;
     if (!group->writes) group_free(group);
@@ -122,6 +127,7 @@ void vv_groups_stop(struct vv_groups *g)
         struct vv_group *group = VV_CONTAINER(node, struct vv_group, node);
         g->ops->cancel(g->ctx, &group->join_timer);
         g->ops->cancel(g->ctx, &group->sync_timer);
+        drop_pending(group);
         for (struct vv_group_member *m = group->first; m; m = m->next) {
             struct vv_group_call *join = vv_member_unpark(m), *sync = m->sync;
             m->sync = NULL;

@@ -303,7 +303,7 @@ static struct call *new_call(const struct vv_msg_schema *schema, int16_t version
     struct M *r = vv_arena_alloc(&(c)->arena, sizeof *r);                                          \
     VV_MSG_INIT(M, r)
 
-static char *text(struct call *c, struct vv_str s)
+static __attribute__((unused)) char *text(struct call *c, struct vv_str s)
 {
     return vv_arena_strdup(&c->arena, s.n > 0 ? s.p : "", (size_t)VV_MAX(s.n, 0));
 }
