@@ -11,7 +11,7 @@
 #include "fetch_session.h"
 #include "partition.h"
 
-enum fetch_pending { FETCH_IDLE, FETCH_LOCAL, FETCH_REMOTE };
+enum fetch_pending { FETCH_IDLE, FETCH_LOCAL, FETCH_REMOTE, FETCH_ABORTED };
 
 struct fetch_io { /* a read that could not be answered at once */
     struct vv_work work;
@@ -20,6 +20,8 @@ struct fetch_io { /* a read that could not be answered at once */
     struct vv_chain bytes;
     struct vv_tier_read remote;
     struct vv_error error;
+    struct vv_aborted *aborted; /* malloc'ed */
+    size_t aborted_n;
     int err;
 };
 
@@ -40,6 +42,9 @@ struct fetch_part {
     int64_t reserved;         /* of the operation's bytes, by the pending read */
     bool min_one;             /* the pending read has the right to one whole batch */
     struct vv_chain bytes;
+    struct vv_aborted *aborted; /* of the remote bytes; malloc'ed */
+    size_t aborted_n;
+    int again;                  /* the tier said "not remote any more, look it up again" */
     enum fetch_pending pending;
     struct fetch_io *io;
     struct vv_task task; /* a read has ended */

@@ -11,6 +11,10 @@
 #include "metrics.h"
 #include "varve/vlog.h"
 
+#include <stdlib.h>
+
+enum { AGAIN_MAX = 3 };
+
 int64_t vv_fetch_limit(const struct fetch_part *part)
 {
     return part->op->committed ? vv_partition_last_stable(part->partition) : vv_partition_high_watermark(part->partition);
@@ -159,8 +163,12 @@ static bool local_result(struct fetch_part *part, const struct vv_extent *x, con
 static bool read_failed(struct fetch_part *part, struct vv_extent *x, int err, const char *text)
 {
     settle(part, 0);
-    /* The local copy is damaged, or gone since we looked it up (retention), but the bucket has a proven one. */
-    if ((err == VV_E_CORRUPT || err == VV_CORRUPT_MESSAGE || err == VV_E_NOENT) && x->state == VV_EXTENT_BOTH && part->partition->tier) {
+    if (err == VV_E_AGAIN || err == VV_E_NOENT) { /* the local copy went between question and answer (retention) */
+        part->stuck = part->op->ended;
+        if (part->stuck || part->again++ < AGAIN_MAX) return !part->stuck;
+    }
+    /* The local copy is damaged, but the bucket has a proven one. */
+    if ((err == VV_E_CORRUPT || err == VV_CORRUPT_MESSAGE) && x->state == VV_EXTENT_BOTH && part->partition->tier && !part->op->ended) {
         log_failure(part, err, "in the local copy; the remote copy is served");
         return read_remote(part, x);
     }
@@ -204,9 +212,11 @@ void vv_fetch_advance(struct fetch_part *part)
             vv_fetch_fail(part, err, "the index could not be read");
             return;
         }
-        read_base = x.base;
+        int64_t base = x.base;
         part->stuck = false;
+        int64_t before = part->next;
         more = x.local ? read_local(part, &x) : read_remote(part, &x);
+        read_base = part->next > before ? base : -1;
         if (x.local) vv_extent_release(index, &x);
     }
 }
@@ -221,41 +231,80 @@ static void take_local(struct fetch_part *part)
     if (!io->err && vv_chain_append(&part->bytes, &io->bytes)) io->err = VV_E_NOMEM;
     vv_chain_release(&io->bytes);
     struct vv_extent x = io->extent;
-    if (io->err && part->op->ended) { /* no second try after the end */
-        settle(part, 0);
-        vv_fetch_fail(part, io->err, io->error.text);
-        more = false;
-    } else {
-        more = io->err ? read_failed(part, &x, io->err, io->error.text) : local_result(part, &x, &io->read, got);
-    }
+    more = io->err ? read_failed(part, &x, io->err, io->error.text) : local_result(part, &x, &io->read, got);
     vv_extent_release(part->partition->index, &x);
     if (more && !part->op->ended) vv_fetch_advance(part);
+}
+
+static void aborted_found(void *ctx, int err, const struct vv_aborted *v, size_t n)
+{
+    struct fetch_part *part = ctx;
+    struct fetch_io *io = part->io;
+    io->err = err;
+    if (!err && n) {
+        io->aborted = malloc(n * sizeof *v);
+        if (io->aborted) memcpy(io->aborted, v, n * sizeof *v);
+        io->err = io->aborted ? 0 : VV_E_NOMEM;
+        io->aborted_n = io->aborted ? n : 0;
+    }
+    vv_reactor_post(part->op->c->x->reactor, &part->task);
+}
+
+/* read_committed: what was aborted among the remote bytes stands in the footers, which the read has just used. */
+static void find_aborted(struct fetch_part *part)
+{
+    pend(part, FETCH_ABORTED);
+    vv_tier_aborted(part->partition->tier, part->q.FetchOffset, part->next - 1, aborted_found, part);
+}
+
+static void take_aborted(struct fetch_part *part)
+{
+    struct fetch_io *io = part->io;
+    part->aborted = io->aborted;
+    part->aborted_n = io->aborted_n;
+    io->aborted = NULL;
+    if (io->err) { /* records whose fate is unknown are not handed out */
+        part->op->bytes -= (int64_t)part->bytes.bytes;
+        vv_chain_release(&part->bytes);
+        vv_fetch_fail(part, io->err, "the aborted transactions could not be read");
+    } else if (!part->op->ended) {
+        vv_fetch_advance(part);
+    }
+}
+
+static void remote_failed(struct fetch_part *part, const struct vv_tier_read *r)
+{
+    bool again = r->err == VV_E_AGAIN && part->again++ < AGAIN_MAX;
+    if (again && !part->op->ended) {
+        vv_fetch_advance(part);
+    } else if (again || r->err == VV_E_TIMEOUT) { /* not yet: the download goes on for the next request */
+        part->stuck = true;
+    } else {
+        if (r->err != VV_OFFSET_OUT_OF_RANGE) vv_count(fetch_cold_errors, 1);
+        vv_fetch_fail(part, r->err, r->error.text[0] ? r->error.text : vv_err_name(r->err));
+    }
 }
 
 static void take_remote(struct fetch_part *part)
 {
     struct vv_tier_read *r = &part->io->remote;
     size_t got = r->err ? 0 : r->bytes.bytes;
-    if (!r->err && vv_chain_append(&part->bytes, &r->bytes)) {
+    bool moved = !r->err && r->next_offset > part->next;
+    if (got && vv_chain_append(&part->bytes, &r->bytes)) {
         r->err = VV_E_NOMEM;
         got = 0;
     }
     vv_chain_release(&r->bytes);
     settle(part, got);
-    if (r->err == VV_E_TIMEOUT) { /* not yet: the download goes on for the next request */
-        part->stuck = true;
-        return;
-    }
     if (r->err) {
-        vv_count(fetch_cold_errors, 1);
-        vv_fetch_fail(part, r->err, r->error.text[0] ? r->error.text : vv_err_name(r->err));
+        remote_failed(part, r);
         return;
     }
     vv_count(fetch_cold_bytes, got);
     part->next = VV_MAX(part->next, r->next_offset);
-    if (part->op->ended)
-        return;
-    if (got)
+    if (got && part->op->committed)
+        find_aborted(part);
+    else if (moved && !part->op->ended)
         vv_fetch_advance(part); /* local extents may follow */
     else
         part->stuck = true;
@@ -269,6 +318,8 @@ void vv_fetch_take(struct fetch_part *part)
     part->op->cold_pending -= how == FETCH_REMOTE;
     if (how == FETCH_LOCAL)
         take_local(part);
-    else
+    else if (how == FETCH_REMOTE)
         take_remote(part);
+    else
+        take_aborted(part);
 }

@@ -5,20 +5,37 @@
 
 #include <stdlib.h>
 
+/* Appends what is not there yet: a segment that is local and remote is told of twice. */
+static void add_aborted(struct FetchResponse_PartitionData *out, const struct vv_aborted *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        int32_t at = 0;
+        while (at < out->AbortedTransactions.n && (out->AbortedTransactions.v[at].ProducerId != v[i].producer_id ||
+                                                   out->AbortedTransactions.v[at].FirstOffset != v[i].first_offset))
+            at++;
+        if (at < out->AbortedTransactions.n) continue;
+        out->AbortedTransactions.v[at].ProducerId = v[i].producer_id;
+        out->AbortedTransactions.v[at].FirstOffset = v[i].first_offset;
+        out->AbortedTransactions.n++;
+    }
+}
+
 static int fill_aborted(struct fetch_part *part, struct FetchResponse_PartitionData *out)
 {
-    out->AbortedTransactions.n = -1;
-    out->AbortedTransactions.v = NULL;
     if (!part->op->committed || !part->partition) return 0;
     out->AbortedTransactions.n = 0;
     if (!part->bytes.bytes) return 0;
     struct vv_aborted *v = NULL;
     size_t n = 0;
     int err = vv_log_aborted(part->partition->log, part->q.FetchOffset, part->next - 1, &v, &n);
-    if (!err && n) err = VV_ARRAY_NEW(out->AbortedTransactions, FetchResponse_AbortedTransaction, vv_call_arena(part->op->c), n);
-    for (size_t i = 0; !err && i < n; i++) {
-        out->AbortedTransactions.v[i].ProducerId = v[i].producer_id;
-        out->AbortedTransactions.v[i].FirstOffset = v[i].first_offset;
+    if (!err && n + part->aborted_n) {
+        err = VV_ARRAY_NEW(out->AbortedTransactions, FetchResponse_AbortedTransaction, vv_call_arena(part->op->c),
+                           n + part->aborted_n);
+        out->AbortedTransactions.n = 0;
+        if (!err) {
+            add_aborted(out, part->aborted, part->aborted_n);
+            add_aborted(out, v, n);
+        }
     }
     free(v);
     return err;
@@ -112,6 +129,7 @@ static void give_back(struct fetch_op *op)
 {
     for (int32_t i = 0; i < op->part_count; i++) {
         vv_chain_release(&op->parts[i].bytes);
+        free(op->parts[i].aborted);
         if (op->parts[i].topic) vv_topic_unref(op->parts[i].topic);
     }
     if (op->session) vv_fetch_session_end(op->session);
