@@ -261,6 +261,27 @@ static int take_segment(struct recovery *r, struct found *f, bool keep)
     return err ? err : scan(r, f, size);
 }
 
+static bool is_empty(struct recovery *r, int64_t base)
+{
+    char path[VV_SEGMENT_PATH];
+    struct vv_stat st;
+    vv_segment_path(r->log->dir, base, ".log", path);
+    return !vv_fs_stat(r->log->env, path, &st) && !st.size;
+}
+
+/* Files that rolls made and then failed: empty, and segment i went on past them. */
+static int drop_failed_rolls(struct recovery *r, size_t i)
+{
+    int64_t end = atomic_load(&r->v[i].s->next_offset);
+    while (i + 1 < r->n && r->v[i + 1].base < end && !r->v[i + 1].known && is_empty(r, r->v[i + 1].base)) {
+        int err = vv_segment_unlink(r->log->env, r->log->dir, r->v[i + 1].base);
+        if (err) return fail(r, err, "removing an empty segment");
+        memmove(&r->v[i + 1], &r->v[i + 2], (r->n - i - 2) * sizeof *r->v);
+        r->n--;
+    }
+    return 0;
+}
+
 static int recover_segments(struct recovery *r)
 {
     int64_t log_start = vv_index_log_start(r->log->index);
@@ -269,6 +290,9 @@ static int recover_segments(struct recovery *r)
         bool last = i + 1 == r->n;
         int err = take_segment(r, f, last && !f->uploaded);
         if (err || last) return err;
+        err = drop_failed_rolls(r, i);
+        if (err) return err;
+        if (i + 1 == r->n) return f->scanned ? 0 : take_segment(r, f, !f->uploaded);
         int64_t end = atomic_load(&f->s->next_offset), next = r->v[i + 1].base;
         bool gap = !f->followed && !f->rotten && end < next;
         /* What was sealed and continued is complete, however far compaction left its last batch. The last that was sealed may have been

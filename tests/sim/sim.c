@@ -104,7 +104,7 @@ static void move_start(struct world *w, struct sim_part *p, int64_t to)
 {
     if (to <= p->log_start) return;
     sim_say(w, "log start %d: %" PRId64 " -> %" PRId64, p->id, p->log_start, to);
-    p->log_start_asked = to;
+    p->log_start_asked = VV_MAX(p->log_start_asked, to);
     if (!world_ok(w, vv_index_set_log_start(p->index, to), "log start", NULL)) return;
     p->log_start = to;
     if (p->tier) vv_tier_part_log_start_moved(p->tier);
@@ -182,6 +182,7 @@ static void do_store_fault(struct world *w)
     default: /* only the full check finds a byte that the store changed */
         if (!w->tier_config.verify_full) return;
         r.action = VV_FAULT_FLIP, r.op = VV_OBJ_PUT, r.key_part = ".seg", r.arg = -1;
+        w->wrote_bad = true;
     }
     if (r.action == VV_FAULT_TRUNCATE) r.arg = 0;
     sim_say(w, "store fault: action %d on op %d from %u count %u %u%% %s", (int)r.action, r.op, r.from, r.count, r.percent,
@@ -249,9 +250,22 @@ static void do_clean_stop(struct world *w)
     restart(w, SIM_CLEAN);
 }
 
+/* An object that the store changed and nobody has verified yet is all that is left of its records when the disk goes: the restore takes
+ * it (its footer is right), readers get CORRUPT. The model does not follow there. */
+static bool bad_object_may_count(struct world *w)
+{
+    struct vv_extent x;
+    for (int i = 0; i < w->parts && w->wrote_bad; i++) {
+        if (vv_index_find_state(w->part[i].index, VV_EXTENT_UPLOADING, 0, &x)) continue;
+        vv_extent_release(w->part[i].index, &x);
+        return true;
+    }
+    return false;
+}
+
 static void do_lose_disk(struct world *w)
 {
-    if (!sim_percent(w, 25)) return;
+    if (!sim_percent(w, 25) || bad_object_may_count(w)) return;
     for (int i = 0; i < w->parts; i++) part_check(w, &w->part[i], false); /* what is proven at this moment */
     world_down(w, SIM_KILL);
     world_lose_disk(w);
