@@ -269,15 +269,23 @@ static bool is_empty(struct recovery *r, int64_t base)
     return !vv_fs_stat(r->log->env, path, &st) && !st.size;
 }
 
+static int drop_empty(struct recovery *r, size_t i)
+{
+    int err = vv_segment_unlink(r->log->env, r->log->dir, r->v[i].base);
+    if (err) return fail(r, err, "removing an empty segment");
+    vv_segment_unref(r->v[i].s);
+    memmove(&r->v[i], &r->v[i + 1], (r->n - i - 1) * sizeof *r->v);
+    r->n--;
+    return 0;
+}
+
 /* Files that rolls made and then failed: empty, and segment i went on past them. */
 static int drop_failed_rolls(struct recovery *r, size_t i)
 {
     int64_t end = atomic_load(&r->v[i].s->next_offset);
     while (i + 1 < r->n && r->v[i + 1].base < end && !r->v[i + 1].known && is_empty(r, r->v[i + 1].base)) {
-        int err = vv_segment_unlink(r->log->env, r->log->dir, r->v[i + 1].base);
-        if (err) return fail(r, err, "removing an empty segment");
-        memmove(&r->v[i + 1], &r->v[i + 2], (r->n - i - 2) * sizeof *r->v);
-        r->n--;
+        int err = drop_empty(r, i + 1);
+        if (err) return err;
     }
     return 0;
 }
@@ -301,6 +309,11 @@ static int recover_segments(struct recovery *r)
             err = drop_behind(r, i);
             if (!err && !f->scanned) err = take_segment(r, f, !f->uploaded);
             return err;
+        }
+        if (gap && !f->known && !atomic_load(&f->s->bytes)) { /* nothing of it was written in time, and nobody misses it */
+            err = drop_empty(r, i--);
+            if (err) return err;
+            continue;
         }
         atomic_store(&f->s->next_offset, f->followed ? f->protected_end : gap ? end : next);
         if (f->scanned && !f->rotten) {
