@@ -12,8 +12,10 @@ import socket
 import struct
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "clients"))
-from broker import ROOT, Scratch, Varve, wait_for  # noqa: E402
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS / "clients"), str(TESTS / "crash")]
+from broker import ROOT, Scratch, Varve  # noqa: E402
+from ledger import Client, crc32c, encode_batch  # noqa: E402
 
 API_VERSIONS, METADATA, PRODUCE, FETCH = 18, 3, 0, 1
 MIB = 1 << 20
@@ -172,34 +174,6 @@ def damaged_requests(broker):
     return sent
 
 
-def batch(value):
-    """One record batch v2 with one record, CRC and all."""
-    def varint(n):
-        n, out = (n << 1) ^ (n >> 63), b""
-        while n > 127:
-            out, n = out + bytes((n & 127 | 128,)), n >> 7
-        return out + bytes((n,))
-
-    record = b"\0" + varint(0) + varint(0) + varint(-1) + varint(len(value)) + value + varint(0)
-    record = varint(len(record)) + record
-    tail = struct.pack(">hiqqqhii", 0, 0, 0, 0, -1, -1, -1, 1) + record
-    return struct.pack(">qiibI", 0, len(tail) + 9, -1, 2, crc32c(tail)) + tail
-
-
-TABLE = []
-for _i in range(256):
-    for _ in range(8):
-        _i = _i >> 1 ^ (0x82F63B78 if _i & 1 else 0)
-    TABLE.append(_i)
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = TABLE[(crc ^ byte) & 255] ^ crc >> 8
-    return crc ^ 0xFFFFFFFF
-
-
 def produce(s, topic, records):
     body = struct.pack(">hhiih", -1, 1, 30000, 1, len(topic)) + topic + struct.pack(">iii", 1, 0, len(records)) + records
     s.sendall(frame(PRODUCE, 3, body))
@@ -208,29 +182,13 @@ def produce(s, topic, records):
     return struct.unpack(">h", got[4 + 4 + 2 + len(topic) + 4 + 4:][:2])[0]
 
 
-def create(broker, topic):
-    def there():
-        with connect(broker) as s:
-            s.sendall(frame(METADATA, 1, struct.pack(">ih", 1, len(topic)) + topic))
-            return topic + b"\0\0\0\0\x01" in (answer(s) or b"") or topic in (answer_again(broker, topic) or b"")
-    return wait_for("the topic exists", there)
-
-
-def answer_again(broker, topic):
-    with connect(broker) as s:
-        s.sendall(frame(METADATA, 1, struct.pack(">ih", 1, len(topic)) + topic))
-        got = answer(s)
-        # error code of the topic comes right before its name's length
-        at = got.find(topic)
-        return got if at > 4 and got[at - 4:at - 2] == b"\0\0" else None
-
-
 def slow_readers(broker):
     """Peers that ask for megabytes again and again and read nothing: what waits for them is bounded."""
     topic = b"slow"
-    create(broker, topic)
+    with Client(broker.bootstrap) as c:
+        c.create(topic.decode(), 1, {})
     with connect(broker) as s:
-        one = batch(b"x" * 500_000)
+        one = encode_batch([b"x" * 500_000])
         for _ in range(16):
             assert produce(s, topic, one) == 0
     before, held = rss(broker), []
@@ -260,7 +218,7 @@ def bombs(broker):
     import gzip
 
     topic = b"slow"
-    good = batch(b"v")
+    good = encode_batch([b"v"])
 
     def patched(data, at, new, fix=True):
         data = bytearray(data)
