@@ -1,7 +1,7 @@
-/* init_producer_id.c — InitProducerId for idempotent producers: a new id, or the next epoch of the one it has (KIP-360).
+/* init_producer_id.c — InitProducerId for idempotent producers: a new id, or the next epoch of the one held (KIP-360).
  *
  * An epoch is bumped only for ids that this broker can have given out; at the end of the epochs there is a new id. A
- * transactional id is refused with what producers take for final. The id comes from control, which may write a block. */
+ * transactional id is refused with what producers take for final. Ids come from control, which may write a block. */
 #include "broker.h"
 #include "call.h"
 #include "gen/messages.h"

@@ -53,7 +53,8 @@ void vv_groups_list(struct vv_groups *g, struct vv_group_call *c)
 
 /* ---- DescribeGroups ---- */
 
-static int describe_members(struct vv_group *group, struct vv_group_call *c, struct DescribeGroupsResponse_DescribedGroup *told)
+static int describe_members(struct vv_group *group, struct vv_group_call *c,
+                            struct DescribeGroupsResponse_DescribedGroup *told)
 {
     bool stable = group->state == VV_GROUP_STABLE;
     if (VV_ARRAY_NEW(told->Members, DescribeGroupsResponse_DescribedGroupMember, c->arena, group->members.count))

@@ -1,7 +1,7 @@
 /* group_commit.c — OffsetCommit: checked, written as one batch, visible and answered once durable.
  *
- * A member commits for its generation; a consumer without group management (no member id, generation -1) while the group
- * is empty or does not exist. Partitions that are refused do not hold up the others. On control. */
+ * A member commits for its generation; a consumer without group management (no member id, generation -1) while the
+ * group is empty or does not exist. Partitions that are refused do not hold up the others. On control. */
 #include "groups.h"
 #include "varve/vlog.h"
 
@@ -78,7 +78,8 @@ static void check_topic(struct commit *k, int32_t t)
     struct vv_uuid id = {{0}};
     int32_t partitions = 0;
     bool by_id = k->c->version >= 10;
-    bool known = name && k->g->ops->topic(k->g->ctx, asked->Name, by_id ? &asked->TopicId : NULL, name, &id, &partitions);
+    const struct vv_uuid *asked_id = by_id ? &asked->TopicId : NULL;
+    bool known = name && k->g->ops->topic(k->g->ctx, asked->Name, asked_id, name, &id, &partitions);
     for (int32_t i = 0; i < told->Partitions.n; i++) {
         const struct OffsetCommitRequest_OffsetCommitRequestPartition *p = &asked->Partitions.v[i];
         int16_t *error = &told->Partitions.v[i].ErrorCode;

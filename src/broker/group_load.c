@@ -1,7 +1,7 @@
-/* group_load.c — groups from the records of __consumer_offsets, in log order: the last one per key wins, tombstones too.
+/* group_load.c — groups from the records of __consumer_offsets, in log order: the last one per key wins, also a tombstone.
  *
- * Keys 0 and 1 are offsets, 2 a group; others belong to newer group protocols and are passed over. A record that can not
- * be read is passed over with a warning: one damaged group must not keep the broker down. Before control starts. */
+ * Keys 0 and 1 are offsets, 2 a group; others belong to newer group protocols and are passed over. A record that cannot be
+ * read is passed over with a warning: one damaged group must not keep the broker down. Before control starts. */
 #include "groups.h"
 #include "varve/vlog.h"
 
@@ -57,7 +57,8 @@ static void clear_members(struct vv_group *group)
     group->leader = NULL;
 }
 
-static int load_member(struct vv_group *group, const struct GroupMetadataValue_MemberMetadata *v, struct vv_str protocol)
+static int load_member(struct vv_group *group, const struct GroupMetadataValue_MemberMetadata *v,
+                       struct vv_str protocol)
 {
     char host[VV_GROUP_ID_MAX + 1];
     int32_t n = VV_MIN(VV_MAX(v->ClientHost.n, 0), VV_GROUP_ID_MAX);

@@ -1,7 +1,7 @@
 /* group_log.c — groups as records of __consumer_offsets: Kafka's keys and values, and the writes that carry them.
  *
- * A write is one batch: all partitions of a commit, or a group's metadata. It is reported once, when it is as durable as
- * acks=all demands, when it failed, or when it is overdue (offsets.commit.timeout.ms); the append itself may end later,
+ * A write is one batch: all partitions of a commit, or a group's metadata. It is reported once, when it is as durable
+ * as acks=all demands, when it failed, or when it is overdue (offsets.commit.timeout.ms); the append itself may end later,
  * and finish() then hears of it. Writes of a group go to one partition, so their order is the log's order.
  * A group outlives its writes. On control. */
 #include "groups.h"
@@ -93,7 +93,11 @@ int vv_group_metadata_value(struct vv_group *group, bool staged, uint8_t **out, 
 static int32_t next_char(struct vv_str s, int32_t *at)
 {
     const uint8_t *p = (const uint8_t *)s.p + *at;
-    int32_t left = s.n - *at, n = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+    int32_t left = s.n - *at, n = 0;
+    if (p[0] < 0x80)
+        n = 1;
+    else if (p[0] >= 0xc2 && p[0] < 0xf5)
+        n = p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
     int32_t c = n == 1 ? p[0] : p[0] & (0xff >> (n + 1));
     for (int32_t i = 1; i < n; i++) {
         if (i >= left || (p[i] & 0xc0) != 0x80) {

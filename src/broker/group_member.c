@@ -164,7 +164,7 @@ bool vv_group_supports(struct vv_group *group, const struct JoinGroupRequest *r)
     return false;
 }
 
-/* Every member votes for the first of its protocols that all can do; the most votes win, the earliest voter's on a tie. */
+/* Every member votes for the first of its protocols that all can do; most votes win, the earliest voter's on a tie. */
 struct vv_str vv_group_select_protocol(struct vv_group *group)
 {
     int32_t count = (int32_t)group->members.count, best = -1;
@@ -405,7 +405,8 @@ static int add_topics(struct vv_group *group, struct vv_bytes b, struct vv_arena
     int16_t version = (int16_t)vv_get16(b.p);
     if (version < 0) return VV_E_PROTO;
     version = VV_MIN(version, vv_schema_ConsumerProtocolSubscription.max); /* newer ones only add at the end */
-    int err = vv_msg_decode(&vv_schema_ConsumerProtocolSubscription, version, b.p + 2, (size_t)b.n - 2, arena, &s, NULL);
+    const struct vv_msg_schema *schema = &vv_schema_ConsumerProtocolSubscription;
+    int err = vv_msg_decode(schema, version, b.p + 2, (size_t)b.n - 2, arena, &s, NULL);
     if (err) return err;
     struct vv_str *v = realloc(group->topics, (size_t)(group->topic_count + s.Topics.n + 1) * sizeof *v);
     if (!v) return VV_E_NOMEM;

@@ -164,7 +164,8 @@ static int old_request(struct vv_group_call *c, const struct OffsetFetchRequest 
     out->GroupId = r->GroupId;
     out->Topics.n = r->Topics.n;
     if (r->Topics.n < 0) return 0;
-    if (VV_ARRAY_NEW(out->Topics, OffsetFetchRequest_OffsetFetchRequestTopics, c->arena, r->Topics.n)) return VV_E_LIMIT;
+    if (VV_ARRAY_NEW(out->Topics, OffsetFetchRequest_OffsetFetchRequestTopics, c->arena, r->Topics.n))
+        return VV_E_LIMIT;
     for (int32_t i = 0; i < r->Topics.n; i++) {
         out->Topics.v[i].Name = r->Topics.v[i].Name;
         out->Topics.v[i].PartitionIndexes.v = r->Topics.v[i].PartitionIndexes.v;
@@ -197,8 +198,8 @@ static int old_response(struct vv_group_call *c, const struct OffsetFetchRespons
 }
 
 /* Version 1 has no error of its own: every partition says it. */
-static int spread_error(struct vv_group_call *c, const struct OffsetFetchRequest_OffsetFetchRequestGroup *asked, int err,
-                        struct OffsetFetchResponse_OffsetFetchResponseGroup *told)
+static int spread_error(struct vv_group_call *c, const struct OffsetFetchRequest_OffsetFetchRequestGroup *asked,
+                        int err, struct OffsetFetchResponse_OffsetFetchResponseGroup *told)
 {
     if (VV_ARRAY_NEW(told->Topics, OffsetFetchResponse_OffsetFetchResponseTopics, c->arena, VV_MAX(asked->Topics.n, 0)))
         return VV_E_LIMIT;
@@ -206,7 +207,8 @@ static int spread_error(struct vv_group_call *c, const struct OffsetFetchRequest
         fetched_topic *t = &told->Topics.v[i];
         int32_t n = VV_MAX(asked->Topics.v[i].PartitionIndexes.n, 0);
         t->Name = asked->Topics.v[i].Name;
-        if (VV_ARRAY_NEW(t->Partitions, OffsetFetchResponse_OffsetFetchResponsePartitions, c->arena, n)) return VV_E_LIMIT;
+        if (VV_ARRAY_NEW(t->Partitions, OffsetFetchResponse_OffsetFetchResponsePartitions, c->arena, n))
+            return VV_E_LIMIT;
         for (int32_t k = 0; k < n; k++) {
             t->Partitions.v[k].PartitionIndex = asked->Topics.v[i].PartitionIndexes.v[k];
             t->Partitions.v[k].ErrorCode = (int16_t)err;
@@ -355,7 +357,8 @@ static void offsets_deleted(struct vv_group_write *w, int err)
 static int delete_prepare(struct vv_groups *g, struct vv_group *group, struct vv_group_call *c,
                           const struct OffsetDeleteRequest *r, struct OffsetDeleteResponse *response)
 {
-    if (VV_ARRAY_NEW(response->Topics, OffsetDeleteResponse_OffsetDeleteResponseTopic, c->arena, VV_MAX(r->Topics.n, 0)))
+    int32_t topics = VV_MAX(r->Topics.n, 0);
+    if (VV_ARRAY_NEW(response->Topics, OffsetDeleteResponse_OffsetDeleteResponseTopic, c->arena, topics))
         return VV_E_LIMIT;
     for (int32_t t = 0; t < response->Topics.n; t++) {
         struct OffsetDeleteResponse_OffsetDeleteResponseTopic *told = &response->Topics.v[t];

@@ -160,7 +160,7 @@ void vv_groups_close(struct vv_groups *g)
     g->ops = &ops;
     for (struct vv_gnode *node; (node = vv_gmap_next(&g->table, &at));)
         vv_group_remove(VV_CONTAINER(node, struct vv_group, node));
-    /* A write whose append has not ended yet is left alone: its disk flush may still touch it. The process ends soon. */
+    /* A write whose append has not ended is left alone: its disk flush may still touch it. The process ends soon. */
     vv_gmap_release(&g->table);
     if (ops.release) ops.release(g->ctx);
     free(g);

@@ -1,13 +1,13 @@
 /* groups.h — the group coordinator of Kafka's classic protocol, from the inside.
  *
  * A group is a state machine (Empty, PreparingRebalance, CompletingRebalance, Stable) over its members, and a table of
- * committed offsets; both are records in __consumer_offsets. Requests come as struct vv_group_call: a decoded message, an
- * arena, and done(), which is called exactly once, at once or later (a parked join or sync, a durable commit).
+ * committed offsets; both are records in __consumer_offsets. Requests come as struct vv_group_call: a decoded message,
+ * an arena, and done(), which is called exactly once, at once or later (a parked join or sync, a durable commit).
  *
  * Invariants: an offset can be fetched once its record is durable, not before; what is answered with success is in the
  * log; a group that left the table is DEAD and lives on only until the last write that names it ended.
  * Threads: everything here runs on `control`; open, load and close run before it starts or after it stopped.
- * The outside (clock, timers, log, topics) comes through struct vv_group_ops, so that tests need neither network nor disk.
+ * The outside (clock, timers, log, topics) comes through struct vv_group_ops: tests need neither network nor disk.
  * Sources: Kafka protocol guide; KIP-345 (static members), KIP-394 (member ids), KIP-211 (offset expiry), KIP-814. */
 #ifndef VARVE_GROUPS_H
 #define VARVE_GROUPS_H
@@ -264,7 +264,8 @@ struct vv_group_write {
     int32_t item_count;
 };
 struct vv_group_write *vv_group_write_new(struct vv_group *group);
-int vv_group_write_add(struct vv_group_write *w, const uint8_t *key, size_t key_n, const uint8_t *value, size_t value_n);
+int vv_group_write_add(struct vv_group_write *w, const uint8_t *key, size_t key_n, const uint8_t *value,
+                       size_t value_n); /* value NULL: a tombstone */
 /* 0: report (and finish) follow. Otherwise the write is gone; finish was called, report was not. */
 int vv_group_write_submit(struct vv_group_write *w);
 void vv_group_write_free(struct vv_group_write *w);

@@ -1,7 +1,7 @@
 /* groups_broker.c — the coordinator in the running broker: real clock, timers of control, topics, __consumer_offsets.
  *
- * Opened on the main thread before requests come: every partition of __consumer_offsets is scanned; session timers of the
- * members found there start with control's first turn. The topic is made by the first write. On control else. */
+ * Opened on the main thread before requests come: every partition of __consumer_offsets is scanned; session timers of
+ * the members found there start with control's first turn. The topic is made by the first write. On control else. */
 #include "groups.h"
 #include "varve/vlog.h"
 

@@ -607,10 +607,14 @@ static void a_group_has_kafkas_bytes(void **state)
     vv_str_own(&g->protocol, VV_STR_LIT("r"));
     assert_int_equal(vv_member_add(m), 0);
     vv_bytes_own(&m->assignment, (struct vv_bytes){(const uint8_t *)"AS", 2});
-    const uint8_t one[] = {0,   3,   0,   8,   'c', 'o', 'n', 's', 'u', 'm', 'e', 'r', 0,   0,   0,   7,   0,   1,  'r', 0,
-                           1,   'm', 0,   0,   0,   0,   0,   0,   3,   0xe8, 0,  0,   0,   1,   0,   1,   'm', 0,  1,   'i',
-                           0,   1,   'c', 0,   2,   '/', 'h', 0,   0,   0,   1,   0,   0,   0,   2,   0,   0,   0,  3,   'S',
-                           'U', 'B', 0,   0,   0,   2,   'A', 'S'};
+    const uint8_t one[] = {
+        0, 3, 0, 8, 'c', 'o', 'n', 's', 'u', 'm', 'e', 'r', /* version, protocol type */
+        0, 0, 0, 7, 0, 1, 'r', 0, 1, 'm',                   /* generation, protocol, leader */
+        0, 0, 0, 0, 0, 0, 3, 0xe8, 0, 0, 0, 1,              /* time of the state, one member: */
+        0, 1, 'm', 0, 1, 'i', 0, 1, 'c', 0, 2, '/', 'h',    /* id, instance, client, host */
+        0, 0, 0, 1, 0, 0, 0, 2,                             /* rebalance and session timeout */
+        0, 0, 0, 3, 'S', 'U', 'B', 0, 0, 0, 2, 'A', 'S',
+    };
     assert_int_equal(vv_group_metadata_value(g, false, &p, &n), 0);
     assert_int_equal(n, sizeof one);
     assert_memory_equal(p, one, n);

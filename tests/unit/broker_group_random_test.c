@@ -1,6 +1,6 @@
 /* Groups under random requests, times, failed and late writes and restarts, from a seed: every call is answered exactly
- * once, timers and memory balance, the state machine's invariants hold after each step, what was told as committed stays
- * until a deletion. */
+ * once, timers and memory balance, the state machine's invariants hold after each step, what was told as committed
+ * stays until a deletion. */
 #include "groups_fake.h"
 #include "varve/vlog.h"
 
@@ -162,7 +162,8 @@ static void collect(void)
         }
     for (size_t i = 0; i < commit_count; i++)
         if (commits[i]->answers) {
-            if (!commits[i]->commit.Topics.v[0].Partitions.v[0].ErrorCode) promised = VV_MAX(promised, commit_offsets[i]);
+            if (!commits[i]->commit.Topics.v[0].Partitions.v[0].ErrorCode)
+                promised = VV_MAX(promised, commit_offsets[i]);
             commit_count--;
             commits[i] = commits[commit_count];
             commit_offsets[i--] = commit_offsets[commit_count];

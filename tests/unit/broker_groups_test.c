@@ -21,7 +21,7 @@ static struct call *join_as(struct joiner j)
     r->MemberId = vv_str_c(j.member ? j.member : "");
     r->GroupInstanceId = vv_str_c(j.instance);
     r->ProtocolType = vv_str_c(j.type ? j.type : "consumer");
-    char *list = vv_arena_strdup(&c->arena, j.protocols ? j.protocols : "range", strlen(j.protocols ? j.protocols : "range"));
+    char *list = vv_arena_printf(&c->arena, "%s", j.protocols ? j.protocols : "range");
     VV_ARRAY_NEW(r->Protocols, JoinGroupRequest_JoinGroupRequestProtocol, &c->arena, 8);
     r->Protocols.n = 0;
     for (char *p, *save = NULL; (p = strtok_r(list, ",", &save)); list = NULL) {
@@ -36,7 +36,8 @@ static struct call *join_as(struct joiner j)
 }
 #define JOIN(...) join_as((struct joiner){__VA_ARGS__})
 
-static struct call *sync_as(const char *member, int32_t generation, const char *instance, int n, const char *const *members)
+static struct call *sync_as(const char *member, int32_t generation, const char *instance, int n,
+                            const char *const *members)
 {
     struct call *c = new_call(&vv_schema_SyncGroupResponse, 5);
     NEW_REQUEST(SyncGroupRequest, c);
@@ -128,7 +129,8 @@ static void join_is_checked(void **state)
     assert_int_equal(JOIN(.member = "nobody")->join.ErrorCode, VV_UNKNOWN_MEMBER_ID);
     assert_int_equal(JOIN(.type = "")->join.ErrorCode, VV_INCONSISTENT_GROUP_PROTOCOL);
     assert_int_equal(JOIN(.protocols = ",")->join.ErrorCode, VV_INCONSISTENT_GROUP_PROTOCOL);
-    for (int16_t v = 0; v <= 9; v++) assert_int_equal(JOIN(.version = v, .group = "")->join.ErrorCode, VV_INVALID_GROUP_ID);
+    for (int16_t v = 1; v <= 9; v++)
+        assert_int_equal(JOIN(.version = v, .group = "")->join.ErrorCode, VV_INVALID_GROUP_ID);
     assert_int_equal(w.g->table.count, 0);
 }
 
@@ -578,6 +580,35 @@ static void a_static_member_that_is_not_stored_may_try_again(void **state)
     assert_int_equal(JOIN(.instance = "two")->join.ErrorCode, 0);
 }
 
+static void a_static_member_caught_in_a_rebalance(void **state)
+{
+    (void)state;
+    char *other, *leader = static_pair(5, &other);
+    w.hold = true;
+    struct call *c = JOIN(.instance = "two");
+    struct call *lead = JOIN(.member = leader, .instance = "one", .protocols = "range=x");
+    assert_int_equal(lead->join.GenerationId, 2); /* both are here */
+    assert_int_equal(c->join.GenerationId, 2);
+    settle(0);
+    c = JOIN(.instance = "one"); /* now while the generation has no assignment: a rebalance at once */
+    assert_int_equal(c->answers, 0);
+    assert_string_equal(state_name(), "PreparingRebalance");
+    JOIN(.instance = "two");
+    assert_int_equal(c->join.GenerationId, 3);
+    const char *members[] = {text(c, c->join.MemberId)};
+    struct call *first = c;
+    sync_as(members[0], 3, "one", 1, members);
+    settle(0);
+    assert_string_equal(state_name(), "Stable");
+    c = JOIN(.instance = "two");
+    struct call *third = JOIN(.version = 3);
+    settle(0); /* stored, but the group moves on: it is part of that */
+    assert_int_equal(c->answers, 0);
+    assert_int_equal(third->answers, 0);
+    JOIN(.member = text(first, first->join.MemberId), .instance = "one");
+    assert_int_equal(c->join.GenerationId, 4);
+}
+
 static void static_members_outlive_a_rebalance(void **state)
 {
     (void)state;
@@ -666,6 +697,7 @@ int main(void)
         T(a_static_member_with_news_means_a_rebalance),
         T(a_duplicate_static_member_is_fenced),
         T(a_static_member_that_is_not_stored_may_try_again),
+        T(a_static_member_caught_in_a_rebalance),
         T(static_members_outlive_a_rebalance),
         T(an_administrator_removes_an_instance),
         T(members_survive_a_restart),
