@@ -19,7 +19,6 @@ enum {
     TS_LATEST_TIERED = -5,
     TS_EARLIEST_PENDING = -6,
 };
-enum { AGAIN_MAX = 3 };
 
 struct search;
 struct list_op {
