@@ -367,8 +367,13 @@ static int restore_producers(struct recovery *r, int64_t end)
     if (r->snapshot_n) qsort(r->snapshots, r->snapshot_n, sizeof *r->snapshots, by_offset);
     for (size_t i = r->snapshot_n; i-- > 0 && from == INT64_MIN;) {
         if (r->snapshots[i] > end) continue;
-        if (!load_snapshot(r, r->snapshots[i])) from = r->snapshots[i];
-        else VLOG_WARN("%s/%020" PRId64 ".snapshot: unreadable; the producers are restored from the log", log->dir, r->snapshots[i]);
+        int err = load_snapshot(r, r->snapshots[i]);
+        if (err == VV_E_NOENT) continue; /* went with its segment a moment ago */
+        if (!err) from = r->snapshots[i];
+        else if (err != VV_E_CORRUPT && err != VV_E_LIMIT) return fail(r, err, "reading a producer snapshot");
+        else
+            VLOG_WARN("%s/%020" PRId64 ".snapshot: damaged; the producers are restored from what comes before and the log", log->dir,
+                      r->snapshots[i]);
     }
     for (size_t i = 0; i < r->n; i++) {
         struct found *f = &r->v[i];

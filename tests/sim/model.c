@@ -339,9 +339,92 @@ void part_read(struct world *w, struct sim_part *p, int64_t offset)
         SIM_CHECK(x.state == VV_EXTENT_REMOTE, "partition %d: %s extent %" PRId64 " has no local files", p->id,
                   vv_extent_state_name(x.state), x.base);
         compare_object(w, p, &x);
-        sim_say(w, "read %d at %" PRId64 ": remote", p->id, offset);
+        if (p->tier) part_read_remote(w, p, offset, 1);
     }
     vv_extent_release(p->index, &x);
+}
+
+static void read_done(struct vv_tier_read *r)
+{
+    *(bool *)r->user = true;
+}
+
+/* A small cache makes readers wait for room: time passes, and the reader looks again. */
+static void wait_for(struct world *w, const bool *done)
+{
+    for (int i = 0; i < 20 && !*done; i++) {
+        vv_clock_sim_advance(&w->clock, 700);
+        vv_reader_tick(w->tier->reader);
+    }
+}
+
+/* Failures are allowed while the store has faults (and a little longer: they are remembered), wrong bytes never. */
+static bool remote_ok(struct world *w, struct sim_part *p, int err, int64_t offset, const struct vv_error *e)
+{
+    if (!err) return true;
+    sim_say(w, "  remote %d at %" PRId64 ": %s %s", p->id, offset, vv_err_name(err), e ? e->text : "");
+    bool faults = w->store_bad || vv_mono_ms(&w->env) < w->store_bad_until_ms || world_dead(w);
+    SIM_CHECK(faults, "partition %d: remote read at %" PRId64 ": %s %s", p->id, offset, vv_err_name(err), e ? e->text : "");
+    return false;
+}
+
+void part_read_remote(struct world *w, struct sim_part *p, int64_t offset, int times)
+{
+    for (; times && offset < p->proven && !world_dead(w); times--) {
+        bool done = false;
+        struct vv_extent x;
+        if (vv_index_find(p->index, offset, &x)) return;
+        bool remote = vv_extent_is_remote(&x) && x.base <= offset;
+        vv_extent_release(p->index, &x);
+        if (!remote) return;
+        struct vv_tier_read r = {.part = p->tier, .offset = offset, .limit = sim_percent(w, 80) ? p->end : part_batch_at(p, offset)->last + 1,
+                                 .max_bytes = (size_t)sim_below(w, 20000), .min_one = true, .done = read_done, .user = &done};
+        vv_tier_read_start(&r);
+        bool patient = sim_percent(w, 90);
+        if (patient) wait_for(w, &done);
+        SIM_CHECK(done || !patient, "partition %d: a remote read at %" PRId64 " gets nowhere", p->id, offset);
+        bool cancel = !done;
+        if (cancel) vv_tier_read_cancel(&r);
+        SIM_CHECK(done, "partition %d: a remote read at %" PRId64 " has no end", p->id, offset);
+        sim_say(w, "remote read %d at %" PRId64 ": %zu bytes to %" PRId64 " %s", p->id, offset, r.bytes.bytes, r.next_offset,
+                r.err ? vv_err_name(r.err) : "");
+        if (cancel && r.err == VV_E_TIMEOUT) continue;
+        if (!remote_ok(w, p, r.err, offset, &r.error)) return;
+        SIM_CHECK(r.bytes.bytes, "partition %d: nothing is read at %" PRId64 " from the bucket", p->id, offset);
+        uint8_t *bytes = malloc(r.bytes.bytes);
+        if (!bytes) sim_fail("out of memory");
+        vv_chain_copy_out(&r.bytes, bytes);
+        int64_t next = compare(p, offset, bytes, r.bytes.bytes, "remote read");
+        SIM_CHECK(next == r.next_offset && next <= r.limit, "partition %d: the remote read at %" PRId64 " says %" PRId64
+                  " is next, its bytes end at %" PRId64 ", the limit is %" PRId64, p->id, offset, r.next_offset, next, r.limit);
+        vv_chain_release(&r.bytes);
+        free(bytes);
+        offset = next;
+    }
+}
+
+struct time_answer { bool done; int err; struct vv_time_hit hit; };
+
+static void time_done(void *ctx, int err, const struct vv_time_hit *hit)
+{
+    struct time_answer *a = ctx;
+    a->done = true;
+    a->err = err;
+    if (!err) a->hit = *hit;
+}
+
+/* E_NOENT, 0, or E_AGAIN: the store is away, do not judge. */
+static int find_time_remote(struct world *w, struct sim_part *p, const struct vv_extent *x, int64_t ts, int64_t from,
+                            struct vv_time_hit *hit)
+{
+    struct time_answer a = {0};
+    if (!p->tier) return VV_E_AGAIN;
+    vv_tier_find_time(p->tier, x, ts, from, time_done, &a);
+    wait_for(w, &a.done);
+    SIM_CHECK(a.done, "partition %d: a remote time lookup has no end", p->id);
+    *hit = a.hit;
+    if (a.err == VV_E_NOENT) return a.err;
+    return remote_ok(w, p, a.err, from, NULL) ? VV_OK : VV_E_AGAIN;
 }
 
 /* The first record at or after `from`, in extents from x on, with a time of at least ts: index and log agree with the model. */
@@ -361,15 +444,13 @@ void part_find_time(struct world *w, struct sim_part *p)
     while (err == VV_E_NOENT && !vv_index_find_time(p->index, ts, at, &x)) {
         SIM_CHECK(want < 0 || x.base <= want, "partition %d: time %" PRId64 " from %" PRId64 " is at %" PRId64 ", the index skips to %" PRId64,
                   p->id, ts, from, want, x.base);
-        if (!x.local) {
-            vv_extent_release(p->index, &x);
-            return; /* the tier's reader would be asked */
-        }
-        err = vv_log_find_time(p->log, &x, ts, from, &hit);
+        bool remote = !x.local || (x.state == VV_EXTENT_BOTH && sim_percent(w, 30));
+        err = remote ? find_time_remote(w, p, &x, ts, from, &hit) : vv_log_find_time(p->log, &x, ts, from, &hit);
         at = x.last == INT64_MAX ? INT64_MAX : x.last + 1;
         vv_extent_release(p->index, &x);
         if (at == INT64_MAX) break;
     }
+    if (err == VV_E_AGAIN) return;
     if (err && err != VV_E_NOENT && !world_ok(w, err, "find time", NULL)) return;
     if (err) hit.offset = -1;
     SIM_CHECK(hit.offset == want, "partition %d: time %" PRId64 " from %" PRId64 " is at %" PRId64 ", found %" PRId64, p->id, ts, from, want,

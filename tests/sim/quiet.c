@@ -164,6 +164,7 @@ void quiet_end(struct world *w)
         struct files f = {w, p};
         world_ok(w, vv_fs_list(&w->env, p->dir, on_file, &f), "list", NULL);
         part_check(w, p, true);
+        part_read_remote(w, p, p->log_start, 100000);
     }
     world_down(w, SIM_CLEAN);
     world_lose_disk(w);

@@ -152,6 +152,13 @@ static void do_read(struct world *w)
     part_read(w, p, p->log_start + (int64_t)sim_below(w, (uint64_t)(p->end - p->log_start)));
 }
 
+static void do_read_remote(struct world *w)
+{
+    struct sim_part *p = any_part(w);
+    if (p->log_start >= p->proven || !p->tier) return;
+    part_read_remote(w, p, p->log_start + (int64_t)sim_below(w, (uint64_t)(p->proven - p->log_start)), 1 + (int)sim_below(w, 10));
+}
+
 static void do_find_time(struct world *w)
 {
     part_find_time(w, any_part(w));
@@ -167,7 +174,7 @@ static void do_check(struct world *w)
 static void do_store_fault(struct world *w)
 {
     static const int errors[] = {VV_E_AGAIN, VV_E_TIMEOUT, VV_E_ACCESS};
-    static const int ops[] = {VV_OBJ_GET, VV_OBJ_HEAD, VV_OBJ_PUT, VV_OBJ_DELETE, VV_OBJ_LIST, -1};
+    static const int ops[] = {VV_OBJ_GET, VV_OBJ_GET_ASYNC, VV_OBJ_HEAD, VV_OBJ_PUT, VV_OBJ_DELETE, VV_OBJ_LIST, -1};
     struct vv_objfault_rule r = {.op = ops[sim_below(w, VV_COUNT(ops))], .from = 1 + (unsigned)sim_below(w, 3),
                                  .count = 1 + (unsigned)sim_below(w, 4), .err = errors[sim_below(w, VV_COUNT(errors))]};
     switch (sim_below(w, 9)) {
@@ -178,7 +185,9 @@ static void do_store_fault(struct world *w)
     case 4: r.action = VV_FAULT_LOSE_REPLY, r.err = 0; break;
     case 5: r.action = VV_FAULT_DROP_WRITE, r.op = VV_OBJ_PUT, r.key_part = ".seg"; break;
     case 6: r.action = VV_FAULT_TRUNCATE, r.op = VV_OBJ_PUT, r.key_part = ".seg"; break;
-    case 7: r.action = sim_percent(w, 50) ? VV_FAULT_TRUNCATE : VV_FAULT_FLIP, r.op = VV_OBJ_GET, r.key_part = ".seg", r.arg = -1; break;
+    case 7: r.action = sim_percent(w, 50) ? VV_FAULT_TRUNCATE : VV_FAULT_FLIP, r.key_part = ".seg", r.arg = -1;
+        r.op = sim_percent(w, 50) ? VV_OBJ_GET : VV_OBJ_GET_ASYNC;
+        break;
     default: /* only the full check finds a byte that the store changed */
         if (!w->tier_config.verify_full) return;
         r.action = VV_FAULT_FLIP, r.op = VV_OBJ_PUT, r.key_part = ".seg", r.arg = -1;
@@ -188,12 +197,14 @@ static void do_store_fault(struct world *w)
     sim_say(w, "store fault: action %d on op %d from %u count %u %u%% %s", (int)r.action, r.op, r.from, r.count, r.percent,
             r.err ? vv_err_name(r.err) : "");
     vv_objfault_add(w->store, &r);
+    w->store_bad = true;
 }
 
 static void do_store_well(struct world *w)
 {
     sim_say(w, "the store is well");
     vv_objfault_clear(w->store);
+    world_store_well(w);
 }
 
 static void do_disk_fault(struct world *w)
@@ -274,8 +285,8 @@ static void do_lose_disk(struct world *w)
 
 static const struct { unsigned weight; void (*run)(struct world *w); } steps[] = {
     {40, do_append}, {8, do_retry}, {2, do_gap}, {14, do_flush}, {4, do_roll}, {12, do_seal}, {30, do_tier}, {5, do_hurry},
-    {2, do_open_tier}, {6, do_drop_local}, {2, do_retention}, {2, do_delete_records}, {10, do_time}, {1, do_jump}, {14, do_read},
-    {6, do_find_time}, {3, do_check}, {3, do_store_fault}, {3, do_store_well}, {1, do_disk_fault}, {1, do_full_disk}, {1, do_die},
+    {2, do_open_tier}, {6, do_drop_local}, {2, do_retention}, {2, do_delete_records}, {10, do_time}, {1, do_jump}, {10, do_read},
+    {10, do_read_remote}, {6, do_find_time}, {3, do_check}, {3, do_store_fault}, {3, do_store_well}, {1, do_disk_fault}, {1, do_full_disk}, {1, do_die},
     {3, do_arm}, {1, do_clean_stop}, {1, do_lose_disk},
 };
 

@@ -67,7 +67,10 @@ void world_init(struct world *w, uint64_t seed)
     memset(w->topic_id.b, 7, 16);
     w->id = (struct vv_tier_identity){.cluster_id = "simulated", .node_id = 1, .data_dir = "/data"};
     w->tier_config = (struct vv_tier_config){.delete_grace_ms = 30000, .verify_full = sim_percent(w, 50),
-                                             .manifest_interval_ms = 10000, .manifest_batch = 1 + (int)sim_below(w, 6)};
+                                             .manifest_interval_ms = 10000, .manifest_batch = 1 + (int)sim_below(w, 6),
+                                             .chunk_bytes = (size_t)2048 << sim_below(w, 6),
+                                             .cache_bytes_max = (size_t)32768 << sim_below(w, 8),
+                                             .readahead_chunks = 1 + (int)sim_below(w, 4)};
     w->log_config = (struct vv_log_config){.segment_bytes = 4096 << sim_below(w, 4), .segment_ms = 3600000,
                                            .segment_index_bytes = 1 << 20, .index_interval_bytes = 1 << (8 + sim_below(w, 5)),
                                            .flush_messages = INT64_MAX, .flush_ms = INT64_MAX, .producer_expiry_ms = INT64_MAX / 2};
@@ -112,9 +115,16 @@ bool world_dead(struct world *w)
     return !vv_fs_mem_is_on(w->disk) || !vv_fs_mem_is_on(w->bucket);
 }
 
+void world_store_well(struct world *w)
+{
+    if (w->store_bad) w->store_bad_until_ms = vv_mono_ms(&w->env) + 5000;
+    w->store_bad = false;
+}
+
 void world_clear_faults(struct world *w)
 {
     if (w->store) vv_objfault_clear(w->store);
+    world_store_well(w);
     vv_fs_fault_clear(w->fault);
     vv_fs_mem_capacity(w->disk, 0);
     world_arm(w, 0);
@@ -264,6 +274,8 @@ static void close_parts(struct world *w, bool clean)
     }
     vv_objstore_close(w->store);
     w->store = NULL;
+    w->store_bad = false;
+    w->store_bad_until_ms = 0;
 }
 
 void world_down(struct world *w, enum sim_death how)

@@ -68,6 +68,8 @@ struct world {
     bool verbose, clean, up;
     bool excused;     /* disk faults or a full disk in this life: calls may fail */
     bool disk_lost;   /* once: the bucket may hold leftovers that nobody remembers */
+    bool store_bad;   /* faults of the store are on */
+    int64_t store_bad_until_ms; /* monotonic: a reader remembers failures for a while */
     bool wrote_bad;   /* the store was told to keep other bytes than were put */
     enum sim_death death; /* what an armed cut is */
     uint64_t trace;   /* of everything that happened, to compare two runs */
@@ -92,6 +94,7 @@ bool world_try_tier(struct world *w);   /* opens the tier and its parts if it is
 /* An error that nothing excuses ends the run. Returns true when err is 0. */
 bool world_ok(struct world *w, int err, const char *what, const char *why);
 void world_clear_faults(struct world *w);
+void world_store_well(struct world *w); /* its faults are off from now on */
 void world_arm(struct world *w, uint64_t changes); /* a death of kind w->death in the middle of this change of disk or bucket */
 struct sim_batch *part_batch_at(struct sim_part *p, int64_t offset); /* the batch that holds offset or the next one; NULL */
 
@@ -102,6 +105,7 @@ void part_bad_sequence(struct world *w, struct sim_part *p);
 void part_came_back(struct world *w, struct sim_part *p, enum sim_death how); /* after recovery: what was lost, was that allowed? */
 void part_restored(struct world *w, struct sim_part *p, int64_t log_start, int64_t next_offset);
 void part_read(struct world *w, struct sim_part *p, int64_t offset);
+void part_read_remote(struct world *w, struct sim_part *p, int64_t offset, int times); /* through the tier's reader */
 void part_find_time(struct world *w, struct sim_part *p);
 void part_check(struct world *w, struct sim_part *p, bool deep); /* deep: every byte, local and in the bucket */
 void part_free_model(struct sim_part *p);
