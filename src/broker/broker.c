@@ -301,6 +301,69 @@ static bool stop_serving(struct broker_run *r)
     return !stats.conns;
 }
 
+/* Bounds what the stop waits for a store that is away: whatever still runs then ends with E_SHUTDOWN. */
+struct last_call {
+    struct vv_objstore *store;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool running, done;
+};
+
+static void *last_call_run(void *arg)
+{
+    struct last_call *c = arg;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += TIER_GRACE_MS / 1000;
+    pthread_mutex_lock(&c->lock);
+    int rc = 0;
+    while (!c->done && rc != ETIMEDOUT)
+        rc = pthread_cond_timedwait(&c->changed, &c->lock, &until);
+    if (!c->done)
+        VLOG_WARN("the bucket does not answer: stopping without it; the next start uploads what is missing");
+    pthread_mutex_unlock(&c->lock);
+    vv_objstore_interrupt(c->store);
+    return NULL;
+}
+
+static void last_call_begin(struct last_call *c, struct vv_objstore *store)
+{
+    pthread_condattr_t attr;
+    *c = (struct last_call){.store = store};
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    c->running = !pthread_create(&c->thread, NULL, last_call_run, c);
+    if (!c->running)
+        vv_objstore_interrupt(store);
+}
+
+static void last_call_end(struct last_call *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->done = true;
+    pthread_cond_signal(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+    if (c->running)
+        pthread_join(c->thread, NULL);
+    pthread_mutex_destroy(&c->lock);
+    pthread_cond_destroy(&c->changed);
+}
+
+/* The claim is given back while the store still answers; from then on nothing waits for it. */
+static void stop_tier(struct broker_run *r)
+{
+    struct last_call c;
+    last_call_begin(&c, r->store);
+    if (r->served)
+        vv_topics_last_snapshot(&r->b);
+    vv_tier_stop(r->b.tier, TIER_GRACE_MS);
+    last_call_end(&c);
+}
+
 /* Returns 0 when every log was closed cleanly. */
 static int stop_parts(struct broker_run *r)
 {
@@ -310,11 +373,8 @@ static int stop_parts(struct broker_run *r)
     vv_metrics_stop(b->metrics);
     if (b->control) vv_reactor_stop(b->control);
     if (b->groups) vv_groups_close(b->groups);
-    if (b->tier) {
-        if (r->served) vv_topics_last_snapshot(b);
-        vv_tier_stop(b->tier, TIER_GRACE_MS);
-        vv_objstore_interrupt(r->store); /* from here nothing waits for a store that is away */
-    }
+    if (b->tier)
+        stop_tier(r);
     int err = r->opened ? vv_topics_close(b->topics) : VV_OK;
     vv_iopool_free(b->iopool);
     b->iopool = NULL;
