@@ -145,6 +145,8 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     if (!err) err = fresh ? load_bucket(r, e) : load_own(r, e);
     if (!err) err = vv_producer_ids_open(b, &b->producer_ids, e);
     if (!err && b->restoring) vv_producer_ids_skip_to(b, b->topics->producer_ids);
+    if (!err)
+        err = vv_directory_begin(&r->dir, e);
     r->opened = true;
     if (!err) err = vv_topics_open_all(b->topics, r->dir.clean, e);
     if (!err && fresh) err = vv_topics_save(b->topics, NULL, e);

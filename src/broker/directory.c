@@ -176,17 +176,26 @@ static int examine_fresh(struct vv_directory *d, struct vv_error *e)
     return VV_OK;
 }
 
-static int take_clean_mark(struct vv_directory *d, struct vv_error *e)
+static int look_for_clean_mark(struct vv_directory *d)
 {
     char path[4096];
     struct vv_stat st;
     int err = join(d, CLEAN_MARK, path);
-    if (err || vv_fs_stat(d->env, path, &st)) return err;
-    err = vv_fs_unlink(d->env, path);
-    if (!err) err = vv_fs_sync_dir(d->env, d->path); /* a crash from now on must not look like an orderly stop */
-    if (err) return unusable(d, err, "write to", e);
-    d->clean = true;
-    return VV_OK;
+    d->clean = !err && !vv_fs_stat(d->env, path, &st);
+    return err;
+}
+
+int vv_directory_begin(struct vv_directory *d, struct vv_error *e)
+{
+    char path[4096];
+    if (!d->clean)
+        return VV_OK;
+    int err = join(d, CLEAN_MARK, path);
+    if (!err)
+        err = vv_fs_unlink(d->env, path);
+    if (!err)
+        err = vv_fs_sync_dir(d->env, d->path); /* a crash from now on must not look like an orderly stop */
+    return err ? unusable(d, err, "write to", e) : VV_OK;
 }
 
 int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, struct vv_directory *d,
@@ -209,7 +218,7 @@ int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, str
         err = read_meta(d, (const char *)text, node_id, e);
         free(text);
     }
-    return err ? err : take_clean_mark(d, e);
+    return err ? err : look_for_clean_mark(d);
 }
 
 /* ---- writing ---- */

@@ -1,7 +1,7 @@
 /* directory.h — the log directory as a whole: one broker in it, whose it is, how its last stop went.
  *
  * Files: .lock (held while the broker runs), meta.properties (Kafka's format; plus varve.version and varve.tier),
- * .kafka_cleanshutdown (written last by an orderly stop, removed when it was read), varve-restoring (an unfinished
+ * .kafka_cleanshutdown (written last by an orderly stop, removed when the logs are opened), varve-restoring (an unfinished
  * first start or restore). One thread: the main one. */
 #ifndef VARVE_DIRECTORY_H
 #define VARVE_DIRECTORY_H
@@ -30,6 +30,8 @@ int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, str
 int vv_directory_claim(struct vv_directory *d, const char *cluster_id, const char *tier, struct vv_error *e);
 /* Before the first file of a first start or restore; vv_directory_claim ends it. */
 int vv_directory_restoring(struct vv_directory *d, struct vv_error *e);
+/* Before the logs are opened: removes the clean mark. A start that fails earlier leaves it for the next one. */
+int vv_directory_begin(struct vv_directory *d, struct vv_error *e);
 int vv_directory_mark_clean(struct vv_directory *d);
 void vv_directory_close(struct vv_directory *d);
 #endif
