@@ -1,7 +1,7 @@
 """ledger.py — the oracle of every crash test: what was sent, what was acknowledged, what is there afterwards.
 
-A small Kafka client on one socket (Produce 3, Fetch 4, ListOffsets 1, CreateTopics 2; uncompressed batches, CRC checked on the way
-back), so that every send has exactly one outcome: ok with its offset, failed by an answer, or unknown because the peer died.
+A small Kafka client on one socket (Produce 3, Fetch 4, ListOffsets 1, CreateTopics 2, Metadata 1, DescribeConfigs 1,
+IncrementalAlterConfigs 0, OffsetCommit 2, OffsetFetch 1; uncompressed batches, CRC checked on the way back), so that every send has exactly one outcome: ok with its offset, failed by an answer, or unknown because the peer died.
 Anomalies have the names of Jepsen's Kafka workload. Python's standard library only.
 """
 import socket
@@ -107,22 +107,88 @@ class Client:
             raise Gone(str(e)) from e
         return data[8:]
 
-    def create(self, topic, partitions, configs):
+    def try_create(self, topic, partitions, configs):
+        """The error code."""
         name = topic.encode()
         body = struct.pack(">ih", 1, len(name)) + name + struct.pack(">ihi", partitions, 1, 0) + struct.pack(">i", len(configs))
         for k, v in configs.items():
             body += struct.pack(">h", len(k)) + k.encode() + struct.pack(">h", len(str(v))) + str(v).encode()
         got = self.ask(19, 2, body + struct.pack(">ib", 30000, 0))
-        code = struct.unpack_from(">h", got, 4 + 4 + 2 + len(name))[0]
+        return struct.unpack_from(">h", got, 4 + 4 + 2 + len(name))[0]
+
+    def create(self, topic, partitions, configs):
+        code = self.try_create(topic, partitions, configs)
         assert code in (0, 36), f"CreateTopics: error code {code}"
 
-    def alter(self, topic, configs):
+    def topics(self):
+        """The names of all topics."""
+        got = self.ask(3, 1, struct.pack(">i", -1))
+        at, found = 4, set()
+        for _ in range(struct.unpack_from(">i", got)[0]):
+            at += 4
+            n = struct.unpack_from(">h", got, at)[0]
+            at += 2 + n + 4
+            n = struct.unpack_from(">h", got, at)[0]
+            at += 2 + max(n, 0)
+        count = struct.unpack_from(">i", got, at + 4)[0]
+        at += 8
+        for _ in range(count):
+            n = struct.unpack_from(">h", got, at + 2)[0]
+            found.add(got[at + 4:at + 4 + n].decode())
+            at += 4 + n + 1
+            partitions = struct.unpack_from(">i", got, at)[0]
+            at += 4
+            for _ in range(partitions):
+                at += 10
+                for _ in range(2):
+                    at += 4 + 4 * struct.unpack_from(">i", got, at)[0]
+        return found
+
+    def config(self, topic, key):
+        """The value of one of a topic's configs."""
+        name = topic.encode()
+        got = self.ask(32, 1, struct.pack(">ibh", 1, 2, len(name)) + name + struct.pack(">ih", 1, len(key)) + key.encode() + b"\0")
+        code, n = struct.unpack_from(">hh", got, 8)
+        assert code == 0, f"DescribeConfigs: error code {code}"
+        at = 12 + max(n, 0) + 1 + 2 + len(name)
+        count = struct.unpack_from(">i", got, at)[0]
+        at += 4
+        for _ in range(count):
+            n = struct.unpack_from(">h", got, at)[0]
+            found, at = got[at + 2:at + 2 + n].decode(), at + 2 + n
+            n = struct.unpack_from(">h", got, at)[0]
+            value, at = got[at + 2:at + 2 + max(n, 0)].decode(), at + 2 + max(n, 0) + 3 + 4  # no synonyms
+            if found == key:
+                return value
+        raise AssertionError(f"DescribeConfigs: no {key}")
+
+    def commit(self, group, topic, partition, offset):
+        """Commits without a membership; the error code."""
+        name, g = topic.encode(), group.encode()
+        body = struct.pack(">h", len(g)) + g + struct.pack(">ihqih", -1, 0, -1, 1, len(name)) + name
+        got = self.ask(8, 2, body + struct.pack(">iiqh", 1, partition, offset, -1))
+        return struct.unpack_from(">h", got, 4 + 2 + len(name) + 4 + 4)[0]
+
+    def committed(self, group, topic, partition):
+        """(error code, offset)"""
+        name, g = topic.encode(), group.encode()
+        got = self.ask(9, 1, struct.pack(">h", len(g)) + g + struct.pack(">ih", 1, len(name)) + name + struct.pack(">ii", 1, partition))
+        at = 4 + 2 + len(name) + 4 + 4
+        offset, n = struct.unpack_from(">qh", got, at)
+        return struct.unpack_from(">h", got, at + 10 + max(n, 0))[0], offset
+
+    def try_alter(self, topic, configs):
+        """The error code."""
         name = topic.encode()
         body = struct.pack(">ibh", 1, 2, len(name)) + name + struct.pack(">i", len(configs))
         for k, v in configs.items():
             body += struct.pack(">h", len(k)) + k.encode() + b"\0" + struct.pack(">h", len(str(v))) + str(v).encode()
         got = self.ask(44, 0, body + b"\0")
-        assert struct.unpack_from(">h", got, 8)[0] == 0, "IncrementalAlterConfigs failed"
+        return struct.unpack_from(">h", got, 8)[0]
+
+    def alter(self, topic, configs):
+        code = self.try_alter(topic, configs)
+        assert code == 0, f"IncrementalAlterConfigs: error code {code}"
 
     def produce(self, topic, partition, values, acks=-1):
         """(error code, base offset)"""
@@ -169,8 +235,10 @@ class Ledger:
     def __init__(self):
         self.ok, self.failed, self.unknown, self.next = {}, set(), set(), 0
 
-    def send(self, client, topic, partition, count, size, acks=-1):
-        """Sends one batch of new values and writes down what became of it; raises Gone after noting the unknown."""
+    def send(self, client, topic, partition, count, size, acks=-1, doubt=(), dark=None):
+        """Sends one batch of new values and writes down what became of it; raises Gone after noting the unknown.
+        doubt: error codes after which the records may be there or not (a disk that failed after the write).
+        dark: an event; answers that come after it was set prove nothing (the machine has no power any more)."""
         values = []
         for _ in range(count):
             values.append(b"%d/%d/" % (partition, self.next) + b"v" * size)
@@ -180,9 +248,13 @@ class Ledger:
         except Gone:
             self.unknown.update(values)
             raise
-        if code == 0:
+        if code == 0 and dark and dark.is_set():
+            self.unknown.update(values)
+        elif code == 0:
             for i, value in enumerate(values):
                 self.ok[value] = (partition, base + i)
+        elif code in doubt:
+            self.unknown.update(values)
         else:
             self.failed.update(values)
         return code
@@ -205,3 +277,7 @@ class Ledger:
                 continue
             assert seen[value] == offset, f"inconsistent-offsets: {value[:20]} acknowledged at {offset}, found at {seen[value]}"
         return len(seen)
+
+    def forget_lost(self, partition, end):
+        """After a loss that was allowed: what lay at end and above was taken back, and its offsets are given out again."""
+        self.ok = {v: (where, offset) for v, (where, offset) in self.ok.items() if where != partition or offset < end}
