@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#define BUSY_US 2000000  /* how long an unread chunk waits for its reader */
+#define BUSY_US 500000   /* how long an unread chunk waits for its reader: a consumer asks again within a round trip */
 #define WISH_US 5000000  /* how long a wish without a waiter is kept */
 #define BURST_US 250000  /* of the rate limit */
 #define BAD_MAX 128

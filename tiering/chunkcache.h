@@ -5,7 +5,7 @@
  * GET is sent, so what is in flight counts. Whoever uses an entry holds a reference: eviction only forgets it here.
  *
  * Admission keeps once-only replays from washing out what is read again and again. READY entries are in one of three lists:
- *   busy  not read yet, or being read from its beginning on: not evicted for two seconds, so that a reader whose wait ended finds its
+ *   busy  not read yet, or being read from its beginning on: not evicted for half a second, so that a reader whose wait ended finds its
  *         chunk when it asks again (a cache smaller than the working set must make progress); a wish that finds no room is queued
  *   done  read to the end once, or somewhere in the middle by somebody who jumped there: the first to go
  *   hot   read more than once: at most three quarters of the budget, and only touched when the other quarter is too small
