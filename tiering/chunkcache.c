@@ -76,14 +76,15 @@ void vv_cc_unref(struct vv_cc_entry *e)
 static bool same(const struct vv_cc_key *a, const struct vv_cc_key *b)
 {
     const struct vv_segkey *x = &a->object, *y = &b->object;
-    return x->nonce == y->nonce && x->base == y->base && a->first == b->first && a->kind == b->kind && a->count == b->count &&
-           x->last == y->last && x->partition == y->partition && x->epoch == y->epoch && x->generation == y->generation &&
-           vv_uuid_eq(x->topic_id, y->topic_id);
+    return x->nonce == y->nonce && x->base == y->base && a->first == b->first && a->kind == b->kind &&
+           a->count == b->count && x->last == y->last && x->partition == y->partition && x->epoch == y->epoch &&
+           x->generation == y->generation && vv_uuid_eq(x->topic_id, y->topic_id);
 }
 
 static struct vv_cc_entry **bucket(struct vv_cc *cc, const struct vv_cc_key *k)
 {
-    uint64_t h = k->object.nonce ^ (uint64_t)k->object.base * 0x9e3779b97f4a7c15u ^ (uint64_t)k->first << 20 ^ (uint64_t)k->kind << 7;
+    uint64_t h = k->object.nonce ^ (uint64_t)k->object.base * 0x9e3779b97f4a7c15u;
+    h ^= (uint64_t)k->first << 20 ^ (uint64_t)k->kind << 7;
     h ^= h >> 32;
     h *= 0x9e3779b97f4a7c15u;
     return &cc->hash[h >> 32 & (VV_CC_BUCKETS - 1)];
@@ -162,8 +163,8 @@ static void asked(struct vv_cc *cc, struct vv_cc_entry *e, int64_t now_us)
     if (e->state == VV_CC_QUEUED) e->since_us = now_us;
 }
 
-struct vv_cc_entry *vv_cc_want(struct vv_cc *cc, const struct vv_cc_key *key, uint64_t at, size_t bytes, enum vv_cc_urgency urgency,
-                               int64_t now_us, struct vv_cc_entry **send)
+struct vv_cc_entry *vv_cc_want(struct vv_cc *cc, const struct vv_cc_key *key, uint64_t at, size_t bytes,
+                               enum vv_cc_urgency urgency, int64_t now_us, struct vv_cc_entry **send)
 {
     struct vv_cc_entry *e = vv_cc_find(cc, key, now_us);
     *send = NULL;
@@ -205,7 +206,8 @@ static struct vv_cc_entry *pump_pool(struct vv_cc *cc, struct vv_cc_pool *p, int
 {
     struct vv_cc_entry *e;
     while ((e = p->wishes.tail) != NULL && !e->waiters && now_us - e->since_us > WISH_US) forget(cc, e);
-    if (!e || (cc->bytes_per_s && cc->spent_us > now_us) || !reserve(cc, p, e->bytes, VV_CC_DEMAND, now_us)) return NULL;
+    if (!e || (cc->bytes_per_s && cc->spent_us > now_us)) return NULL;
+    if (!reserve(cc, p, e->bytes, VV_CC_DEMAND, now_us)) return NULL;
     rate_allows(cc, e->bytes, now_us);
     take_off(cc, e);
     return e;
@@ -227,7 +229,8 @@ void vv_cc_arrived(struct vv_cc *cc, struct vv_cc_entry *e, int64_t now_us)
     vv_cc_unref(e);
 }
 
-void vv_cc_failed(struct vv_cc *cc, struct vv_cc_entry *e, int err, const struct vv_error *why, int64_t now_us, int64_t keep_us)
+void vv_cc_failed(struct vv_cc *cc, struct vv_cc_entry *e, int err, const struct vv_error *why, int64_t now_us,
+                  int64_t keep_us)
 {
     struct vv_cc_pool *p = pool_of(cc, e);
     p->used -= e->bytes;
@@ -244,7 +247,8 @@ void vv_cc_failed(struct vv_cc *cc, struct vv_cc_entry *e, int err, const struct
     vv_cc_unref(e);
 }
 
-void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t first, int64_t from, int64_t to, bool whole, int64_t now_us)
+void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t first, int64_t from, int64_t to, bool whole,
+                 int64_t now_us)
 {
     if (!e->hashed || e->state != VV_CC_READY) return; /* evicted meanwhile: the toucher has a reference */
     struct vv_cc_pool *p = pool_of(cc, e);
@@ -268,8 +272,11 @@ void vv_cc_limits(struct vv_cc *cc, size_t bytes_max, int64_t bytes_per_s, int64
     cc->bytes_per_s = bytes_per_s;
     if (!bytes_per_s) cc->spent_us = 0;
     for (size_t i = 0; i < VV_COUNT(pools); i++) /* less than before: what may go goes now */
-        for (struct vv_cc_entry *v; pools[i]->used > pools[i]->max && (v = victim(pools[i], 0, VV_CC_DEMAND, now_us)) != NULL;)
+        while (pools[i]->used > pools[i]->max) {
+            struct vv_cc_entry *v = victim(pools[i], 0, VV_CC_DEMAND, now_us);
+            if (!v) break;
             forget(cc, v);
+        }
 }
 
 static void drain(struct vv_cc *cc, struct vv_cc_list *l)

@@ -1,14 +1,17 @@
-/* chunkcache.h — what was read from the bucket, bounded: chunks (runs of whole blocks), single blocks for time lookups, and footers.
+/* chunkcache.h — what was read from the bucket, bounded: chunks (runs of whole blocks), single blocks for time
+ * lookups, and footers.
  *
- * An entry is one range of one object. It is QUEUED (wanted, no memory yet), FLYING (memory reserved, being fetched), READY or
- * FAILED (remembered for a few seconds). Two budgets: one for footers, one for bytes of data; an entry's memory is reserved before its
- * GET is sent, so what is in flight counts. Whoever uses an entry holds a reference: eviction only forgets it here.
+ * An entry is one range of one object. It is QUEUED (wanted, no memory yet), FLYING (memory reserved, being fetched),
+ * READY or FAILED (remembered for a few seconds). Two budgets: one for footers, one for bytes of data; an entry's
+ * memory is reserved before its GET is sent, so what is in flight counts. Whoever uses an entry holds a reference:
+ * eviction only forgets it here.
  *
- * Admission keeps once-only replays from washing out what is read again and again. READY entries are in one of three lists:
- *   busy  not read yet, or being read from its beginning on: not evicted for half a second, so that a reader whose wait ended finds its
- *         chunk when it asks again (a cache smaller than the working set must make progress); a wish that finds no room is queued
+ * Admission keeps once-only replays from washing out what is read again and again. READY entries are in one of:
+ *   busy  not read yet, or being read from its beginning on: not evicted for half a second, so that a reader whose wait
+ *         ended finds its chunk when it asks again (a cache smaller than the working set must make progress); a wish
+ *         that finds no room is queued
  *   done  read to the end once, or somewhere in the middle by somebody who jumped there: the first to go
- *   hot   read more than once: at most three quarters of the budget, and only touched when the other quarter is too small
+ *   hot   read more than once: at most three quarters of the budget, touched only when the other quarter is too small
  * Read-ahead takes room from `done` (and forgotten `busy`) only, and holds at most half of the budget in unread chunks.
  *
  * No locks, no I/O, no clock: the reader's mutex guards all of it, the caller says what time it is. */
@@ -77,18 +80,22 @@ void vv_cc_limits(struct vv_cc *cc, size_t bytes_max, int64_t bytes_per_s, int64
 void vv_cc_release(struct vv_cc *cc);
 
 enum vv_cc_urgency { VV_CC_AHEAD, VV_CC_DEMAND };
-/* The entry of a key, as it is, or a new one. AHEAD gives NULL where there is no room just now. A new DEMAND is QUEUED: vv_cc_pump sends
- * it. A new AHEAD is FLYING already and put out in *send. NULL also when out of memory. No reference is given. */
-struct vv_cc_entry *vv_cc_want(struct vv_cc *cc, const struct vv_cc_key *key, uint64_t at, size_t bytes, enum vv_cc_urgency urgency,
-                               int64_t now_us, struct vv_cc_entry **send);
+/* The entry of a key, as it is, or a new one. AHEAD gives NULL where there is no room just now. A new DEMAND is
+ * QUEUED: vv_cc_pump sends it. A new AHEAD is FLYING already and put out in *send. NULL also when out of memory. No
+ * reference is given. */
+struct vv_cc_entry *vv_cc_want(struct vv_cc *cc, const struct vv_cc_key *key, uint64_t at, size_t bytes,
+                               enum vv_cc_urgency urgency, int64_t now_us, struct vv_cc_entry **send);
 struct vv_cc_entry *vv_cc_find(struct vv_cc *cc, const struct vv_cc_key *key, int64_t now_us);
-/* The next wish there is room for, now FLYING, or NULL. Wishes that nobody waits for any more are forgotten on the way. */
+/* The next wish there is room for, now FLYING, or NULL. Wishes that nobody waits for any more are forgotten on the
+ * way. */
 struct vv_cc_entry *vv_cc_pump(struct vv_cc *cc, int64_t now_us);
 /* FLYING -> READY / FAILED. keep_us 0: forgotten at once. What the entry holds (buf, footer) was set by the caller. */
 void vv_cc_arrived(struct vv_cc *cc, struct vv_cc_entry *e, int64_t now_us);
-void vv_cc_failed(struct vv_cc *cc, struct vv_cc_entry *e, int err, const struct vv_error *why, int64_t now_us, int64_t keep_us);
+void vv_cc_failed(struct vv_cc *cc, struct vv_cc_entry *e, int err, const struct vv_error *why, int64_t now_us,
+                  int64_t keep_us);
 /* Offsets [from, to) were handed out; first: where the entry begins; whole: to is its end. */
-void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t first, int64_t from, int64_t to, bool whole, int64_t now_us);
+void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t first, int64_t from, int64_t to, bool whole,
+                 int64_t now_us);
 struct vv_cc_entry *vv_cc_ref(struct vv_cc_entry *e);
 void vv_cc_unref(struct vv_cc_entry *e);
 #endif

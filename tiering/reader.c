@@ -1,8 +1,10 @@
-/* reader.c — gets ranges of segment objects into the chunk cache and brings tasks forward. Structures and locks: reader.h.
+/* reader.c — gets ranges of segment objects into the chunk cache and brings tasks forward. Structures and locks:
+ * reader.h.
  *
- * An arriving range is checked on the store's thread before anybody sees it: blocks against the CRCs of the footer's table, the footer
- * against its own checksums and the identity that the key tells. What fails is fetched once more (a proxy may have lied), then
- * the failure is remembered for a few seconds, so that a crowd of readers does not hammer a damaged object. */
+ * An arriving range is checked on the store's thread before anybody sees it: blocks against the CRCs of the footer's
+ * table, the footer against its own checksums and the identity that the key tells. What fails is fetched once more (a
+ * proxy may have lied), then the failure is remembered for a few seconds, so that a crowd of readers does not hammer
+ * a damaged object. */
 #include "reader.h"
 #include "varve/vlog.h"
 
@@ -20,7 +22,8 @@ static void board(struct vv_reader *rd, struct vv_cc_entry *e)
 {
     vv_segkey_format(&e->key.object, e->object);
     e->owner = rd;
-    e->get = (struct vv_objget){.key = e->object, .at = e->at, .n = e->bytes, .deadline_ms = rd->config.fetch_deadline_ms, .done = on_get};
+    e->get = (struct vv_objget){.key = e->object, .at = e->at, .n = e->bytes, .done = on_get,
+                                .deadline_ms = rd->config.fetch_deadline_ms};
     rd->flights++;
     rd->sending++;
 }
@@ -82,7 +85,8 @@ static int check_footer(struct vv_reader *rd, struct vv_cc_entry *e, size_t chun
     int err = vv_footer_decode(e->get.buf->data, e->get.n, e->at + e->bytes, f, NULL, why);
     if (err == VV_E_AGAIN) err = vv_error_set(why, VV_E_CORRUPT, "the footer is longer than the index says");
     if (!err) err = vv_footer_check(f, &e->key.object, rd->tier->id.cluster_id, why);
-    if (!err && f->data_bytes != e->at) err = vv_error_set(why, VV_E_CORRUPT, "the segment's length is not what the index says");
+    if (!err && f->data_bytes != e->at)
+        err = vv_error_set(why, VV_E_CORRUPT, "the segment's length is not what the index says");
     if (!err && !f->blocks.count && e->at) err = vv_error_set(why, VV_E_CORRUPT, "the block table is empty");
     if (!err) err = lay_out_chunks(e, chunk_bytes);
     if (err) {
@@ -129,13 +133,15 @@ static bool try_again(struct vv_reader *rd, struct vv_cc_entry *e, const struct 
     if (again) rd->sending++;
     pthread_mutex_unlock(&rd->mu);
     if (!again) return false;
-    VLOG_WARN("tier: %s, bytes %" PRIu64 "-%" PRIu64 ": %s; fetching them once more", e->object, e->at, e->at + e->bytes - 1, why->text);
+    VLOG_WARN("tier: %s, bytes %" PRIu64 "-%" PRIu64 ": %s; fetching them once more", e->object, e->at,
+              e->at + e->bytes - 1, why->text);
     vv_buf_unref(e->get.buf);
     send_get(rd, e);
     return true;
 }
 
-static struct vv_task *land(struct vv_reader *rd, struct vv_cc_entry *e, int err, const struct vv_error *why) /* mu held */
+/* mu held. Returns the tasks that waited for it. */
+static struct vv_task *land(struct vv_reader *rd, struct vv_cc_entry *e, int err, const struct vv_error *why)
 {
     int64_t now = vv_mono_us(rd->env);
     struct vv_task *waiters = e->waiters;
@@ -165,13 +171,15 @@ static void on_get(struct vv_objget *g)
     if (err == VV_E_CORRUPT && try_again(rd, e, &why)) return;
     if (err && err != VV_E_SHUTDOWN) {
         atomic_fetch_add(&rd->tier->fetch_errors, 1);
-        VLOG_WARN("tier: cannot read %s, bytes %" PRIu64 "-%" PRIu64 ": %s", e->object, e->at, e->at + e->bytes - 1, why.text);
+        VLOG_WARN("tier: cannot read %s, bytes %" PRIu64 "-%" PRIu64 ": %s", e->object, e->at,
+                  e->at + e->bytes - 1, why.text);
     }
     if (!err && e->key.kind != VV_CC_FOOTER) e->buf = g->buf;
     else vv_buf_unref(g->buf);
     pthread_mutex_lock(&rd->mu);
     /* The cancel must be over before the GET's memory may go; from inside the cancel it is this thread's own. */
-    while (rd->cancelling == e && !pthread_equal(rd->canceller, pthread_self())) pthread_cond_wait(&rd->change, &rd->mu);
+    while (rd->cancelling == e && !pthread_equal(rd->canceller, pthread_self()))
+        pthread_cond_wait(&rd->change, &rd->mu);
     struct vv_task *k = land(rd, e, err, &why);
     pthread_mutex_unlock(&rd->mu);
     vv_reader_pump(rd);
@@ -279,7 +287,8 @@ static bool stop_waiting(struct vv_task *k)
     return true;
 }
 
-static enum vv_get get(struct vv_task *k, const struct vv_cc_key *key, uint64_t at, size_t n, bool peek, struct vv_cc_entry **slot)
+static enum vv_get get(struct vv_task *k, const struct vv_cc_key *key, uint64_t at, size_t n, bool peek,
+                       struct vv_cc_entry **slot)
 {
     struct vv_reader *rd = k->rd;
     int64_t now = vv_mono_us(rd->env);
@@ -290,7 +299,8 @@ static enum vv_get get(struct vv_task *k, const struct vv_cc_key *key, uint64_t 
         pthread_mutex_unlock(&rd->mu);
         return VV_GOT_NOT;
     }
-    struct vv_cc_entry *e = peek ? vv_cc_find(&rd->cc, key, now) : vv_cc_want(&rd->cc, key, at, n, VV_CC_DEMAND, now, &sent);
+    struct vv_cc_entry *e =
+        peek ? vv_cc_find(&rd->cc, key, now) : vv_cc_want(&rd->cc, key, at, n, VV_CC_DEMAND, now, &sent);
     bool there = e && (e->state == VV_CC_READY || e->state == VV_CC_FAILED);
     if (there) {
         *slot = vv_cc_ref(e);
@@ -365,7 +375,8 @@ bool vv_task_send_ahead(struct vv_task *k, uint32_t first, uint32_t count)
     vv_reader_key_object(k, &key.object);
     uint32_t n = vv_footer_chunk_bytes(k->footer, first, count, &at);
     pthread_mutex_lock(&rd->mu);
-    struct vv_cc_entry *e = rd->dying ? NULL : vv_cc_want(&rd->cc, &key, at, n, VV_CC_AHEAD, vv_mono_us(rd->env), &sent);
+    struct vv_cc_entry *e =
+        rd->dying ? NULL : vv_cc_want(&rd->cc, &key, at, n, VV_CC_AHEAD, vv_mono_us(rd->env), &sent);
     bool ok = e && e->state != VV_CC_FAILED;
     if (sent) {
         sent->table = vv_cc_ref(k->footer);

@@ -1,13 +1,14 @@
-/* reader.h — the reading side's own structures: reader.c (getting: entries, GETs, waiters), reader_read.c (what is asked: reads,
- * time lookups, aborted transactions), reader_ahead.c (read-ahead).
+/* reader.h — the reading side's own structures: reader.c (getting: entries, GETs, waiters), reader_read.c (what is
+ * asked: reads, time lookups, aborted transactions), reader_ahead.c (read-ahead).
  *
- * A task is one question. It runs on whatever thread brings it forward: the caller's, then a store thread each time an entry that it
- * waits for arrives. It is in exactly one of three states: running (one thread, no lock held between steps), waiting (in one
- * entry's list) or over (freed after its callback). An entry that arrives is handed to its waiters as a reference, so that
- * eviction cannot come between.
+ * A task is one question. It runs on whatever thread brings it forward: the caller's, then a store thread each time an
+ * entry that it waits for arrives. It is in exactly one of three states: running (one thread, no lock held between
+ * steps), waiting (in one entry's list) or over (freed after its callback). An entry that arrives is handed to its
+ * waiters as a reference, so that eviction cannot come between.
  *
- * Locks: `mu` guards everything here and in the chunk cache; it is short, a leaf, never held across the store, the index, a CRC or a callback.
- * A part's tasks end before the part does; downloads belong to the reader and outlive tasks and parts. */
+ * Locks: `mu` guards everything here and in the chunk cache; it is short, a leaf, never held across the store, the
+ * index, a CRC or a callback. A part's tasks end before the part does; downloads belong to the reader and outlive
+ * tasks and parts. */
 #ifndef VARVE_TIERING_READER_H
 #define VARVE_TIERING_READER_H
 #include "chunkcache.h"
@@ -86,13 +87,14 @@ void vv_task_free(struct vv_task *k); /* takes mu, wakes a closing part */
 int vv_task_ended(struct vv_task *k); /* end_err, or 0 */
 
 enum vv_get { VV_GOT, VV_GOT_LATER, VV_GOT_NOT };
-/* The footer of k->x / the blocks [first, first + count) of it, in k->footer / k->data. GOT: there (READY or FAILED); LATER: the task waits
- * and is the other thread's; NOT: ended meanwhile, no memory, or (peek) not there at this moment. */
+/* The footer of k->x / the blocks [first, first + count) of it, in k->footer / k->data. GOT: there (READY or FAILED);
+ * LATER: the task waits and is the other thread's; NOT: ended meanwhile, no memory, or (peek) not there. */
 enum vv_get vv_task_get_footer(struct vv_task *k, bool peek);
 enum vv_get vv_task_get_data(struct vv_task *k, enum vv_cc_kind kind, uint32_t first, uint32_t count, bool peek);
 void vv_task_drop_footer(struct vv_task *k);
 void vv_task_drop_data(struct vv_task *k);
-uint32_t vv_footer_chunk_of(const struct vv_cc_entry *footer, uint32_t block); /* index of the chunk that has the block */
+/* Index of the chunk that has the block. */
+uint32_t vv_footer_chunk_of(const struct vv_cc_entry *footer, uint32_t block);
 uint32_t vv_footer_chunk_blocks(const struct vv_cc_entry *footer, uint32_t chunk);
 uint32_t vv_footer_chunk_bytes(const struct vv_cc_entry *footer, uint32_t first, uint32_t count, uint64_t *at);
 /* Asks for it without anybody waiting. False: no room now. */

@@ -1,10 +1,12 @@
-/* reader_ahead.c — read-ahead: who reads on where a read ended before is a stream, and a window behind its position is kept in memory or
- * in flight, across extents. It is topped up when the stream reads, so it stops when the reader stops. Tasks, locks: reader.h. */
+/* reader_ahead.c — read-ahead: who reads on where a read ended before is a stream, and a window behind its position
+ * is kept in memory or in flight, across extents. It is topped up when the stream reads, so it stops when the reader
+ * stops. Tasks, locks: reader.h. */
 #include "reader.h"
 
 #define SMALL_CHUNKS 4 /* times readahead_chunks: the window's length when segments are smaller than chunks */
 
-static struct vv_stream *stream_of(struct vv_reader *rd, struct vv_tier_part *p, int64_t from, bool *sequential) /* mu held */
+/* mu held */
+static struct vv_stream *stream_of(struct vv_reader *rd, struct vv_tier_part *p, int64_t from, bool *sequential)
 {
     struct vv_stream *oldest = NULL;
     *sequential = true;

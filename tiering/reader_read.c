@@ -1,9 +1,9 @@
-/* reader_read.c — the three questions to remote data: bytes from an offset, first record at a time, aborted transactions.
- * Contract: varve/tier.h; tasks and their states: reader.h.
+/* reader_read.c — the three questions to remote data: bytes from an offset, first record at a time, aborted
+ * transactions. Contract: varve/tier.h; tasks and their states: reader.h.
  *
- * A read waits for the footer of its extent and for the chunk that holds its offset; what follows is added as far as it is in
- * memory already, across chunks and extents. Only bytes that passed their block's checksum get here; the walk over the batches checks
- * their structure and order again, because the cut must fall between batches. */
+ * A read waits for the footer of its extent and for the chunk that holds its offset; what follows is added as far as
+ * it is in memory already, across chunks and extents. Only bytes that passed their block's checksum get here; the
+ * walk over the batches checks their structure and order again, because the cut must fall between batches. */
 #include "reader.h"
 
 #include <inttypes.h>
@@ -21,15 +21,19 @@ static int explain(const struct vv_task *k, int err, const struct vv_error *why,
     vv_reader_key_object(k, &key);
     vv_segkey_format(&key, object);
     if (err == VV_E_NOENT)
-        return vv_error_set(e, VV_CORRUPT_MESSAGE, "%s is gone from the bucket, offsets %" PRId64 "-%" PRId64 " of %s-%d with it: bring "
-                            "it back (object versions, a copy of the bucket) or move the log start past them (kafka-delete-records)",
+        return vv_error_set(e, VV_CORRUPT_MESSAGE,
+                            "%s is gone from the bucket, offsets %" PRId64 "-%" PRId64 " of %s-%d with it: bring it "
+                            "back (object versions, a copy of the bucket) or move the log start past them "
+                            "(kafka-delete-records)",
                             object, k->x.base, k->x.last, k->part->topic, (int)k->part->o.partition);
     if (err == VV_E_CORRUPT)
-        return vv_error_set(e, VV_CORRUPT_MESSAGE, "%s is damaged or foreign (%.180s): replace it (object versions, a copy of the "
-                            "bucket) or move the log start past %" PRId64 " (kafka-delete-records)", object, text, k->x.last);
+        return vv_error_set(e, VV_CORRUPT_MESSAGE,
+                            "%s is damaged or foreign (%.180s): replace it (object versions, a copy of the bucket) or "
+                            "move the log start past %" PRId64 " (kafka-delete-records)", object, text, k->x.last);
     if (err == VV_E_UNSUPPORTED) return vv_error_set(e, VV_KAFKA_STORAGE_ERROR, "%s: %.200s", object, text);
     if (err == VV_E_SHUTDOWN || err == VV_E_TIMEOUT) return vv_error_set(e, err, "%s", text);
-    return vv_error_set(e, VV_KAFKA_STORAGE_ERROR, "%s cannot be read, the store is away or too slow: %.300s", object, text);
+    return vv_error_set(e, VV_KAFKA_STORAGE_ERROR, "%s cannot be read, the store is away or too slow: %.300s", object,
+                        text);
 }
 
 static int explain_entry(const struct vv_task *k, const struct vv_cc_entry *entry, struct vv_error *e)
@@ -284,7 +288,8 @@ static void fail_time(struct vv_task *k, const struct vv_cc_entry *entry)
 static enum vv_get get_block(struct vv_task *k)
 {
     uint32_t c = vv_footer_chunk_of(k->footer, k->block);
-    enum vv_get got = vv_task_get_data(k, VV_CC_CHUNK, k->footer->chunks[c], vv_footer_chunk_blocks(k->footer, c), true);
+    uint32_t count = vv_footer_chunk_blocks(k->footer, c);
+    enum vv_get got = vv_task_get_data(k, VV_CC_CHUNK, k->footer->chunks[c], count, true);
     if (got == VV_GOT && !failed(k->data)) return got;
     vv_task_drop_data(k);
     return vv_task_get_data(k, VV_CC_BLOCK, k->block, 1, false);
@@ -365,7 +370,9 @@ static int collect(struct vv_task *k)
         const struct vv_aborted *a = &f->aborted[i];
         size_t j = 0;
         if (a->last_offset < k->from || a->first_offset > k->to) continue;
-        while (j < k->aborted_n && (k->aborted[j].producer_id != a->producer_id || k->aborted[j].first_offset != a->first_offset)) j++;
+        while (j < k->aborted_n &&
+               (k->aborted[j].producer_id != a->producer_id || k->aborted[j].first_offset != a->first_offset))
+            j++;
         if (j < k->aborted_n) continue;
         if (k->aborted_n == k->aborted_cap) {
             size_t cap = k->aborted_cap ? k->aborted_cap * 2 : 16;

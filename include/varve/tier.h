@@ -97,19 +97,21 @@ struct vv_tier_read { /* caller-owned, must stay until done ran */
     void (*done)(struct vv_tier_read *r); /* exactly once */
     void *user;
     /* out, valid in done */
-    int err;                   /* 0; CORRUPT_MESSAGE (damaged, missing or foreign object); KAFKA_STORAGE_ERROR (store away past the deadline);
-                                  E_TIMEOUT (wait cancelled: ask again, the download goes on); OFFSET_OUT_OF_RANGE (log start passed
+    int err;                   /* 0; CORRUPT_MESSAGE (damaged, missing or foreign object); KAFKA_STORAGE_ERROR
+                                  (store away past the deadline); E_TIMEOUT (wait cancelled: ask again, the download goes on); OFFSET_OUT_OF_RANGE (log start passed
                                   the offset); E_AGAIN (not remote, look it up again); E_SHUTDOWN (the part is closing) */
     struct vv_chain bytes;     /* whole verified batches; first one holds offset; may cross extents; receiver releases */
-    int64_t next_offset;       /* after the last batch; with err 0 and no bytes above offset: no records below it, read on there */
+    int64_t next_offset;       /* after the last batch; err 0, no bytes and above offset: nothing below it, read on there */
     struct vv_error error;
     /* the reader's own */
     void *waiter;
 };
-/* Starts a read of a REMOTE (or BOTH) extent found in the index. May call done before it returns when the bytes are cached. Sequential callers get read-ahead across segment borders. */
+/* Starts a read of a REMOTE (or BOTH) extent found in the index. May call done before it returns when the bytes
+ * are cached. Sequential callers get read-ahead across segment borders. */
 void vv_tier_read_start(struct vv_tier_read *r);
 /* The wait is over (max.wait.ms): done is called with E_TIMEOUT soon unless it already ran; the download itself continues
- * into the cache for the retry. Any thread; may call done before it returns: hold no lock that done takes. While the part is open. */
+ * into the cache for the retry. Any thread; while the part is open. May call done before it returns: hold no lock that
+ * done takes. */
 void vv_tier_read_cancel(struct vv_tier_read *r);
 /* Exact time lookup in a remote extent: first record with timestamp >= ts and offset >= from, at most one footer GET and one or a
  * few blocks. done on a tier thread; err E_NOENT when the extent has none. */

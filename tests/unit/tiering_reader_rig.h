@@ -1,4 +1,5 @@
-/* tiering_reader_rig.h — the tier's rig with real record batches that are only in the bucket, and a reader that can wait. */
+/* tiering_reader_rig.h — the tier's rig with real record batches that are only in the bucket, and a reader that can
+ * wait. */
 #ifndef VARVE_TESTS_TIERING_READER_RIG_H
 #define VARVE_TESTS_TIERING_READER_RIG_H
 #include "tiering_rig.h"
@@ -67,7 +68,8 @@ static struct vv_segment *rig_seal_batches(struct rig *r, int batches, int32_t v
     s->last = r->log.end - 1;
     r->log.v[r->log.n++] = s;
     assert_int_equal(vv_index_add_open(r->index, s->base, r->log.epoch, s), 0);
-    struct vv_extent x = {.base = s->base, .last = s->last, .first_ts = s->base, .max_ts = s->max_ts, .bytes = s->n, .sealed_ms = rig_wall_ms};
+    struct vv_extent x = {.base = s->base, .last = s->last, .first_ts = s->base, .max_ts = s->max_ts, .bytes = s->n,
+                          .sealed_ms = rig_wall_ms};
     assert_int_equal(vv_index_seal(r->index, &x), 0);
     if (r->part) vv_tier_part_kick(r->part);
     return s;
@@ -112,8 +114,8 @@ static void rig_read_done(struct vv_tier_read *r)
 
 static void rig_read_start(struct rig *r, struct rig_read *q, int64_t offset, size_t max_bytes)
 {
-    *q = (struct rig_read){.r = {.part = r->part, .offset = offset, .limit = r->log.end, .max_bytes = max_bytes, .min_one = true,
-                                 .done = rig_read_done}};
+    *q = (struct rig_read){.r = {.part = r->part, .offset = offset, .limit = r->log.end, .max_bytes = max_bytes,
+                                 .min_one = true, .done = rig_read_done}};
     pthread_mutex_init(&q->mu, NULL);
     pthread_cond_init(&q->cond, NULL);
     vv_tier_read_start(&q->r);

@@ -2,7 +2,8 @@
 #include "tiering_reader_rig.h"
 
 #define KIB 1024u
-static const struct vv_tier_config small = {.cache_bytes_max = 4096 * KIB, .chunk_bytes = 256 * KIB, .readahead_chunks = 2};
+static const struct vv_tier_config small = {.cache_bytes_max = 4096 * KIB, .chunk_bytes = 256 * KIB,
+                                            .readahead_chunks = 2};
 
 /* ---- serving ---- */
 
@@ -186,7 +187,8 @@ static void a_lie_is_asked_again(void **state)
     (void)state;
     struct rig *r = rig_remote(&small, 2, 30, 800);
     struct rig_read q;
-    struct vv_objfault_rule once = {.op = VV_OBJ_GET_ASYNC, .from = 2, .count = 1, .action = VV_FAULT_FLIP, .arg = 70000};
+    struct vv_objfault_rule once = {.op = VV_OBJ_GET_ASYNC, .from = 2, .count = 1, .action = VV_FAULT_FLIP,
+                                   .arg = 70000};
     int id = vv_objfault_add(r->store, &once);
     rig_read_ok(r, &q, 0, 20 * KIB);
     assert_int_equal(vv_objfault_hits(r->store, id), 1);
@@ -203,8 +205,8 @@ static void damage_is_reported_and_forgotten(void **state)
     char key[3][VV_KEY_MAX];
     objects_of(r, key, 3);
     for (int from = 1; from <= 2; from++) { /* the footer, then the data */
-        struct vv_objfault_rule always = {.op = VV_OBJ_GET_ASYNC, .key_part = key[1], .from = (unsigned)from, .action = VV_FAULT_FLIP,
-                                          .arg = 900};
+        struct vv_objfault_rule always = {.op = VV_OBJ_GET_ASYNC, .key_part = key[1], .from = (unsigned)from,
+                                          .action = VV_FAULT_FLIP, .arg = 900};
         int id = vv_objfault_add(r->store, &always);
         expect_corrupt(r, 310, key[1]);
         expect_corrupt(r, 400, key[1]);

@@ -1,10 +1,12 @@
-/* The reader over a store with threads of its own: cancelled waits, shared downloads, crowds, closing under load, the rate limit. */
+/* The reader over a store with threads of its own: cancelled waits, shared downloads, crowds, closing under load, the
+ * rate limit. */
 #include "tiering_reader_rig.h"
 
 #include <sched.h>
 
 #define KIB 1024u
-static const struct vv_tier_config small = {.cache_bytes_max = 2048 * KIB, .chunk_bytes = 128 * KIB, .readahead_chunks = 2};
+static const struct vv_tier_config small = {.cache_bytes_max = 2048 * KIB, .chunk_bytes = 128 * KIB,
+                                            .readahead_chunks = 2};
 
 static int threaded(void **state)
 {
@@ -240,9 +242,12 @@ static void a_smaller_cache_at_run_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(download_outlives_the_wait, threaded), cmocka_unit_test_setup(many_waiters_one_download, threaded),
-        cmocka_unit_test_setup(closing_ends_reads, threaded), cmocka_unit_test_setup(slow_store_is_a_storage_error, threaded),
-        cmocka_unit_test_setup(a_crowd_larger_than_the_cache, threaded), cmocka_unit_test_setup(parallel_readers, threaded),
+        cmocka_unit_test_setup(download_outlives_the_wait, threaded),
+        cmocka_unit_test_setup(many_waiters_one_download, threaded),
+        cmocka_unit_test_setup(closing_ends_reads, threaded),
+        cmocka_unit_test_setup(slow_store_is_a_storage_error, threaded),
+        cmocka_unit_test_setup(a_crowd_larger_than_the_cache, threaded),
+        cmocka_unit_test_setup(parallel_readers, threaded),
         cmocka_unit_test_setup(parallel_replays_fetch_once, threaded), cmocka_unit_test(rate_limit),
         cmocka_unit_test(a_smaller_cache_at_run_time),
     };
