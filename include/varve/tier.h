@@ -97,9 +97,10 @@ struct vv_tier_read { /* caller-owned, must stay until done ran */
     void (*done)(struct vv_tier_read *r); /* exactly once */
     void *user;
     /* out, valid in done */
-    int err;                   /* 0; CORRUPT_MESSAGE (damaged, missing or foreign object); KAFKA_STORAGE_ERROR
-                                  (store away past the deadline); E_TIMEOUT (wait cancelled: ask again, the download goes on); OFFSET_OUT_OF_RANGE (log start passed
-                                  the offset); E_AGAIN (not remote, look it up again); E_SHUTDOWN (the part is closing) */
+    int err;                   /* 0; CORRUPT_MESSAGE (damaged, missing or foreign object); KAFKA_STORAGE_ERROR (store away
+                                  past the deadline); E_TIMEOUT (wait cancelled: ask again, the download goes on);
+                                  OFFSET_OUT_OF_RANGE (log start passed the offset); E_AGAIN (not remote, look it up
+                                  again); E_SHUTDOWN (the part is closing) */
     struct vv_chain bytes;     /* whole verified batches; first one holds offset; may cross extents; receiver releases */
     int64_t next_offset;       /* after the last batch; err 0, no bytes and above offset: nothing below it, read on there */
     struct vv_error error;
