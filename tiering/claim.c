@@ -248,6 +248,9 @@ int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e)
     int err = get_root(t, &r, e);
     bool fresh = err == VV_E_NOENT;
     if (err && !fresh) return err;
+    if (fresh && t->id.must_exist)
+        return vv_error_set(e, VV_E_CONFLICT, "%s has no Varve root (%s), although this broker has a history in a bucket: set tier.url back or "
+                            "bring the bucket back; a new one would hide that the history is gone", t->store->url, VV_KEY_ROOT);
     err = read_own(t, &own, e);
     if (!err && !fresh) err = refuse(t, &r, take_over, &own, e);
     if (err) goto out;
@@ -265,6 +268,7 @@ int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e)
     c->writer_epoch = r.writer_epoch + 1;
     c->claimed_ms = vv_wall_ms(t->env);
     memcpy(c->etag, r.etag, sizeof c->etag);
+    free(c->deleted);
     c->deleted = r.deleted;
     c->deleted_count = r.deleted_count;
     r.deleted = NULL;
@@ -276,10 +280,29 @@ out:
     return err;
 }
 
+int vv_claim_take_late(struct vv_tier *t)
+{
+    struct vv_error e = {0};
+    pthread_mutex_lock(&t->claim_mu);
+    int err = vv_claim_take(t, t->take_over, &e);
+    t->claim.lost = err != VV_OK;
+    pthread_mutex_unlock(&t->claim_mu);
+    if (err) {
+        VLOG_WARN("tier: not claimed yet, will try again: %s", e.text[0] ? e.text : vv_err_name(err));
+        return err;
+    }
+    atomic_store(&t->unclaimed, false);
+    atomic_store(&t->fenced, false);
+    VLOG_INFO("tier: the bucket answers; writing to %s as cluster %s, writer epoch %llu", t->store->url, t->id.cluster_id,
+              (unsigned long long)t->claim.writer_epoch);
+    return 1;
+}
+
 /* ---- changes, all under claim_mu ---- */
 
 static int locked_put(struct vv_tier *t, bool released, struct vv_error *e)
 {
+    if (atomic_load(&t->unclaimed)) return vv_error_set(e, VV_E_AGAIN, "%s does not answer yet", t->store->url);
     if (t->claim.lost) return vv_error_set(e, VV_E_CONFLICT, "the claim on %s is lost", t->store->url);
     int err = put_root(t, false, released, e);
     if (err == VV_E_CONFLICT) {

@@ -113,6 +113,21 @@ int vv_tier_open(struct vv_env *env, struct vv_objstore *store, const struct vv_
     return VV_OK;
 }
 
+int vv_tier_open_later(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c, const struct vv_tier_identity *id,
+                       bool take_over, struct vv_tier **out, struct vv_error *e)
+{
+    VV_ASSERT(id->cluster_id[0]);
+    struct vv_tier *t = *out = tier_new(env, store, c);
+    if (!t) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    t->id = *id;
+    t->take_over = take_over;
+    t->claim.lost = true;
+    atomic_store(&t->fenced, true);
+    atomic_store(&t->unclaimed, true);
+    atomic_store(&t->store_ok, false);
+    return VV_OK;
+}
+
 void vv_tier_free(struct vv_tier *t)
 {
     if (!t) return;
@@ -201,12 +216,14 @@ static int do_keep(struct vv_tier *t)
 {
     int64_t now = vv_mono_us(t->env);
     int result;
-    if (!t->tier_keeping && t->tier_after_us <= now && !atomic_load(&t->fenced)) {
+    bool claim = atomic_load(&t->unclaimed);
+    if (!t->tier_keeping && t->tier_after_us <= now && (claim || !atomic_load(&t->fenced))) {
         t->tier_keeping = true;
         pthread_mutex_unlock(&t->mu);
-        result = vv_keeper_tier_step(t);
+        result = claim ? vv_claim_take_late(t) : vv_keeper_tier_step(t);
         pthread_mutex_lock(&t->mu);
         t->tier_keeping = false;
+        if (claim && result == 1) pthread_cond_broadcast(&t->work); /* uploads waited for it */
         t->tier_failures = result < 0 ? t->tier_failures + 1 : 0;
         if (result < 0) t->tier_after_us = now + vv_tier_backoff_us(t, t->tier_failures, KEEP_BACKOFF_US, 10000000);
         if (result) return 1;
@@ -511,6 +528,7 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
 
 int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, struct vv_error *e)
 {
+    if (atomic_load(&t->unclaimed)) return vv_error_set(e, VV_E_AGAIN, "%s does not answer yet", t->store->url);
     if (atomic_load(&t->fenced)) return vv_error_set(e, VV_E_CONFLICT, "another writer took over %s", t->store->url);
     return vv_tier_saw(t, vv_objstore_put_mem(t->store, VV_KEY_CLUSTER, json, n, NULL, 60000, NULL, e));
 }

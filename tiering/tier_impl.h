@@ -56,6 +56,8 @@ struct vv_tier {
     pthread_mutex_t claim_mu;
     struct vv_claim claim;
     _Atomic bool fenced;           /* mirror of claim.lost */
+    _Atomic bool unclaimed;        /* opened while the store was away: fenced until the keeper has claimed it */
+    bool take_over;                /* for that */
     bool stale_aborted;            /* keeping: multiparts of earlier lives were aborted */
     int64_t clock_gap_ms;          /* wall - monotonic at open: a jump by more than an hour pauses deletion */
     bool clock_warned;
@@ -104,6 +106,7 @@ void vv_tier_part_dirty(struct vv_tier_part *p); /* the manifest must follow; ta
 
 /* claim.c [blocking] */
 int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e);
+int vv_claim_take_late(struct vv_tier *t); /* what vv_tier_open_later put off; 1 = claimed, else an error, logged */
 int vv_claim_renew(struct vv_tier *t, struct vv_error *e);
 void vv_claim_release(struct vv_tier *t);
 void vv_claim_free(struct vv_tier *t);

@@ -34,6 +34,7 @@ struct vv_tier_config {
 struct vv_tier_identity {
     char cluster_id[64];
     int32_t node_id;
+    bool must_exist;      /* the broker has a history in a bucket: one without a root is refused, not made */
     const char *data_dir; /* tier-identity.json is kept here, so that a crashed broker takes its own claim back at once; NULL = none */
 };
 
@@ -42,6 +43,10 @@ struct vv_tier_identity {
  * The bucket's cluster id is adopted into *id when id->cluster_id is empty (restore). [blocking] */
 int vv_tier_open(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c, struct vv_tier_identity *id,
                  bool take_over, struct vv_tier **out, struct vv_error *e);
+/* The same without asking the store, for a broker that starts while its bucket is away: id must be complete. Nothing is written until
+ * the started tier has claimed the bucket by itself; reads work as soon as the store answers. */
+int vv_tier_open_later(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c, const struct vv_tier_identity *id,
+                       bool take_over, struct vv_tier **out, struct vv_error *e);
 int vv_tier_start(struct vv_tier *t);                   /* threads */
 void vv_tier_configure(struct vv_tier *t, const struct vv_tier_config *c); /* run-time changes */
 /* Finishes or abandons uploads within grace_ms, writes dirty manifests, releases the claim, joins. [blocking] */

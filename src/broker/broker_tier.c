@@ -2,7 +2,8 @@
  *
  * A directory that has written to a bucket must find that bucket again: meta.properties says which one (varve.tier).
  * Another URL is fine when the same cluster's root is there (a bucket that moved); one without a root is refused, for
- * a fresh root there would hide that the history is gone. */
+ * a fresh root there would hide that the history is gone. A first start needs the bucket (it cannot tell itself from a
+ * lost disk); any other goes on without one that is away. */
 #include "broker_tier.h"
 
 #include "keys.h"
@@ -13,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ASK_MS 30000
+#define ASK_MS 5000 /* a store that needs longer is claimed by the tier, while clients are served */
 
 static int64_t limit_of(int64_t bytes_per_s)
 {
@@ -52,42 +53,57 @@ static int open_store(struct vv_broker *b, struct vv_objstore **out, struct vv_e
 }
 
 /* The bucket that this directory has written to must be there. */
-static int check_identity(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore *store,
-                          struct vv_error *e)
+static int check_identity(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore *store, struct vv_error *e)
 {
     struct vv_objinfo info;
-    if (!*d->tier) return VV_OK;
+    if (!*d->tier)
+        return VV_OK;
     int err = vv_objstore_head(store, VV_KEY_ROOT, ASK_MS, &info, e);
-    if (err != VV_E_NOENT) return err;
+    if (err != VV_E_NOENT)
+        return err;
     if (strcmp(d->tier, b->config->tier))
-        return vv_error_set(
-            e, VV_E_CONFLICT,
-            "the history of %s is in %s, and tier.url=%s has nothing of cluster %s: set tier.url back, "
-            "or copy the bucket there first",
-            d->path, d->tier, b->config->tier, b->cluster_id);
-    return vv_error_set(
-        e, VV_E_CONFLICT,
-        "%s has no Varve root any more (%s), although %s has written to it: bring the bucket back; a new "
-        "one would hide that its history is gone",
-        b->config->tier, VV_KEY_ROOT, d->path);
+        return vv_error_set(e, VV_E_CONFLICT,
+                            "the history of %s is in %s, and tier.url=%s has nothing of cluster %s: set tier.url back, "
+                            "or copy the bucket there first",
+                            d->path, d->tier, b->config->tier, b->cluster_id);
+    return vv_error_set(e, VV_E_CONFLICT,
+                        "%s has no Varve root any more (%s), although %s has written to it: bring the bucket back; a "
+                        "new one would hide that its history is gone",
+                        b->config->tier, VV_KEY_ROOT, d->path);
+}
+
+/* It may answer later by itself; a refusal (credentials, another writer, another cluster) needs a person. */
+static bool is_away(int err)
+{
+    return err == VV_E_AGAIN || err == VV_E_TIMEOUT || err == VV_E_IO;
 }
 
 int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store,
                         struct vv_error *e)
 {
     struct vv_tier_config tc;
-    struct vv_tier_identity id = {.node_id = b->node_id, .data_dir = b->log_dir};
+    struct vv_tier_identity id = {.node_id = b->node_id, .data_dir = b->log_dir, .must_exist = *d->tier != 0};
+    bool take_over = b->config->tier_take_over;
     *store = NULL;
     if (!b->config->tier) {
-        if (*d->tier) VLOG_WARN("the tier is off: what this directory has only in %s cannot be read", d->tier);
+        if (*d->tier)
+            VLOG_WARN("the tier is off: what this directory has only in %s cannot be read", d->tier);
         return VV_OK;
     }
-    int err = open_store(b, store, e);
-    if (!err) err = check_identity(b, d, *store, e);
     snprintf(id.cluster_id, sizeof id.cluster_id, "%s", b->cluster_id);
     vv_broker_tier_config(b->config, &tc);
-    if (!err) err = vv_tier_open(b->env, *store, &tc, &id, b->config->tier_take_over, &b->tier, e);
-    if (!err) snprintf(b->cluster_id, sizeof b->cluster_id, "%s", id.cluster_id);
+    int err = open_store(b, store, e);
+    if (err)
+        return err;
+    err = check_identity(b, d, *store, e);
+    if (!err)
+        err = vv_tier_open(b->env, *store, &tc, &id, take_over, &b->tier, e);
+    if (is_away(err) && !d->fresh) {
+        VLOG_WARN("%s. Starting without the bucket: what is local is served and kept, what is only there has to wait", e->text);
+        err = vv_tier_open_later(b->env, *store, &tc, &id, take_over, &b->tier, e);
+    }
+    if (!err)
+        snprintf(b->cluster_id, sizeof b->cluster_id, "%s", id.cluster_id);
     return err;
 }
 
