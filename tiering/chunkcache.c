@@ -4,7 +4,8 @@
 
 #include <stdlib.h>
 
-#define BUSY_US 500000   /* how long an unread chunk waits for its reader: a consumer asks again within a round trip */
+#define FRESH_US 500000  /* an unread chunk waits for its reader: a consumer asks again within a round trip */
+#define BUSY_US 100000   /* one that is being read, for the next step */
 #define WISH_US 5000000  /* how long a wish without a waiter is kept */
 #define BURST_US 250000  /* of the rate limit */
 #define BAD_MAX 128
@@ -20,6 +21,7 @@ static struct vv_cc_list *list_of(struct vv_cc *cc, struct vv_cc_entry *e, enum 
 {
     struct vv_cc_pool *p = pool_of(cc, e);
     switch (where) {
+    case VV_CC_FRESH: return &p->fresh;
     case VV_CC_BUSY: return &p->busy;
     case VV_CC_DONE: return &p->done;
     case VV_CC_HOT: return &p->hot;
@@ -123,6 +125,7 @@ static struct vv_cc_entry *victim(struct vv_cc_pool *p, size_t n, enum vv_cc_urg
 {
     if (p->done.tail) return p->done.tail;
     if (p->busy.tail && now_us - p->busy.tail->since_us > BUSY_US) return p->busy.tail;
+    if (p->fresh.tail && now_us - p->fresh.tail->since_us > FRESH_US) return p->fresh.tail;
     if (urgency == VV_CC_AHEAD) return NULL;
     bool cramped = p->used - p->hot_bytes + n <= p->max / 4 || p->used == p->hot_bytes;
     return cramped ? p->hot.tail : NULL;
@@ -225,7 +228,7 @@ void vv_cc_arrived(struct vv_cc *cc, struct vv_cc_entry *e, int64_t now_us)
 {
     e->state = VV_CC_READY;
     e->since_us = now_us;
-    enter(cc, e, VV_CC_BUSY);
+    enter(cc, e, VV_CC_FRESH);
     vv_cc_unref(e);
 }
 
@@ -289,6 +292,7 @@ void vv_cc_release(struct vv_cc *cc)
     struct vv_cc_pool *pools[] = {&cc->data, &cc->footers};
     for (size_t i = 0; i < VV_COUNT(pools); i++) {
         VV_ASSERT(!pools[i]->air.head);
+        drain(cc, &pools[i]->fresh);
         drain(cc, &pools[i]->busy);
         drain(cc, &pools[i]->done);
         drain(cc, &pools[i]->hot);

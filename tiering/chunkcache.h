@@ -7,12 +7,12 @@
  * eviction only forgets it here.
  *
  * Admission keeps once-only replays from washing out what is read again and again. READY entries are in one of:
- *   busy  not read yet, or being read from its beginning on: not evicted for half a second, so that a reader whose wait
- *         ended finds its chunk when it asks again (a cache smaller than the working set must make progress); a wish
- *         that finds no room is queued
+ *   fresh not read yet: not evicted for half a second, so that a reader whose wait ended finds its chunk when it asks
+ *         again (a cache smaller than the working set must make progress); a wish that finds no room is queued
+ *   busy  being read from its beginning on: kept for a tenth of a second after each step
  *   done  read to the end once, or somewhere in the middle by somebody who jumped there: the first to go
  *   hot   read more than once: at most three quarters of the budget, touched only when the other quarter is too small
- * Read-ahead takes room from `done` (and forgotten `busy`) only, and holds at most half of the budget in unread chunks.
+ * Read-ahead takes room from `done` (and forgotten others) only, and holds at most half of the budget in unread chunks.
  *
  * No locks, no I/O, no clock: the reader's mutex guards all of it, the caller says what time it is. */
 #ifndef VARVE_TIERING_CHUNKCACHE_H
@@ -22,7 +22,7 @@
 
 enum vv_cc_kind { VV_CC_FOOTER, VV_CC_CHUNK, VV_CC_BLOCK };
 enum vv_cc_state { VV_CC_QUEUED, VV_CC_FLYING, VV_CC_READY, VV_CC_FAILED };
-enum vv_cc_where { VV_CC_NOWHERE, VV_CC_BUSY, VV_CC_DONE, VV_CC_HOT, VV_CC_WISHES, VV_CC_AIR, VV_CC_BAD };
+enum vv_cc_where { VV_CC_NOWHERE, VV_CC_FRESH, VV_CC_BUSY, VV_CC_DONE, VV_CC_HOT, VV_CC_WISHES, VV_CC_AIR, VV_CC_BAD };
 
 struct vv_cc_key {
     struct vv_segkey object;
@@ -63,7 +63,7 @@ struct vv_cc_entry {
 
 struct vv_cc_pool {
     size_t max, used, hot_bytes, ahead_bytes;
-    struct vv_cc_list busy, done, hot, wishes, air;
+    struct vv_cc_list fresh, busy, done, hot, wishes, air;
 };
 
 #define VV_CC_BUCKETS 1024

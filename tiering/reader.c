@@ -157,6 +157,7 @@ static struct vv_task *land(struct vv_reader *rd, struct vv_cc_entry *e, int err
         vv_cc_failed(&rd->cc, e, err, why, now, keep ? BAD_KEEP_US : 0);
     } else {
         vv_cc_arrived(&rd->cc, e, now);
+        if (waiters && e->key.kind == VV_CC_FOOTER) vv_cc_touch(&rd->cc, e, 0, 0, 0, true, now);
     }
     count_cache(rd);
     return waiters;

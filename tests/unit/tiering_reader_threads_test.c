@@ -101,12 +101,20 @@ static void slow_store_is_a_storage_error(void **state)
 
 /* ---- crowds ---- */
 
+/* Chunks must age, and somebody must look when they have. */
+static void run_by_the_clock(struct rig *r)
+{
+    rig_env.clock_ops = vv_env_posix.clock_ops;
+    assert_int_equal(vv_tier_start(r->tier), 0);
+}
+
 /* More cold readers than chunks in memory: every one gets through although most must wait for room. */
 static void a_crowd_larger_than_the_cache(void **state)
 {
     (void)state;
     struct vv_tier_config c = {.cache_bytes_max = 700 * KIB, .chunk_bytes = 64 * KIB, .readahead_chunks = 1};
     struct rig *r = rig_remote(&c, 10, 60, 800); /* about 5 MiB */
+    run_by_the_clock(r);
     struct rig_read q[60];
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < 60; i++) rig_read_start(r, &q[i], (i * 97 + round) % r->log.end, 64 * KIB);
@@ -150,8 +158,7 @@ static void parallel_readers(void **state)
     struct crowd c[6] = {{0}};
     struct vv_objfault_rule lie = {.op = VV_OBJ_GET_ASYNC, .from = 3, .count = 1, .action = VV_FAULT_FLIP, .arg = -1};
     vv_objfault_add(r->store, &lie);
-    rig_env.clock_ops = vv_env_posix.clock_ops; /* abandoned chunks must age */
-    assert_int_equal(vv_tier_start(r->tier), 0);
+    run_by_the_clock(r);
     for (unsigned i = 0; i < 6; i++) {
         c[i] = (struct crowd){.r = r, .seed = i + 1, .in_order = i % 2, .cancels = i >= 4};
         assert_int_equal(pthread_create(&th[i], NULL, crowd_main, &c[i]), 0);
