@@ -147,6 +147,39 @@ static int on_file(void *ctx, const char *name)
     return 0;
 }
 
+static bool had_objects(const struct world *w)
+{
+    bool any = false;
+    for (int i = 0; i < w->parts; i++) any |= w->part[i].proven > w->part[i].log_start;
+    return any;
+}
+
+/* The topic is deleted: after the grace nothing of it is left, also of what an earlier loss of the disk orphaned. */
+static void delete_topic(struct world *w)
+{
+    struct vv_error e = {0};
+    struct vv_objlist page = {0};
+    for (int i = 0; i < w->parts; i++) {
+        vv_tier_part_close(w->part[i].tier);
+        w->part[i].tier = NULL;
+    }
+    world_ok(w, vv_tier_delete_topic(w->tier, w->topic_id, "sim", w->parts, &e), "delete topic", e.text);
+    for (int round = 0; round < 20; round++) {
+        while (vv_tier_step(w->tier)) {}
+        vv_tier_hurry(w->tier);
+        vv_clock_sim_advance(&w->clock, 3000);
+        int err = vv_objstore_list(w->checker, "v1/t/", NULL, 0, 0, &page, &e);
+        SIM_CHECK(!err, "listing the bucket: %s", e.text);
+        SIM_CHECK(page.count || round * 3000 >= w->tier_config.delete_grace_ms || !had_objects(w), "the topic is gone before its grace");
+        vv_objlist_release(&page);
+    }
+    int err = vv_objstore_list(w->checker, "", NULL, 0, 0, &page, &e);
+    SIM_CHECK(!err, "listing the bucket: %s", e.text);
+    for (size_t i = 0; i < page.count; i++)
+        SIM_CHECK(!strcmp(page.v[i].key, VV_KEY_ROOT), "%s is left of a deleted topic", page.v[i].key);
+    vv_objlist_release(&page);
+}
+
 void quiet_end(struct world *w)
 {
     world_clear_faults(w);
@@ -175,5 +208,6 @@ void quiet_end(struct world *w)
         for (int k = 0; k < 5; k++) part_append(w, p);
         part_check(w, p, true);
     }
+    delete_topic(w);
     world_down(w, SIM_CLEAN);
 }
