@@ -49,7 +49,8 @@ class Segment:
             tag, n = struct.unpack_from(">4sI", raw, at)
             sections[tag] = raw[at + 8:at + 8 + n]
             at += 8 + n
-        tid, part, epoch, base, last, nonce, gen, _, _, self.writer = struct.unpack_from(">16siiqqQIIQQ", sections[b"SEGM"])
+        (tid, part, epoch, base, last, nonce, gen, _, _, self.writer, _, _, _,
+         self.log_start) = struct.unpack_from(">16siiqqQIIQQqqqq", sections[b"SEGM"])
         need(tid == topic_id and part == partition and name_of(base, last, epoch, gen, nonce) == name and
              sections[b"CLUS"].decode() == cluster, "identity of " + name)
         self.data, self.table, self.name = obj[:size], sections[b"BLKS"], name
@@ -126,21 +127,24 @@ def partition_lines(cluster, tid_text, partition):
     listed = [s for k in range(len(head["pages"]), 0, -1) for r in head["pages"][k - 1] for s in page(manifest, k, r)]
     log = [Segment(prefix, name_of(s["base"], s["last"], s["epoch"], s["generation"], int(s["nonce"], 16)), *who)
            for s in listed + head["segments"] if s["last"] >= max(head["deleting_below"], head["log_start"])]
-    end, best = head["next_offset"], True
-    while best:  # roll forward
+    end, start = head["next_offset"], head["log_start"]
+    names = [n for n in listing(prefix) if NAME.match(n)]
+    while True:  # roll forward
         best = None
-        for name in (n for n in listing(prefix) if NAME.match(n) and int(n[:20]) == end):
+        for name in (n for n in names if int(n[:20]) >= end and (not best or n[:20] == best.name[:20])):
             try:
                 found = Segment(prefix, name, *who)
-                best = found if not best or found.writer > best.writer else best
+                if int(name[:20]) in range(end, max(end, found.log_start) + 1):  # continues, or the log starts there
+                    best = found if not best or found.writer > best.writer else best
             except (ValueError, struct.error) as e:
                 print("leftover ignored: %s" % e, file=sys.stderr)
-        if best:
-            log.append(best)
-            end = int(best.name[21:41]) + 1
+        if not best:
+            break
+        log.append(best)
+        end, start = int(best.name[21:41]) + 1, max(start, best.log_start)
     for segment in log:
         segment.check_blocks()
-        yield from (dict(r, partition=partition) for r in records(segment.data) if r["offset"] >= head["log_start"])
+        yield from (dict(r, partition=partition) for r in records(segment.data) if r["offset"] >= start)
 
 root = json.loads(read("v1/root.json"))
 for tid in set(listing("v1/t")) - {d["topic_id"] for d in root["deleted_topics"]}:

@@ -170,6 +170,29 @@ static void roll_forward_stops_at_a_hole_and_at_foreign_bytes(void **state)
     back_free(&b);
 }
 
+/* Deleted before it was uploaded: what follows is the log, for its footers say where the log starts. */
+static void roll_forward_passes_a_deleted_hole(void **state)
+{
+    struct rig *r = *state;
+    struct back b;
+    struct vv_error e = {0};
+    seal_many(r, 2);
+    rig_settle(r);
+    r->limit = r->log.end;
+    seal_many(r, 1); /* 20: not uploaded */
+    rig_run(r);
+    assert_int_equal(vv_index_set_log_start(r->index, 30), 0);
+    vv_tier_part_log_start_moved(r->part);
+    r->limit = INT64_MAX;
+    seal_many(r, 2); /* 30, 40 */
+    rig_run(r);
+    assert_int_equal(rig_state(r, 40), VV_EXTENT_BOTH);
+    rig_ok(restore(r, &b, &e), &e); /* the manifest knows nothing of all this yet */
+    assert_int_equal(b.out.log_start, 30);
+    assert_int_equal(b.out.next_offset, 50);
+    back_free(&b);
+}
+
 static void deletion_is_a_protocol(void **state)
 {
     struct rig *r = *state;
@@ -390,7 +413,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(manifest_follows_in_batches), T(pages_fold), T(roll_forward_after_a_crash),
-        T(roll_forward_stops_at_a_hole_and_at_foreign_bytes), T(deletion_is_a_protocol),
+        T(roll_forward_stops_at_a_hole_and_at_foreign_bytes), T(roll_forward_passes_a_deleted_hole), T(deletion_is_a_protocol),
         T(deletion_survives_crashes_and_failures), T(expired_before_upload), T(a_jumping_clock_deletes_nothing),
         T(topic_deletion), T(deleted_topic_is_not_restored), T(old_local_data_is_refused),
         T(head_commits_survive_lost_replies), T(snapshot), T(with_threads),

@@ -128,13 +128,20 @@ static void a_stranger_reads_the_bucket(void **state)
     vv_tier_part_log_start_moved(r->part);
     rig_settle(r);
     expect_lines(r, 35, 2650);
+    r->limit = r->log.end; /* a segment that is deleted before it was uploaded leaves a hole that nobody misses */
+    seal_real(r, 1);
+    assert_int_equal(vv_index_set_log_start(r->index, 2660), 0);
+    vv_tier_part_log_start_moved(r->part);
+    r->limit = INT64_MAX;
+    seal_real(r, 2);
+    expect_lines(r, 2660, 2680);
     /* One flipped byte in a block is seen. */
     struct vv_extent x;
     struct vv_segkey k;
     struct vv_slice s = {0};
     struct vv_error e = {0};
     char key[VV_KEY_MAX];
-    assert_int_equal(vv_index_find(r->index, 100, &x), 0);
+    assert_int_equal(vv_index_find(r->index, 2670, &x), 0);
     vv_extent_release(r->index, &x);
     vv_segkey_of(r->topic_id, 2, &x, &k);
     vv_segkey_format(&k, key);
