@@ -436,6 +436,65 @@ static void another_topics_directory_is_refused(void **state)
     teardown(&r);
 }
 
+/* A segment that was sealed, reopened, and lost what came after, while the file of the next one survived: no hole is papered over. */
+static void a_reopened_segment_is_cut_as_an_unsealed_one(void **state)
+{
+    (void)state;
+    struct rig r;
+    char path[VV_SEGMENT_PATH];
+    setup(&r);
+    fill(&r, 3);
+    stop(&r, true);
+    start(&r); /* the journal has the segment as sealed now, and it is open again */
+    int64_t before = vv_log_end(r.log);
+    vv_segment_path(r.dir, 0, ".log", path);
+    long n = file_size(path);
+    fill(&r, 3);
+    assert_int_equal(vv_log_roll(r.log), 0);
+    fill(&r, 2);
+    stop(&r, false);
+    assert_int_equal(truncate(path, n), 0);
+    start(&r);
+    assert_int_equal(vv_log_end(r.log), before);
+    read_all(&r, 0, 4096);
+    fill(&r, 2); /* its tables are in memory: it can be sealed */
+    assert_int_equal(vv_log_roll(r.log), 0);
+    assert_int_equal(vv_log_seal_pending(r.log), 0);
+    struct vv_extent x;
+    struct vv_blocks t;
+    assert_int_equal(vv_index_find(r.index, 0, &x), 0);
+    assert_int_equal(vv_segment_blocks(x.local, &t), 0);
+    assert_true(t.bytes == x.bytes);
+    vv_blocks_release(&t);
+    vv_extent_release(r.index, &x);
+    teardown(&r);
+}
+
+/* A roll made its file and then failed: the log went on in the segment before, past the base of the empty one. */
+static void a_failed_roll_leaves_no_trap(void **state)
+{
+    (void)state;
+    for (int rolled = 0; rolled < 2; rolled++) {
+        struct rig r;
+        struct vv_file *f;
+        char path[VV_SEGMENT_PATH];
+        setup(&r);
+        fill(&r, 4);
+        if (rolled) assert_int_equal(vv_log_roll(r.log), 0);
+        if (rolled) fill(&r, 2);
+        int64_t end = vv_log_end(r.log);
+        stop(&r, false);
+        vv_segment_path(r.dir, 1, ".log", path);
+        assert_int_equal(vv_fs_open(&vv_env_posix, path, VV_O_WRITE | VV_O_CREATE, &f), 0);
+        vv_fs_close(&vv_env_posix, f);
+        start(&r);
+        assert_int_equal(vv_log_end(r.log), end);
+        assert_int_equal(file_size(path), -1);
+        read_all(&r, 0, 4096);
+        teardown(&r);
+    }
+}
+
 int main(void)
 {
     vlog_level = VV_ERROR + 1;
@@ -448,6 +507,8 @@ int main(void)
         cmocka_unit_test(time_lookup_is_exact),
         cmocka_unit_test(compaction_keeps_the_last),
         cmocka_unit_test(another_topics_directory_is_refused),
+        cmocka_unit_test(a_reopened_segment_is_cut_as_an_unsealed_one),
+        cmocka_unit_test(a_failed_roll_leaves_no_trap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
