@@ -393,7 +393,7 @@ bool vv_task_send_ahead(struct vv_task *k, uint32_t first, uint32_t count)
 
 void vv_tier_read_cancel(struct vv_tier_read *r)
 {
-    struct vv_reader *rd = vv_reader_of(r->part->tier);
+    struct vv_reader *rd = r->reader;
     if (!rd) return;
     pthread_mutex_lock(&rd->mu);
     struct vv_task *k = r->waiter;

@@ -254,7 +254,7 @@ void vv_tier_read_start(struct vv_tier_read *r)
 {
     r->err = VV_OK;
     r->bytes = (struct vv_chain){0};
-    r->waiter = NULL;
+    r->waiter = r->reader = NULL;
     struct vv_task *k = vv_task_new(r->part, VV_TASK_READ);
     if (!k) {
         r->err = vv_error_set(&r->error, VV_KAFKA_STORAGE_ERROR, "out of memory");
@@ -262,6 +262,7 @@ void vv_tier_read_start(struct vv_tier_read *r)
         r->done(r);
         return;
     }
+    r->reader = k->rd;
     k->r = r;
     k->offset = r->offset;
     pthread_mutex_lock(&k->rd->mu);
@@ -278,10 +279,20 @@ static void finish_time(struct vv_task *k, int err, const struct vv_time_hit *hi
     vv_task_free(k);
 }
 
+/* The object was deleted because the log start passed the extent. */
+static bool gone_by_right(struct vv_task *k)
+{
+    struct vv_extent now;
+    if (vv_index_find(k->part->o.index, k->x.base, &now)) return true;
+    vv_extent_release(k->part->o.index, &now);
+    return now.base != k->x.base || now.nonce != k->x.nonce;
+}
+
 static void fail_time(struct vv_task *k, const struct vv_cc_entry *entry)
 {
     struct vv_error e;
-    finish_time(k, explain_entry(k, entry, &e), NULL);
+    int err = entry->err == VV_E_NOENT && gone_by_right(k) ? VV_E_NOENT : explain_entry(k, entry, &e);
+    finish_time(k, err, NULL);
 }
 
 /* The bytes of k->block: from a chunk that is there anyway, else a GET of the block alone. */
@@ -386,33 +397,46 @@ static int collect(struct vv_task *k)
     return VV_OK;
 }
 
+/* The next extent of the range. E_NOENT: there is none. */
+static int next_aborted(struct vv_task *k)
+{
+    struct vv_index_summary s;
+    if (k->offset > k->to) return VV_E_NOENT;
+    int err = vv_index_find(k->part->o.index, k->offset, &k->x);
+    if (!err) vv_extent_release(k->part->o.index, &k->x);
+    k->x.local = NULL;
+    if (err && err != VV_E_NOENT) return err;
+    if (!err && k->x.base <= k->offset) return VV_OK;
+    vv_index_summary(k->part->o.index, &s);
+    if (k->offset < s.log_start) return VV_OFFSET_OUT_OF_RANGE;
+    return err || k->x.base > k->to ? VV_E_NOENT : VV_OK;
+}
+
 void vv_task_run_aborted(struct vv_task *k)
 {
     for (;;) {
-        if (!k->found) {
-            int err = k->offset > k->to ? VV_E_NOENT : vv_index_find(k->part->o.index, k->offset, &k->x);
-            if (!err) vv_extent_release(k->part->o.index, &k->x);
-            k->x.local = NULL;
-            if (err || k->x.base > k->to) {
-                finish_aborted(k, err == VV_E_NOENT ? VV_OK : err);
-                return;
-            }
-            k->found = true;
+        int err = k->found ? VV_OK : next_aborted(k);
+        if (err) {
+            finish_aborted(k, err == VV_E_NOENT ? VV_OK : err);
+            return;
         }
+        k->found = true;
         if (vv_extent_is_remote(&k->x)) {
+            struct vv_error e;
             enum vv_get got = k->footer ? VV_GOT : vv_task_get_footer(k, false);
             if (got == VV_GOT_LATER) return;
-            struct vv_error e;
-            int err = got == VV_GOT_NOT ? reason(k) : failed(k->footer) ? explain_entry(k, k->footer, &e) : collect(k);
+            if (got == VV_GOT_NOT) err = reason(k);
+            else if (!failed(k->footer)) err = collect(k);
+            else err = gone_by_right(k) ? VV_OFFSET_OUT_OF_RANGE : explain_entry(k, k->footer, &e);
             if (err) {
                 finish_aborted(k, err);
                 return;
             }
             vv_task_drop_footer(k);
         }
-        k->offset = k->x.last < INT64_MAX ? k->x.last + 1 : INT64_MAX;
-        k->found = false;
         if (k->x.last == INT64_MAX) k->to = INT64_MIN; /* the open segment is the last */
+        else k->offset = k->x.last + 1;
+        k->found = false;
     }
 }
 

@@ -110,13 +110,13 @@ struct vv_tier_read { /* caller-owned, must stay until done ran */
     int64_t next_offset;       /* after the last batch; err 0, no bytes and above offset: nothing below it, read on there */
     struct vv_error error;
     /* the reader's own */
-    void *waiter;
+    void *waiter, *reader;
 };
 /* Starts a read of a REMOTE (or BOTH) extent found in the index. May call done before it returns when the bytes
  * are cached. Sequential callers get read-ahead across segment borders. */
 void vv_tier_read_start(struct vv_tier_read *r);
 /* The wait is over (max.wait.ms): done is called with E_TIMEOUT soon unless it already ran; the download itself continues
- * into the cache for the retry. Any thread; while the part is open. May call done before it returns: hold no lock that
+ * into the cache for the retry. Any thread; also after the part was closed. May call done before it returns: hold no lock that
  * done takes. */
 void vv_tier_read_cancel(struct vv_tier_read *r);
 /* Exact time lookup in a remote extent: first record with timestamp >= ts and offset >= from, at most one footer GET and one or a
@@ -124,7 +124,8 @@ void vv_tier_read_cancel(struct vv_tier_read *r);
 void vv_tier_find_time(struct vv_tier_part *p, const struct vv_extent *x, int64_t ts, int64_t from,
                        void (*done)(void *ctx, int err, const struct vv_time_hit *hit), void *ctx);
 /* Aborted transactions that overlap [from, to], from the footers of the remote extents there (read_committed); each once, by first
- * offset. v is the callee's and valid in done only. */
+ * offset. OFFSET_OUT_OF_RANGE: the log start passed some of it meanwhile, what was read there must not be handed out.
+ * v is the callee's and valid in done only. */
 void vv_tier_aborted(struct vv_tier_part *p, int64_t from, int64_t to,
                      void (*done)(void *ctx, int err, const struct vv_aborted *v, size_t n), void *ctx);
 

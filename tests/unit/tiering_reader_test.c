@@ -157,6 +157,15 @@ static void batch_larger_than_the_cache(void **state)
 
 /* ---- damage ---- */
 
+struct time_answer { int calls, err; struct vv_time_hit hit; };
+static void time_done(void *ctx, int err, const struct vv_time_hit *hit)
+{
+    struct time_answer *a = ctx;
+    a->calls++;
+    a->err = err;
+    if (!err) a->hit = *hit;
+}
+
 static void objects_of(struct rig *r, char keys[][VV_KEY_MAX], size_t max)
 {
     struct vv_extent x;
@@ -292,6 +301,9 @@ static void deleted_by_right_is_out_of_range(void **state)
     (void)state;
     struct rig *r = rig_remote(&small, 3, 30, 800);
     struct rig_read q;
+    struct vv_extent gone;
+    assert_int_equal(vv_index_next(r->index, 0, &gone), 0);
+    vv_extent_release(r->index, &gone);
     assert_int_equal(vv_index_set_log_start(r->index, 300), 0);
     vv_tier_part_log_start_moved(r->part);
     rig_settle(r);
@@ -300,19 +312,13 @@ static void deleted_by_right_is_out_of_range(void **state)
     rig_read_start(r, &q, 100, 1000);
     assert_int_equal(rig_read_wait(&q), VV_OFFSET_OUT_OF_RANGE);
     rig_read_ok(r, &q, 300, 1000);
+    struct time_answer a = {0};
+    vv_tier_find_time(r->part, &gone, 0, 0, time_done, &a); /* asked just before */
+    assert_int_equal(a.err, VV_E_NOENT);
     rig_free(r);
 }
 
 /* ---- time, transactions ---- */
-
-struct time_answer { int calls, err; struct vv_time_hit hit; };
-static void time_done(void *ctx, int err, const struct vv_time_hit *hit)
-{
-    struct time_answer *a = ctx;
-    a->calls++;
-    a->err = err;
-    if (!err) a->hit = *hit;
-}
 
 static void time_lookup_is_exact(void **state)
 {
@@ -385,6 +391,14 @@ static void aborted_from_footers(void **state)
     vv_tier_aborted(r->part, 700, INT64_MAX, aborted_done, &a);
     assert_int_equal(a.n, 0);
     assert_int_equal(a.calls, 3);
+    assert_int_equal(vv_index_set_log_start(r->index, 300), 0); /* between a read and this question */
+    vv_tier_part_log_start_moved(r->part);
+    rig_run(r);
+    vv_tier_aborted(r->part, 100, 899, aborted_done, &a);
+    assert_int_equal(a.err, VV_OFFSET_OUT_OF_RANGE);
+    vv_tier_aborted(r->part, 300, 899, aborted_done, &a);
+    assert_int_equal(a.err, 0);
+    assert_int_equal(a.n, 2);
     rig_aborted_n = 0;
     rig_free(r);
 }
