@@ -1,7 +1,7 @@
 /* keys.h — the names of everything in the bucket. One place spells them, one place parses them. Pure.
  *
  *   v1/root.json                                       cluster id, claim, topics under deletion: leads to everything
- *   v1/cluster.json                                    snapshot: topics, ids, configs
+ *   v1/cluster.json                                    snapshot: topics, ids, configs, group offsets
  *   v1/t/<topic-id>/topic.json                         names the topic
  *   v1/t/<topic-id>/<partition:05>/<base:020>-<last:020>-<epoch:08x>-<generation:04x>-<nonce:016x>.seg
  *   v1/m/<topic-id>/<partition:05>/head.json           manifest head; level pages beside it: <level>-<sha256>.json

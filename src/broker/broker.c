@@ -8,6 +8,7 @@
 
 #include "broker_tier.h"
 #include "directory.h"
+#include "groups_snapshot.h"
 #include "housekeeper.h"
 #include "metrics_broker.h"
 #include "partition.h"
@@ -34,6 +35,8 @@ struct broker_run {
     struct vv_broker b;
     struct vv_directory dir;
     struct vv_objstore *store;
+    char *snapshot; /* while restoring: what the bucket says */
+    size_t snapshot_n;
     struct vv_listen listens[VV_LISTENERS_MAX];
     char metrics_where[320];
     bool opened; /* partitions may be open */
@@ -124,15 +127,11 @@ static int load_own(struct broker_run *r, struct vv_error *e)
 static int load_bucket(struct broker_run *r, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
-    char *text = NULL;
-    size_t n = 0;
-    int err = vv_broker_tier_snapshot(b, &text, &n, e);
-    if (err || !text) return err;
+    int err = vv_broker_tier_snapshot(b, &r->snapshot, &r->snapshot_n, e);
+    if (err || !r->snapshot) return err;
     b->restoring = true;
     VLOG_INFO("%s is empty and %s has a history: restoring it", b->log_dir, b->config->tier);
-    err = load_text(r, text, n, "the bucket's list of topics (v1/cluster.json)", e);
-    free(text);
-    return err;
+    return load_text(r, r->snapshot, r->snapshot_n, "the bucket's list of topics (v1/cluster.json)", e);
 }
 
 static int load_topics(struct broker_run *r, struct vv_error *e)
@@ -149,6 +148,9 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
         err = vv_directory_begin(&r->dir, e);
     r->opened = true;
     if (!err) err = vv_topics_open_all(b->topics, r->dir.clean, e);
+    if (!err && b->restoring) err = vv_groups_import(b, r->snapshot, r->snapshot_n, e);
+    free(r->snapshot);
+    r->snapshot = NULL;
     if (!err && fresh) err = vv_topics_save(b->topics, NULL, e);
     if (!err) err = vv_directory_claim(&r->dir, b->cluster_id, b->config->tier, e);
     if (!err && b->restoring) VLOG_INFO("restored %zu topics from %s", b->topics->count, b->config->tier);
@@ -374,9 +376,9 @@ static int stop_parts(struct broker_run *r)
     vv_housekeeper_stop(b->housekeeper);
     vv_metrics_stop(b->metrics);
     if (b->control) vv_reactor_stop(b->control);
-    if (b->groups) vv_groups_close(b->groups);
     if (b->tier)
         stop_tier(r);
+    if (b->groups) vv_groups_close(b->groups);
     int err = r->opened ? vv_topics_close(b->topics) : VV_OK;
     vv_iopool_free(b->iopool);
     b->iopool = NULL;

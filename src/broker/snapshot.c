@@ -6,6 +6,7 @@
  * touches what it was handed (snapshot.json, snapshot.doomed) and reports by a task. */
 #include "topics.h"
 
+#include "groups_snapshot.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 
@@ -13,6 +14,10 @@
 #include <string.h>
 
 #define RETRY_US 5000000
+#define GROUPS_US                                                                                                    \
+    60000000 /* offsets move all the time: a copy at most this often on their account, a big one less often */
+#define GROUPS_BIG_US 600000000
+#define GROUPS_BIG    (1u << 20)
 
 static struct vv_topics *of_put(struct vv_work *w)
 {
@@ -36,8 +41,10 @@ static void start_put(struct vv_topics *ts)
 {
     struct vv_snapshot *s = &ts->snapshot;
     if (s->putting || !s->dirty) return;
+    s->groups_seen = vv_groups_changes(ts->broker->groups);
     s->json = vv_topics_snapshot(ts);
     if (!s->json) return; /* the tick tries again */
+    s->groups_after_us = vv_mono_us(ts->broker->env) + (strlen(s->json) < GROUPS_BIG ? GROUPS_US : GROUPS_BIG_US);
     s->dirty = false;
     s->putting = true;
     s->put.run = put;
@@ -132,6 +139,8 @@ void vv_topics_tick(struct vv_broker *b)
     struct vv_topics *ts = b->topics;
     int64_t now = vv_mono_us(b->env);
     if (!b->tier) return;
+    if (now >= ts->snapshot.groups_after_us && vv_groups_changes(b->groups) != ts->snapshot.groups_seen)
+        ts->snapshot.dirty = true;
     if (now >= ts->snapshot.put_retry_us) start_put(ts);
     if (now >= ts->snapshot.doom_retry_us) start_doom(ts);
 }
@@ -141,7 +150,9 @@ void vv_topics_last_snapshot(struct vv_broker *b)
     struct vv_topics *ts = b->topics;
     struct vv_tier_stats stats;
     struct vv_snapshot *s = &ts->snapshot;
-    if (!b->tier || !(s->dirty || s->putting || atomic_load(&s->changed.queued))) return;
+    bool due =
+        s->dirty || s->putting || atomic_load(&s->changed.queued) || vv_groups_changes(b->groups) != s->groups_seen;
+    if (!b->tier || !due) return;
     vv_tier_stats(b->tier, &stats);
     if (!stats.store_ok) return; /* away: an orderly stop does not wait for it; the next start puts it */
     char *json = vv_topics_snapshot(ts);

@@ -21,6 +21,8 @@ struct vv_snapshot {
     struct vv_task changed, put_done, doom_done;
     struct vv_work put, doom;
     bool dirty, putting, dooming;
+    uint64_t groups_seen;    /* vv_groups_changes() as of the last copy */
+    int64_t groups_after_us; /* offsets alone do not cause a copy before */
     char *json;              /* being put */
     struct vv_doomed doomed; /* being told to the bucket */
     int put_err, doom_err;

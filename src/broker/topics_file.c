@@ -1,11 +1,12 @@
 /* topics_file.c — the registry as JSON: varve-topics.json beside the logs, and the same as the bucket's snapshot.
  *
  * {"format":1, "topics":[{"name","id","internal","partitions","configs":{}}],
- * "deleted":[{"name","id","partitions","tiered"}]}. The bucket's copy also has "cluster_id" and "producer_ids" (ids
- * below were handed out). Unknown members are ignored, so that a newer broker's file can be read; another format is
+ * "deleted":[{"name","id","partitions","tiered"}]}. The bucket's copy also has "cluster_id", "producer_ids" (ids
+ * below were handed out) and "groups" (groups_snapshot.h). Unknown members are ignored, so that a newer broker's file can be read; another format is
  * refused. On control, or on the main thread before it runs. */
 #include "topics.h"
 
+#include "groups_snapshot.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 
@@ -70,6 +71,10 @@ static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *
     json_t *o = json_pack("{s:i,s:o,s:o}", "format", FORMAT, "topics", topics, "deleted", deleted);
     if (o && bucket) {
         json_object_set_new(o, "cluster_id", json_string(ts->broker->cluster_id));
+        json_t *groups = vv_groups_export(ts->broker->groups);
+        if (!groups)
+            err = VV_E_NOMEM;
+        json_object_set_new(o, "groups", groups);
         json_object_set_new(o, "producer_ids", json_integer((json_int_t)vv_producer_ids_reserved(ts->broker)));
     }
     char *text = err || !o ? NULL : json_dumps(o, JSON_INDENT(1));
