@@ -92,6 +92,7 @@ static void append_end(struct vv_partition *p)
 int vv_partition_append(struct vv_partition *p, struct vv_append *a, struct vv_error *e)
 {
     int err = VV_E_SHUTDOWN;
+    if (!a->replica) a->leader_epoch = vv_partition_epoch(p);
     if (append_begin(p))
         err = vv_log_append(p->log, a, e);
     else
@@ -272,7 +273,7 @@ int vv_partition_append_internal(struct vv_partition *p, uint8_t *batch, size_t 
     struct internal_wait *iw = calloc(1, sizeof *iw);
     if (!iw) return VV_E_NOMEM;
     struct vv_append a = {
-        .p = batch, .b = &b, .leader_epoch = vv_partition_epoch(p), .now_ms = vv_wall_ms(p->broker->env)};
+        .p = batch, .b = &b, .now_ms = vv_wall_ms(p->broker->env)};
     err = vv_partition_append(p, &a, &e);
     if (err) {
         VLOG_ERROR("%s: cannot append: %s %s", p->dir, vv_err_name(err), e.text);

@@ -88,12 +88,19 @@ def crash(scratch, call, n):
         broker.stop()
     elif thing.running():
         thing.process.wait(30)
+    epochs_before = {}
     for again in range(2):
         after = Varve(scratch, settings, f"{name}-after{again}")
         with Client(after.bootstrap) as c:
             c.create(TOPIC, 2, {})
             for partition in (0, 1):
-                ledger.check(partition, c.read_all(TOPIC, partition))
+                records = c.read_all(TOPIC, partition)
+                ledger.check(partition, records)
+                epochs = [epoch for _, epoch, _ in records]
+                assert epochs == sorted(epochs), "leader epochs go back"
+                if again:
+                    assert epochs[-1] > epochs_before[partition], "no new leader epoch after a kill"
+                epochs_before[partition] = epochs[-1] if epochs else -1
                 if not again:
                     assert ledger.send(c, TOPIC, partition, 3, 100) == 0
         if again:
