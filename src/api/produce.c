@@ -157,7 +157,8 @@ static void produce_one(struct produce_op *op, struct vv_topic *t, int refusal,
     if (!err && (!p || atomic_load(&t->deleted))) err = VV_UNKNOWN_TOPIC_OR_PARTITION;
     if (!err && t->internal)
         err = vv_error_set(&e, VV_INVALID_TOPIC_EXCEPTION, "Clients may not write to the internal topic %s", t->name);
-    if (!err && atomic_load(&op->c->broker->disk_state) == VV_DISK_REFUSE) {
+    if (!err && atomic_load_explicit(&p->rules.tiered, memory_order_relaxed) &&
+        atomic_load(&op->c->broker->disk_state) == VV_DISK_REFUSE) {
         vv_count(disk_refusals, 1);
         err = vv_error_set(&e, VV_KAFKA_STORAGE_ERROR,
                            "The disk is full up to the reserve (tier.disk.reserve): nothing is accepted until there is room again");

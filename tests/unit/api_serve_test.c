@@ -238,13 +238,85 @@ static void failed_acks_0_closes(void **state)
     vv_batch_builder_free(b);
 }
 
+/* Changes a batch's header and makes it whole again. */
+static struct vv_records forge(uint8_t *p, struct vv_records r, int16_t attributes, int64_t producer, int32_t sequence)
+{
+    memcpy(p, r.p, (size_t)r.n);
+    vv_put16(p + 21, (uint16_t)attributes);
+    vv_put64(p + 43, (uint64_t)producer);
+    vv_put16(p + 51, producer < 0 ? UINT16_MAX : 0);
+    vv_put32(p + 53, (uint32_t)sequence);
+    vv_put32(p + 17, vv_crc32c(0, p + 21, (size_t)r.n - 21));
+    return (struct vv_records){p, r.n, NULL};
+}
+
+static void idempotence(void **state)
+{
+    (void)state;
+    topic(a, "once");
+    struct vv_batch_builder *b = vv_batch_builder_new();
+    struct vv_records two = batch(b, 2, 1, 10);
+    struct one_produce o;
+    uint8_t bytes[512];
+    static const struct { int32_t sequence; int16_t error; int64_t offset; } steps[] = {
+        {0, 0, 0}, {0, 0, 0}, /* again: the same place */
+        {2, 0, 2}, {4, 0, 4}, {2, 0, 2}, {9, VV_OUT_OF_ORDER_SEQUENCE_NUMBER, -1}, {6, 0, 6},
+    };
+    for (size_t i = 0; i < VV_COUNT(steps); i++) {
+        produce_init(&o, "once", 0, forge(bytes, two, 0, 77000, steps[i].sequence));
+        const struct ProduceResponse_PartitionProduceResponse *r = send_one(&o, 9);
+        assert_int_equal(r->ErrorCode, steps[i].error);
+        assert_int_equal(r->BaseOffset, steps[i].offset);
+    }
+    vv_batch_builder_free(b);
+}
+
+static void commit_offset(void)
+{
+    struct OffsetCommitRequest q;
+    struct OffsetCommitRequest_OffsetCommitRequestTopic t;
+    struct OffsetCommitRequest_OffsetCommitRequestPartition p;
+    VV_MSG_INIT(OffsetCommitRequest, &q);
+    VV_STRUCT_INIT(OffsetCommitRequest_OffsetCommitRequestTopic, &t);
+    VV_STRUCT_INIT(OffsetCommitRequest_OffsetCommitRequestPartition, &p);
+    q.GroupId = VV_STR_LIT("g");
+    q.Topics.v = &t;
+    q.Topics.n = t.Partitions.n = 1;
+    t.Name = VV_STR_LIT("plain");
+    t.Partitions.v = &p;
+    const struct OffsetCommitResponse *r = peer_call(a, 8, 2, &q);
+    assert_int_equal(r->Topics.v[0].Partitions.v[0].ErrorCode, 0);
+}
+
+static void what_a_client_may_not_write(void **state)
+{
+    (void)state;
+    enum { ZSTD = 4, TRANSACTIONAL = 16, CONTROL = 32 };
+    topic(a, "plain");
+    struct vv_batch_builder *b = vv_batch_builder_new();
+    struct vv_records good = batch(b, 1, 1, 10);
+    struct one_produce o;
+    uint8_t bytes[512];
+    produce_init(&o, "plain", 0, forge(bytes, good, TRANSACTIONAL, 5, 0));
+    assert_int_equal(send_one(&o, 9)->ErrorCode, VV_INVALID_TXN_STATE);
+    produce_init(&o, "plain", 0, forge(bytes, good, TRANSACTIONAL | CONTROL, 5, 0));
+    assert_int_equal(send_one(&o, 9)->ErrorCode, VV_INVALID_RECORD);
+    produce_init(&o, "plain", 0, forge(bytes, good, ZSTD, -1, -1)); /* says zstd, is not */
+    assert_int_not_equal(send_one(&o, 9)->ErrorCode, 0);
+    commit_offset(); /* makes __consumer_offsets */
+    produce_init(&o, "__consumer_offsets", 0, good);
+    assert_int_equal(send_one(&o, 9)->ErrorCode, VV_INVALID_TOPIC_EXCEPTION);
+    assert_int_equal(produce(a, "plain", 0, 1, 1, 10), 0); /* nothing of all that is in the log */
+    vv_batch_builder_free(b);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(versions_are_told), T(an_unknown_api_versions_version_is_answered), T(what_is_not_served_closes),
         T(what_is_malformed_closes), T(metadata_in_every_version), T(produce_in_every_version), T(produce_refusals),
-        T(failed_acks_0_closes),
+        T(failed_acks_0_closes), T(idempotence), T(what_a_client_may_not_write),
     };
     return cmocka_run_group_tests(tests, rig_start, rig_stop);
 }
