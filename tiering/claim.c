@@ -8,6 +8,7 @@
  * Expiry compares the store's renewed_ms with our wall clock: clocks that differ by a minute need --take-over; writes
  * that race are caught by the conditions, not by clocks. */
 #include "tier_impl.h"
+#include "root.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROOT_MAX (16u << 20)
 #define DEADLINE_MS 30000
 #define CLAIM_TTL_MS 60000
 
@@ -82,84 +82,9 @@ static int write_own(struct vv_tier *t, const char *before, struct vv_error *e)
 
 /* ---- the root object ---- */
 
-struct root {
-    char cluster_id[64], incarnation[33];
-    int32_t node_id;
-    uint64_t writer_epoch;
-    int64_t claimed_ms, renewed_ms;
-    bool released;
-    struct vv_deleted_topic *deleted;
-    size_t deleted_count;
-    char etag[VV_OBJ_ETAG_MAX];
-};
-
-static int deleted_push(struct vv_deleted_topic **v, size_t *n, const struct vv_deleted_topic *d)
+static int get_root(struct vv_tier *t, struct vv_root *r, struct vv_error *e)
 {
-    struct vv_deleted_topic *p = realloc(*v, (*n + 1) * sizeof *p);
-    if (!p) return VV_E_NOMEM;
-    *v = p;
-    p[(*n)++] = *d;
-    return VV_OK;
-}
-
-static int parse_deleted(const json_t *arr, struct root *r)
-{
-    size_t i;
-    const json_t *o;
-    json_array_foreach(arr, i, o) {
-        struct vv_deleted_topic d = {0};
-        const char *id = json_string_value(json_object_get(o, "topic_id"));
-        const char *name = json_string_value(json_object_get(o, "topic"));
-        if (!id || !name || !vv_uuid_parse(id, &d.id)) return VV_E_CORRUPT;
-        snprintf(d.name, sizeof d.name, "%s", name);
-        d.deleted_ms = json_integer_value(json_object_get(o, "deleted_ms"));
-        d.deleting = json_is_true(json_object_get(o, "deleting"));
-        int err = deleted_push(&r->deleted, &r->deleted_count, &d);
-        if (err) return err;
-    }
-    return VV_OK;
-}
-
-static int parse_root(const uint8_t *p, size_t n, struct root *r)
-{
-    const char *cluster = NULL, *incarnation = NULL;
-    int node = 0, format = 0, released = 0;
-    json_int_t epoch = 0, claimed = 0, renewed = 0;
-    json_t *o = json_loadb((const char *)p, n, JSON_REJECT_DUPLICATES, NULL);
-    int bad = json_unpack(o, "{s:i,s:s,s:i,s:s,s:I,s:I,s:I,s:b}", "format", &format, "cluster_id", &cluster, "node_id", &node,
-                          "incarnation", &incarnation, "writer_epoch", &epoch, "claimed_ms", &claimed, "renewed_ms", &renewed,
-                          "released", &released);
-    int err = bad || format != 1 || epoch < 0 || strlen(cluster) >= sizeof r->cluster_id ? VV_E_CORRUPT : VV_OK;
-    if (!err) {
-        snprintf(r->cluster_id, sizeof r->cluster_id, "%s", cluster);
-        snprintf(r->incarnation, sizeof r->incarnation, "%s", incarnation);
-        r->node_id = node;
-        r->writer_epoch = (uint64_t)epoch;
-        r->claimed_ms = claimed;
-        r->renewed_ms = renewed;
-        r->released = released;
-        err = parse_deleted(json_object_get(o, "deleted_topics"), r);
-    }
-    json_decref(o);
-    return err;
-}
-
-static int get_root(struct vv_tier *t, struct root *r, struct vv_error *e)
-{
-    struct vv_slice s = {0};
-    struct vv_objinfo info = {0};
-    *r = (struct root){0};
-    int err = vv_tier_saw(t, vv_objstore_get_whole(t->store, VV_KEY_ROOT, ROOT_MAX, DEADLINE_MS, &s, &info, e));
-    if (err) return err;
-    err = parse_root(s.p, s.n, r);
-    vv_buf_unref(s.buf);
-    if (err) {
-        free(r->deleted);
-        *r = (struct root){0};
-        return vv_error_set(e, err, "%s in %s is damaged or of another format", VV_KEY_ROOT, t->store->url);
-    }
-    snprintf(r->etag, sizeof r->etag, "%s", info.etag);
-    return VV_OK;
+    return vv_tier_saw(t, vv_root_get(t->store, DEADLINE_MS, r, e));
 }
 
 static char *root_text(struct vv_tier *t, bool released, int64_t now)
@@ -184,7 +109,7 @@ static char *root_text(struct vv_tier *t, bool released, int64_t now)
 /* After a put whose outcome is unknown or refused: is the root ours all the same? Takes its ETag over if so. */
 static int settle(struct vv_tier *t, int err, struct vv_error *e)
 {
-    struct root r;
+    struct vv_root r;
     struct vv_error why;
     if (get_root(t, &r, &why)) return err;
     bool ours = !strcmp(r.incarnation, t->claim.incarnation) && r.writer_epoch == t->claim.writer_epoch;
@@ -225,7 +150,7 @@ static int put_root(struct vv_tier *t, bool fresh, bool released, struct vv_erro
 
 /* ---- taking the claim ---- */
 
-static int refuse(struct vv_tier *t, const struct root *r, bool take_over, const struct own *own, struct vv_error *e)
+static int refuse(struct vv_tier *t, const struct vv_root *r, bool take_over, const struct own *own, struct vv_error *e)
 {
     int64_t age = vv_wall_ms(t->env) - r->renewed_ms;
     if (t->id.cluster_id[0] && strcmp(t->id.cluster_id, r->cluster_id))
@@ -242,7 +167,7 @@ static int refuse(struct vv_tier *t, const struct root *r, bool take_over, const
 
 int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e)
 {
-    struct root r;
+    struct vv_root r;
     struct own own;
     struct vv_claim *c = &t->claim;
     int err = get_root(t, &r, e);
@@ -349,7 +274,7 @@ int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic
     if (!find_deleted(t, id)) {
         struct vv_deleted_topic d = {.id = id, .deleted_ms = vv_wall_ms(t->env)};
         snprintf(d.name, sizeof d.name, "%s", topic);
-        err = deleted_push(&t->claim.deleted, &t->claim.deleted_count, &d);
+        err = vv_deleted_push(&t->claim.deleted, &t->claim.deleted_count, &d);
     }
     if (!err) err = locked_put(t, false, e); /* kept in memory when it fails: every renewal carries it again */
     pthread_mutex_unlock(&t->claim_mu);

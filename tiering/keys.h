@@ -11,6 +11,7 @@
 #include "varve/bytes.h"
 #include "varve/error.h"
 
+#define VV_BUCKET_FORMAT 1 /* "format" of every JSON object */
 #define VV_KEY_ROOT "v1/root.json"
 #define VV_KEY_CLUSTER "v1/cluster.json"
 #define VV_KEY_MAX 256
@@ -26,6 +27,9 @@ struct vv_segkey { /* everything that a segment's key tells */
 void vv_segkey_format(const struct vv_segkey *k, char out[VV_KEY_MAX]);
 int vv_segkey_parse(const char *key, struct vv_segkey *out); /* E_PROTO unless it is spelled exactly as format would */
 
+/* All of them: "v1/t/" is where topics lie, "v1/m/" where manifests do. */
+#define VV_KEY_TOPICS "v1/t/"
+#define VV_KEY_MANIFESTS "v1/m/"
 void vv_key_topic(struct vv_uuid topic_id, char out[VV_KEY_MAX]);                                /* …/topic.json */
 void vv_key_topic_prefix(struct vv_uuid topic_id, char out[VV_KEY_MAX]);                         /* v1/t/<id>/ */
 void vv_key_part_prefix(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX]);       /* v1/t/<id>/<p>/ */

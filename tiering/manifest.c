@@ -168,7 +168,12 @@ static int get_json(const struct vv_manifest_where *w, const char *key, json_t *
     vv_buf_unref(s.buf);
     bool ok = json_is_object(o);
     vv_uuid_text(w->topic_id, id);
-    if (ok) ok = get_int(o, "format", &ok) == 1 && !strcmp(get_text(o, "topic_id", &ok), id) &&
+    int64_t format = ok ? get_int(o, "format", &ok) : 0;
+    if (format > VV_BUCKET_FORMAT) {
+        json_decref(o);
+        return vv_error_set(e, VV_E_UNSUPPORTED, "%s has format %lld: a newer Varve wrote it; upgrade this one", key, (long long)format);
+    }
+    if (ok) ok = format == VV_BUCKET_FORMAT && !strcmp(get_text(o, "topic_id", &ok), id) &&
                  get_int(o, "partition", &ok) == w->partition && ok;
     if (ok) {
         *out = o;
@@ -294,14 +299,14 @@ static int get_page(const struct vv_manifest_where *w, int level, const struct v
     return vv_error_set(e, VV_E_CORRUPT, "manifest page %s has other content than its name says", key);
 }
 
-static int walk_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, int64_t from,
+static int walk_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, int64_t from, int64_t min_ts,
                      vv_manifest_each each, void *ctx, struct vv_error *e)
 {
     json_t *o = NULL;
     struct list segments = {0};
     const json_t *child;
     size_t i;
-    if (r->last < from) return VV_OK;
+    if (r->last < from || r->max_ts < min_ts) return VV_OK;
     int err = get_page(w, level, r, &o, e);
     if (err) return err;
     const json_t *entries = json_object_get(o, "entries");
@@ -312,7 +317,7 @@ static int walk_page(const struct vv_manifest_where *w, int level, const struct 
         json_array_foreach(entries, i, child) {
             struct vv_pageref c;
             err = ref_parse(child, &c);
-            if (!err) err = walk_page(w, level - 1, &c, from, each, ctx, e);
+            if (!err) err = walk_page(w, level - 1, &c, from, min_ts, each, ctx, e);
             if (err) break;
         }
     }
@@ -321,14 +326,23 @@ static int walk_page(const struct vv_manifest_where *w, int level, const struct 
     return err;
 }
 
+int vv_manifest_pages(const struct vv_manifest *m, const struct vv_manifest_where *w, int64_t from, int64_t min_ts,
+                      vv_manifest_each each, void *ctx, struct vv_error *e)
+{
+    int err = VV_OK;
+    from = VV_MAX(from, m->deleting_below);
+    for (int k = VV_MANIFEST_LEVELS - 1; k >= 1 && !err; k--)
+        for (size_t i = 0; i < m->level[k].n && !err; i++)
+            err = walk_page(w, k, &m->level[k].v[i], from, min_ts, each, ctx, e);
+    return err;
+}
+
 int vv_manifest_walk(struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each each, void *ctx,
                      struct vv_error *e)
 {
     struct list segments = {0};
     int err = load(m, w, &segments, e);
-    for (int k = VV_MANIFEST_LEVELS - 1; k >= 1 && !err; k--)
-        for (size_t i = 0; i < m->level[k].n && !err; i++)
-            err = walk_page(w, k, &m->level[k].v[i], m->deleting_below, each, ctx, e);
+    if (!err) err = vv_manifest_pages(m, w, 0, INT64_MIN, each, ctx, e);
     if (!err) err = each_of(&segments, m->deleting_below, each, ctx);
     free(segments.v);
     return err;

@@ -55,6 +55,10 @@ int vv_manifest_load(struct vv_manifest *m, const struct vv_manifest_where *w, v
 /* Calls each() for every segment in pages and head, ascending, skipping what is below deleting_below. Loads. */
 int vv_manifest_walk(struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each each, void *ctx,
                      struct vv_error *e);
+/* Of a loaded manifest, the segments in pages only, ascending: those that end at or after `from` and whose page has a time >= min_ts
+ * (INT64_MIN = any). What each() returns stops the walk and is returned. */
+int vv_manifest_pages(const struct vv_manifest *m, const struct vv_manifest_where *w, int64_t from, int64_t min_ts,
+                      vv_manifest_each each, void *ctx, struct vv_error *e);
 /* Writes the state of the index (and this deleting_below, which only grows) as the next head; folds full levels first.
  * E_CONFLICT: another writer's epoch is in the head. */
 int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix,

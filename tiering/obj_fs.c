@@ -541,10 +541,15 @@ int vv_obj_fs_open(const char *url, const struct vv_objstore_config *config, str
     pthread_mutex_init(&s->change, NULL);
     char tmp[PATH_LIMIT];
     snprintf(tmp, sizeof tmp, "%s/.tmp", s->dir);
-    int err = vv_fs_mkdirs(env, tmp);
-    if (!err) err = vv_fs_list(env, tmp, sweep_one, s);
+    struct vv_stat st;
+    int err = config->read_only ? vv_fs_stat(env, s->dir, &st) : vv_fs_mkdirs(env, tmp);
+    if (!err && config->read_only && !st.is_dir) err = VV_E_NOENT;
+    if (!err && !config->read_only) err = vv_fs_list(env, tmp, sweep_one, s);
     if (err) {
-        vv_error_set(e, err, "tier.url=%s: %s", url, vv_err_name(err));
+        if (err == VV_E_NOENT && config->read_only)
+            vv_error_set(e, err, "there is no directory %s", s->dir);
+        else
+            vv_error_set(e, err, "tier.url=%s: %s", url, vv_err_name(err));
         fs_close(&s->base);
         return err;
     }

@@ -12,18 +12,12 @@
 #include "footer.h"
 #include "keys.h"
 #include "manifest.h"
+#include "root.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 struct vv_reader; /* reader.h */
-
-struct vv_deleted_topic { /* an entry of the root's list: objects go after the grace */
-    struct vv_uuid id;
-    char name[256];
-    int64_t deleted_ms;
-    bool deleting; /* irrevocable */
-};
 
 struct vv_claim { /* claim.c; claim_mu held except during open */
     uint64_t writer_epoch;

@@ -203,6 +203,7 @@ struct vv_objstore_config { /* zeroed = defaults; strings are copied at open */
     const char *ca_file;      /* PEM file of authorities to trust instead of the system's; TLS is always verified */
     const char *module_dir;   /* where varve_libs3.so lies; NULL = VARVE_MODULE_DIR, then beside the executable */
     bool ignore_environment;  /* tests: only what is given here */
+    bool read_only;           /* fs: makes no directory, E_NOENT when there is none; puts and deletes are not for it */
     bool inline_async;        /* fs: async GETs run inside get_async, for the simulator */
     uint64_t multipart_above; /* 0 = VV_OBJ_MULTIPART_ABOVE */
     uint64_t part_size;       /* 0 = VV_OBJ_PART_SIZE; at least 5 MiB */
