@@ -380,14 +380,11 @@ int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *
         return vv_err_kafka(err);
     }
     forget(ts, t);
-    for (int32_t i = 0; i < t->partition_count; i++) {
-        int rc = vv_partition_retire_dir(t->partitions[i]);
-        if (rc)
-            VLOG_ERROR("topic %s: cannot rename the directory of partition %d away: %s", t->name, (int)i,
-                       vv_err_name(rc));
-        if (rc && !err) err = rc;
+    for (int32_t i = 0; i < t->partition_count; i++)
         vv_partition_wake(t->partitions[i]);
-    }
+    struct vv_error why = {0};
+    err = vv_topics_retire_parts(t, &why);
+    if (err) VLOG_ERROR("topic %s: cannot rename its directories away: %s", t->name, why.text);
     if (!tiered && !err) vv_doomed_remove(ts, t->id); /* else the next start removes what is left */
     VLOG_INFO("topic %s: deleted", t->name);
     vv_groups_topic_deleted(b->groups, t->name);

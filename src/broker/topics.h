@@ -64,6 +64,7 @@ char *vv_topics_snapshot(struct vv_topics *ts); /* the JSON; malloc'ed; on contr
 /* topics_open.c. Blocking, parallel: num.recovery.threads.per.data.dir. */
 int vv_topics_open_all(struct vv_topics *ts, bool clean, struct vv_error *e);
 int vv_topics_open_parts(struct vv_topic *t, int32_t from, int32_t to, struct vv_partition **out, struct vv_error *e);
+int vv_topics_retire_parts(struct vv_topic *t, struct vv_error *e); /* renames every directory away; first error */
 int vv_topics_close(struct vv_topics *ts); /* all partitions cleanly; first error */
 /* Directories of no topic: what a crash left of a deletion or a creation goes, anything else is renamed to
  * NAME-stray. */

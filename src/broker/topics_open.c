@@ -1,4 +1,4 @@
-/* topics_open.c — opening and closing partitions, many at a time, and tidying the log directory before.
+/* topics_open.c — opening, closing and retiring partitions, many at a time, and tidying the log directory before.
  *
  * A job is a list of slots that a few threads take one by one; the first error ends it. Opening recovers what a crash
  * left, so it may read a lot: that is why it is parallel. Runs while nobody else touches the partitions of the job.
@@ -25,7 +25,8 @@ struct job {
     struct slot *slots;
     size_t count;
     _Atomic size_t next;
-    bool closing, clean;
+    enum { OPEN, CLOSE, RETIRE } what;
+    bool clean;
     pthread_mutex_t lock;
     int err; /* first */
     struct vv_error *e;
@@ -59,9 +60,11 @@ static void *take_slots(void *arg)
         struct slot *s = &j->slots[i];
         struct vv_error why = {0};
         int err = VV_OK;
-        if (j->closing) { /* every one is closed, whatever the others said */
+        if (j->what == CLOSE) { /* every one is closed, whatever the others said */
             if (*s->at) err = vv_partition_close(*s->at);
             *s->at = NULL;
+        } else if (j->what == RETIRE) {
+            err = vv_partition_retire_dir(*s->at);
         } else if (!failed(j)) {
             err = vv_partition_open(j->broker, s->topic, s->index, j->clean, s->at, &why);
         }
@@ -73,7 +76,7 @@ static int run(struct job *j)
 {
     pthread_t threads[THREADS_MAX];
     size_t want = (size_t)j->broker->config->num_recovery_threads_per_data_dir, started = 0;
-    want = VV_MIN(VV_MIN(VV_MAX(want, (size_t)4), (size_t)THREADS_MAX), j->count);
+    want = VV_MIN(VV_MIN(VV_MAX(want, (size_t)8) /* most of it waits for the disk */, (size_t)THREADS_MAX), j->count);
     pthread_mutex_init(&j->lock, NULL);
     while (started + 1 < want && !pthread_create(&threads[started], NULL, take_slots, j))
         started++;
@@ -92,6 +95,16 @@ int vv_topics_open_parts(struct vv_topic *t, int32_t from, int32_t to, struct vv
     if (!j.slots) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     for (int32_t i = from; i < to; i++)
         j.slots[j.count++] = (struct slot){t, i, &out[i - from]};
+    return run(&j);
+}
+
+int vv_topics_retire_parts(struct vv_topic *t, struct vv_error *e)
+{
+    struct job j = {
+        .broker = t->broker, .what = RETIRE, .e = e, .slots = calloc((size_t)t->partition_count, sizeof *j.slots)};
+    if (!j.slots) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    for (int32_t i = 0; i < t->partition_count; i++)
+        j.slots[j.count++] = (struct slot){t, i, &t->partitions[i]};
     return run(&j);
 }
 
@@ -118,7 +131,7 @@ int vv_topics_open_all(struct vv_topics *ts, bool clean, struct vv_error *e)
 int vv_topics_close(struct vv_topics *ts)
 {
     struct vv_error e = {0};
-    struct job j = {.closing = true, .e = &e};
+    struct job j = {.what = CLOSE, .e = &e};
     int err = all(ts, &j);
     if (err) VLOG_ERROR("not closed cleanly: %s", e.text);
     return err;
