@@ -29,7 +29,7 @@ void vv_reader_served(struct vv_reader *rd, struct vv_tier_part *p, int64_t from
         s->expect = to;
         s->used_us = vv_mono_us(rd->env);
     }
-    bool go = s && sequential && !s->ahead && !rd->dying;
+    bool go = s && sequential && rd->config.readahead_chunks > 0 && !s->ahead && !rd->dying;
     if (go) s->ahead = true;
     struct vv_tier_config c = rd->config;
     pthread_mutex_unlock(&rd->mu);

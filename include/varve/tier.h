@@ -24,7 +24,7 @@ struct vv_tier_config {
     int64_t fetch_bytes_per_s;      /* 0 = no limit */
     size_t cache_bytes_max;         /* memory of the chunk cache, default 128 MiB, never exceeded by more than what is being sent */
     size_t chunk_bytes;             /* one ranged GET, default 4 MiB, whole blocks */
-    int readahead_chunks;           /* per sequential reader, default 4; crosses segment borders */
+    int readahead_chunks;           /* per sequential reader; 0 = none, < 0 = 4; crosses segment borders */
     int64_t fetch_deadline_ms;      /* tier.fetch.deadline.ms, default 30000: one chunk's GET incl. retries */
     bool verify_full;               /* tier.verify=full: read everything back before the local copy may go */
     int64_t delete_grace_ms;        /* tier.delete.grace.ms: tombstoned objects stay undeletable this long */
