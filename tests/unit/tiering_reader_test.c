@@ -128,6 +128,18 @@ static void readahead_crosses_extents(void **state)
     rig_free(r);
 }
 
+static void readahead_can_be_off(void **state)
+{
+    (void)state;
+    struct vv_tier_config c = small;
+    struct rig_read q;
+    c.readahead_chunks = 0;
+    struct rig *r = rig_remote(&c, 3, 30, 800);
+    for (int64_t at = 0; at < 200; at = q.r.next_offset) rig_read_ok(r, &q, at, 20 * KIB);
+    assert_int_equal(rig_stats(r).fetch_requests, 2);
+    rig_free(r);
+}
+
 static void hot_chunks_survive_a_replay(void **state)
 {
     (void)state;
@@ -408,7 +420,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_log_in_order), cmocka_unit_test(any_offset_and_every_limit),
         cmocka_unit_test(one_answer_across_extents), cmocka_unit_test(holes_are_stepped_over),
-        cmocka_unit_test(readahead_crosses_extents), cmocka_unit_test(hot_chunks_survive_a_replay),
+        cmocka_unit_test(readahead_crosses_extents), cmocka_unit_test(readahead_can_be_off),
+        cmocka_unit_test(hot_chunks_survive_a_replay),
         cmocka_unit_test(batch_larger_than_the_cache), cmocka_unit_test(a_lie_is_asked_again),
         cmocka_unit_test(damage_is_reported_and_forgotten), cmocka_unit_test(every_flipped_byte_is_found),
         cmocka_unit_test(missing_truncated_foreign), cmocka_unit_test(store_away),
