@@ -127,6 +127,7 @@ static int s3_put(struct vv_objstore *base, const char *key, const struct vv_obj
     if (!err) {
         *info = c.info;
         info->size = src->size;
+        info->etag_differs = strlen(info->etag) == strlen(c.md5_etag) && strcmp(info->etag, c.md5_etag);
     }
     s3_call_release(&c);
     return err;

@@ -205,7 +205,8 @@ static int complete(struct upload *u, const struct vv_objput *how, struct vv_err
     if (err && unknown && arrived(u)) return VV_OK;
     if (err == VV_E_NOENT) err = failed(u, e, unknown ? VV_E_AGAIN : VV_E_IO, "the upload is gone");
     size_t etag_n = strlen(u->etag);
-    bool md5_form = etag_n > 34 && u->etag[33] == '-';
+    /* Where single puts have other ETags (SSE-KMS), those of parts look like MD5s and are none. */
+    bool md5_form = etag_n > 34 && u->etag[33] == '-' && (u->s->base.caps & VV_OBJ_CAP_ETAG_IS_MD5);
     if (!err && md5_form && strcmp(u->etag, u->expected))
         err = failed(u, e, VV_E_CORRUPT, "the store put other bytes together than were sent");
     return err;

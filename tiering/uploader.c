@@ -5,7 +5,8 @@
  * The intent fixes the key (range, leader epoch, generation, nonce), so every retry, in this life or the next, asks for
  * the same object: first it looks whether the object is already there and right (a reply was lost, a crash came after
  * the put), else it puts it (only if absent, where the store can), and again over it if what is there is wrong.
- * Nothing is BOTH before the footer was read back and compared (verify_full: all blocks).
+ * Nothing is BOTH before the footer was read back and compared (verify_full: all blocks). An object that is adopted, because its put
+ * got no answer in this try, is always read back whole: nobody vouched for its bytes.
  * Local bytes are checked against the block table while they are read for the put, so rot since the append is refused.
  * Failures back off per partition; others go on. Segments wholly below the log start are not uploaded but dropped.
  *
@@ -217,7 +218,7 @@ static int verify_blocks(struct upload *u)
 /* Is the object there, whole and ours? 0, E_NOENT, E_CORRUPT (there but wrong), or the store's error.
  * One suffix GET tells length and footer. A footer written by an earlier try of ours may differ in what moved since (log start,
  * writer epoch): the identity and the block table must not. */
-static int verify_object(struct upload *u, struct vv_objinfo *info)
+static int verify_object(struct upload *u, bool whole, struct vv_objinfo *info)
 {
     struct vv_slice s = {0};
     struct vv_footer f = {0};
@@ -239,7 +240,7 @@ static int verify_object(struct upload *u, struct vv_objinfo *info)
 out:
     vv_footer_release(&f);
     if (s.buf) vv_buf_unref(s.buf);
-    if (!err && u->config.verify_full) err = verify_blocks(u);
+    if (!err && (whole || u->config.verify_full)) err = verify_blocks(u);
     return err;
 }
 
@@ -281,8 +282,9 @@ static int name_topic(struct upload *u)
 
 /* ---- the step ---- */
 
-static int put_object(struct upload *u)
+static int put_object(struct upload *u, bool *stored_wrong)
 {
+    *stored_wrong = false;
     struct vv_tier_part *p = u->p;
     struct vv_tier *t = p->tier;
     pthread_mutex_lock(&t->mu);
@@ -290,11 +292,15 @@ static int put_object(struct upload *u)
     pthread_mutex_unlock(&t->mu);
     struct vv_objput how = {.if_none_match = !overwrite && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH)};
     struct vv_objsrc src = {.size = u->footer.data_bytes + u->tail_n, .read = source_read, .ctx = u};
-    int err = vv_objstore_put(t->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), NULL, &u->e);
+    struct vv_objinfo told;
+    int err = vv_objstore_put(t->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), &told, &u->e);
     if (err && u->rot.code) { /* not the store's fault */
         u->e = u->rot;
         return err;
     }
+    if (!err && told.etag_differs && (t->store->caps & VV_OBJ_CAP_ETAG_IS_MD5))
+        err = vv_error_set(&u->e, VV_E_CORRUPT, "the store's ETag is not the checksum of what was sent");
+    *stored_wrong = err == VV_E_CORRUPT;
     return vv_tier_saw(t, err);
 }
 
@@ -308,20 +314,25 @@ static void set_overwrite(struct vv_tier_part *p, bool on)
 /* UPLOADING, footer made. Leaves a proven object or an error. */
 static int bring(struct upload *u, bool look_first, struct vv_objinfo *info)
 {
+    struct vv_tier_part *p = u->p;
+    bool wrong = false;
     int err = VV_E_NOENT;
-    if (look_first) {
-        err = vv_tier_saw(u->p->tier, verify_object(u, info));
+    pthread_mutex_lock(&p->tier->mu);
+    bool known_bad = p->overwrite;
+    pthread_mutex_unlock(&p->tier->mu);
+    if (look_first && !known_bad) {
+        err = vv_tier_saw(p->tier, verify_object(u, true, info));
         if (!err) return VV_OK; /* adopted */
-        if (err == VV_E_CORRUPT) set_overwrite(u->p, true);
+        if (err == VV_E_CORRUPT) set_overwrite(p, true);
         if (err != VV_E_NOENT && err != VV_E_CORRUPT) return err;
     }
-    err = put_object(u);
-    if (err && err != VV_E_CONFLICT) return err; /* unknown outcomes too: the next try looks first */
-    err = vv_tier_saw(u->p->tier, verify_object(u, info));
+    err = put_object(u, &wrong);
+    if (err && err != VV_E_CONFLICT && !wrong) return err; /* unknown outcomes too: the next try looks first */
+    if (!wrong) err = vv_tier_saw(p->tier, verify_object(u, err == VV_E_CONFLICT, info));
     if (err == VV_E_CORRUPT || err == VV_E_NOENT) {
-        set_overwrite(u->p, true);
-        VLOG_ERROR("%s-%d: the store did not keep %s as it was put (%s); the local copy stays, trying again", u->p->topic,
-                   (int)u->p->o.partition, u->key, u->e.text);
+        set_overwrite(p, true);
+        VLOG_ERROR("%s-%d: the store did not keep %s as it was put (%s); the local copy stays, trying again", p->topic,
+                   (int)p->o.partition, u->key, u->e.text);
     }
     return err;
 }

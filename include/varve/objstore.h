@@ -90,6 +90,8 @@ struct vv_objinfo {
     int64_t mtime_ms;           /* Unix time by the store's clock, whole seconds on S3; 0 = not told */
     char etag[VV_OBJ_ETAG_MAX]; /* as the store spells it, quotes included; "" = not told (fs: above 1 MiB,
                                  * and by a ranged get) */
+    bool etag_differs;          /* put: the ETag told has an MD5's form and is not the MD5 of what was sent. Means something only
+                                 * where ETAG_IS_MD5 holds (encrypted buckets have ETags of their own) */
 };
 
 /* ---- async ranged GET ----
