@@ -7,6 +7,7 @@
 #include "broker_tier.h"
 
 #include "keys.h"
+#include "varve/bytes.h"
 #include "varve/objstore.h"
 #include "varve/vlog.h"
 
@@ -48,6 +49,8 @@ static int open_store(struct vv_broker *b, struct vv_objstore **out, struct vv_e
         .secret_access_key = c->tier_s3_secret_access_key,
         .session_token = c->tier_s3_session_token,
         .ca_file = c->tier_s3_ca_file,
+        .multipart_above = VV_MIN((uint64_t)c->tier_s3_part_bytes * 2, (uint64_t)5 << 30),
+        .part_size = (uint64_t)c->tier_s3_part_bytes,
     };
     return vv_objstore_open(c->tier, &oc, b->env, out, e);
 }

@@ -202,6 +202,8 @@
       "Session token of temporary credentials.")                                                   \
     X(tier_s3_client, "tier.s3.client", STRING, "curl", 0, 0, "curl|libs3", 0,                     \
       "The client: our own over libcurl (Signature V4), or Debian's libs3 (Signature V2).")        \
+    X(tier_s3_part_bytes, "tier.s3.part.bytes", LONG, "67108864", 5242880, 5368709120, NULL, 0,    \
+      "Objects of more than two of these go up in parts of this size.")                            \
     X(tier_s3_ca_file, "tier.s3.ca.file", STRING, NULL, 0, 0, NULL, 0,                             \
       "Certificates to trust for the endpoint, PEM.")                                              \
     X(remote_log_manager_copy_max_bytes_per_second,                                                \
