@@ -1,0 +1,261 @@
+"""reads.py — faults 25 to 31: damaged and missing objects, deletion and movement under readers, a lost disk."""
+import contextlib
+import threading
+import time
+
+from s3front import altered
+from world import CORRUPT_MESSAGE, OUT_OF_RANGE, STORAGE_ERROR, TOPIC, Gone, World, decode_batches, served_again, wait_for
+
+
+# ---- 25, 26: damaged and missing objects
+
+def expect_only(w, segments, bad, what):
+    """Offsets of the segment `bad` answer CORRUPT_MESSAGE, all others are served right."""
+    with w.client() as c:
+        for base, last, _ in segments:
+            if (base, last) == bad:
+                for _ in range(3):
+                    code, _, data = c.fetch(TOPIC, 0, base, wait_ms=2000)
+                    assert code == CORRUPT_MESSAGE and not data, f"{what}: offset {base}: code {code}, {len(data)} bytes"
+                continue
+            at = base
+            while at <= last:
+                code, _, data = c.fetch(TOPIC, 0, at, max_bytes=65536, wait_ms=2000)
+                got = list(decode_batches(data))
+                assert code == 0 and got, f"{what}: offset {at}, beside the damage: code {code}"
+                for offset, _, value in got:
+                    assert w.ledger.ok[value] == (0, offset), f"{what}: another record at {offset}"
+                at = got[-1][0] + 1
+                if bad[0] <= at <= bad[1]:
+                    break
+
+
+def case_25():
+    """A bit, a cut, another segment's bytes, another topic's object, an older version: found by checksum and identity;
+    CORRUPT_MESSAGE for that range only, nothing wrong is ever served, and all is well once the object is."""
+    with World(topics=(TOPIC, "other")) as w:
+        w.fill(6).quiet()
+        w.fill(6, "other").quiet("other")
+        mine, others = w.segments(w.topic_dir()), w.segments(w.topic_dir("other"))
+        base, last, key = mine[2]
+        good = w.s3.get(key)
+        wrong = {
+            "a bit of the data": altered(good), "a bit of the footer": good[:-60] + bytes((good[-60] ^ 4,)) + good[-59:],
+            "a bit of the trailer": good[:-1] + bytes((good[-1] ^ 1,)), "cut": good[:-1], "half": good[:len(good) // 2], "empty": b"",
+            "the neighbour's": w.s3.get(mine[3][2]), "another topic's": w.s3.get(others[2][2]),
+            "zeros": bytes(len(good)),
+        }
+        for what, bytes_ in wrong.items():
+            w.s3.put(key, bytes_)
+            w.kill()  # forgets what it has in memory
+            w.start()
+            expect_only(w, mine, (base, last), what)
+        w.s3.put(key, good)
+        served_again(w, base)
+        w.check()
+        w.close()
+
+
+def case_25_wire():
+    """Bytes altered or cut on their way once are fetched again; always: CORRUPT_MESSAGE or KAFKA_STORAGE_ERROR, no bad byte."""
+    with World() as w:
+        w.fill(6).quiet()
+        w.s3.rule("GET", r"\.seg$", "alter", times=1)
+        w.check()
+        w.kill()
+        w.s3.clear()
+        w.start()
+        for do in ("alter", "truncate"):
+            rule = w.s3.rule("GET", r"\.seg$", do)
+            with w.client() as c:
+                code, seen = 0, 0
+                while code == 0:
+                    code, _, data = c.fetch(TOPIC, 0, 0, wait_ms=1000)
+                    assert not data, f"{do}: bytes were served"
+                    seen += 1
+                    assert seen < 60, f"{do}: never an error"
+                assert code in (CORRUPT_MESSAGE, STORAGE_ERROR), f"{do}: code {code}"
+            w.s3.remove(rule)
+        served_again(w, 0)
+        w.check()
+        w.close()
+
+
+def case_26():
+    """Objects deleted behind our back: a typed error and a metric, a crowd that repeats does not reach the bucket each time."""
+    with World() as w:
+        w.fill(6).quiet()
+        segments = w.segments()
+        base, last, key = segments[2]
+        good = w.s3.get(key)
+        w.s3.delete(key)
+        expect_only(w, segments, (base, last), "missing")
+        assert w.metric("varve_fetch_cold_errors_total") > 0 and w.metric("varve_remote_fetch_errors_total") > 0
+        before = w.s3.count("GET", r"\.seg$")
+        with w.client() as c:
+            began = time.monotonic()
+            for _ in range(200):
+                assert c.fetch(TOPIC, 0, base, wait_ms=100)[0] == CORRUPT_MESSAGE
+            allowed = 4 + 2 * (time.monotonic() - began)
+        calls = w.s3.count("GET", r"\.seg$") - before
+        assert calls <= allowed, f"{calls} requests to the bucket for 200 fetches of an object that is not there"
+        assert "gone from the bucket" in w.messages(), "no word to the operator"
+        w.s3.put(key, good)
+        served_again(w, base)
+        w.check()
+        w.close()
+
+
+# ---- 27: deleted while being read
+
+def case_27():
+    """DeleteRecords and DeleteTopic under readers; the topic comes again under its name: whole batches or an error that fits,
+    never the other topic's records, and its objects go."""
+    with World({"tier.delete.grace.ms": 1}, topics=()) as w:
+        for life in range(3):
+            with w.client() as c:
+                c.create(TOPIC, 1, {})
+            w.fill(6).quiet()
+            mine, stop, wrong = dict(w.ledger.ok), threading.Event(), []
+
+            def read(mine=mine, stop=stop, wrong=wrong):
+                try:
+                    with w.client() as c:
+                        at = 0
+                        while not stop.is_set():
+                            code, _, data = c.fetch(TOPIC, 0, at, wait_ms=50)
+                            got = list(decode_batches(data))
+                            if code not in (0, OUT_OF_RANGE, 3, 6, STORAGE_ERROR):
+                                wrong.append(f"error code {code} at {at}")
+                            wrong.extend(f"a record of another life at {o}" for o, _, v in got if v not in mine)
+                            at = got[-1][0] + 1 if got else 0
+                            if code == OUT_OF_RANGE:
+                                at = c.offset(TOPIC, 0, -2)
+                            if code == 3:
+                                break
+                except (Gone, AssertionError) as e:
+                    if "error code 3" not in str(e):
+                        wrong.append(repr(e))
+
+            readers = [threading.Thread(target=read) for _ in range(3)]
+            for r in readers:
+                r.start()
+            with w.client() as c:
+                for before in range(10, 90, 10):
+                    c.delete_records(TOPIC, 0, before)
+                old = w.topic_dir()
+                c.delete_topic(TOPIC)
+            for r in readers:
+                r.join(30)
+            stop.set()
+            assert not wrong, f"life {life}: {wrong[:3]}"
+            w.ledger.ok.clear()
+            wait_for("the deleted topic's objects are gone", lambda old=old: not w.s3.keys(old))
+        w.close()
+
+
+# ---- 28: reading on while everything moves
+
+def case_28():
+    """Two readers follow from the start while segments close, move to the bucket and leave the disk."""
+    with World() as w:
+        done, failed = threading.Event(), []
+
+        def follow():
+            try:
+                with w.client() as c:
+                    for _ in range(4):  # from the start again and again: across all borders
+                        at = 0
+                        while not (done.is_set() and at >= c.offset(TOPIC, 0, -1)):
+                            code, _, data = c.fetch(TOPIC, 0, at, wait_ms=100)
+                            assert code == 0, f"error code {code} at {at}"
+                            for offset, _, value in decode_batches(data):
+                                if offset < at:
+                                    continue
+                                assert offset == at, f"poll-skip: {offset} after {at - 1}"
+                                at += 1
+                        if not done.is_set():
+                            continue
+                    assert at == c.offset(TOPIC, 0, -1)
+            except (AssertionError, Gone) as e:
+                failed.append(repr(e))
+
+        readers = [threading.Thread(target=follow) for _ in range(2)]
+        for r in readers:
+            r.start()
+        w.fill(40)
+        done.set()
+        for r in readers:
+            r.join(120)
+            assert not r.is_alive(), "a reader hangs"
+        assert not failed, failed
+        w.quiet()
+        w.check()
+        w.close()
+
+
+# ---- 31: the disk is gone
+
+def case_31():
+    """rm -rf, after a clean end and after kill -9: log start and end, topic ids, settings, producer ids, every tiered record."""
+    for clean in (True, False):
+        with World({"tier.upload.interval.ms": 300}, topics=()) as w:
+            with w.client() as c:
+                c.create(TOPIC, 1, {"segment.bytes": 131072, "retention.ms": 123456789012})
+                c.create("empty", 2, {})
+                pids = {c.producer_id() for _ in range(3)}
+            w.fill(8)
+            with w.client() as c:
+                c.delete_records(TOPIC, 0, 50)
+            end = len(w.ledger.ok)
+            wait_for("all of it is in the bucket", lambda: w.segments(w.topic_dir()) and w.segments(w.topic_dir())[-1][1] == end - 1)
+            folder = w.topic_dir()
+            if clean:
+                w.close()
+            else:
+                wait_for("the manifest tells the log start", lambda: w.s3.keys(r"cluster\.json$"))
+                w.kill()
+            w.lose_disk()
+            w.settings["tier.take.over"] = str(not clean).lower()
+            w.start()
+            with w.client() as c:
+                start = c.offset(TOPIC, 0, -2)
+                assert start == 50 or (not clean and start <= 50), f"the log starts at {start}"
+                assert c.offset(TOPIC, 0, -1) == end, f"the log ends at {c.offset(TOPIC, 0, -1)}, not at {end}"
+                assert c.describe(TOPIC, "segment.bytes") == "131072" and c.describe(TOPIC, "retention.ms") == "123456789012"
+                assert c.offset("empty", 1, -1) == 0
+                fresh = {c.producer_id() for _ in range(3)}
+                assert min(fresh) > max(pids), f"producer ids {fresh} after {pids}"
+                records = c.read_all(TOPIC, 0)
+            assert [r[0] for r in records] == list(range(start, end))
+            assert all(w.ledger.ok[v] == (0, o) for o, _, v in records), "another record at its offset"
+            w.fill(2)
+            assert w.topic_dir() == folder, "the topic has another id"
+            w.ledger.ok = {v: at for v, at in w.ledger.ok.items() if at[1] >= start}
+            w.check()
+            w.close()
+
+
+def case_31_twice():
+    """Lost again and again, with kill -9 at a restore's own requests: it begins again and ends right."""
+    with World() as w:
+        w.fill(6).quiet()
+        w.close()
+        end = w.segments()[-1][1] + 1
+        w.settings["tier.take.over"] = "true"
+        for op, key in (("GET", r"cluster\.json$"), ("GET", r"head\.json$"), ("LIST", ""), ("GET", r"\.seg$"), ("PUT", r"root\.json$")):
+            for do in ("stall", "stall_after"):
+                w.lose_disk()
+                rule = w.s3.rule(op, key, do, times=1)
+                late = threading.Thread(target=lambda rule=rule: (rule.reached.wait(30), w.kill()))
+                late.start()
+                with contextlib.suppress(RuntimeError, AttributeError):
+                    w.start()
+                late.join()
+                assert rule.reached.is_set(), f"{op} {key} is not part of a restore"
+                w.s3.clear()
+                w.start()
+                with w.client() as c:
+                    assert c.offset(TOPIC, 0, -1) == end
+                    assert [r[0] for r in c.read_all(TOPIC, 0)] == list(range(end))
+                w.close()

@@ -1,0 +1,184 @@
+"""store.py — faults 20 to 23: a store that refuses, vanishes, crawls, is silent or cannot do something; two writers."""
+import struct
+import threading
+import time
+
+from world import STORAGE_ERROR, TOPIC, Varve, World, served_again, wait_for
+
+
+# ---- 20, 21: the store refuses, or is another
+
+def case_20():
+    """Credentials revoked and rotated: nothing is lost, it shows, the new ones are taken without a restart; no secret anywhere."""
+    with World(start=False, topics=(TOPIC, "hot")) as w:
+        secret = "planted-secret-of-the-file"
+        file = w.scratch.dir / "credentials"
+
+        def write(who):
+            fresh = w.scratch.dir / "credentials.new"
+            fresh.write_text(f"[default]\naws_access_key_id = {who}\naws_secret_access_key = {secret}\n")
+            fresh.chmod(0o600)
+            fresh.rename(file)
+
+        write("first")
+        w.settings["AWS_ACCESS_KEY_ID"] = w.settings["AWS_SECRET_ACCESS_KEY"] = ""
+        w.settings["AWS_SHARED_CREDENTIALS_FILE"] = str(file)
+        w.s3.keys_allowed = {"first"}
+        w.start()
+        with w.client() as c:
+            for topic in w.topics:
+                c.create(topic, 1, {})
+        w.fill(3).quiet()
+        w.s3.keys_allowed = {"second"}
+        start = w.local_start()
+        w.fill(4)
+        wait_for("it shows", lambda: w.metric("varve_tier_store_up") == 0 and w.metric("varve_remote_copy_errors_total") > 0)
+        w.hot_works()
+        assert w.local_start() == start and len(w.local_logs()) >= 4
+        write("second")
+        w.quiet()
+        w.check()
+        with w.client() as c:
+            assert secret.encode() not in c.ask(32, 1, struct.pack(">ibh", 1, 4, 1) + b"1" + struct.pack(">ib", -1, 1))
+        assert w.metric("varve_tier_store_up") == 1
+        page = "".join(map(str, w.broker.metrics()))
+        assert secret not in w.messages() and secret not in page
+        w.close()
+
+
+def case_20_start():
+    """At start: wrong credentials, no bucket, nobody there, none at all: a clear word and exit code 1."""
+    with World(start=False) as w:
+        w.s3.keys_allowed = {"somebody else"}
+        said = w.refused(name="wrong-key")
+        assert "403" in said or "InvalidAccessKeyId" in said, said
+        assert "planted-secret" not in said
+        w.s3.keys_allowed = None
+        said = w.refused(name="no-bucket", **{"tier.url": "s3://not-this-one/p"})
+        assert "NoSuchBucket" in said, said
+        said = w.refused(name="nobody", patience_s=120, **{"tier.s3.endpoint": "http://127.0.0.1:1"})
+        assert "127.0.0.1:1" in said or "onnect" in said, said
+        none = {k: "" for k in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+        said = w.refused({**none, "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}, name="no-key")
+        assert "credentials" in said, said
+
+
+def case_21():
+    """The bucket vanishes: nothing local goes, hot traffic goes on, and it resumes when the bucket is back."""
+    with World(topics=(TOPIC, "hot")) as w:
+        w.fill(3).quiet()
+        w.s3.bucket, start = "elsewhere", w.local_start()
+        w.fill(4)
+        wait_for("uploads fail", lambda: w.metric("varve_remote_copy_errors_total") > 0)
+        w.hot_works()
+        assert w.local_start() == start and len(w.local_logs()) >= 4
+        w.s3.bucket = "bucket"
+        w.quiet()
+        w.check()
+        w.close()
+    with World() as w:  # emptied while we were away: not a fresh one
+        w.fill(3).quiet()
+        w.close()
+        kept, w.s3.objects = w.s3.objects, {}
+        said = w.refused(name="emptied", **{"data.dir": str(w.data())})
+        assert "root" in said, said
+        assert w.s3.objects == {}, "something was written to a bucket that lost its root"
+        w.s3.objects = kept
+        w.start().check()
+        w.close()
+
+
+# ---- 22: slow, and silent
+
+def case_22_slow():
+    """One partition's uploads crawl: the other's go on, and so does everything hot."""
+    with World(topics=(TOPIC, "other", "hot")) as w:
+        w.fill(2).quiet()
+        crawl = w.s3.rule("PUT", w.topic_dir() + r".*\.seg$", "slow", rate=1024)
+        w.fill(3)
+        wait_for("the slow upload is under way", lambda: crawl.hits > 0)
+        w.fill(6, "other").quiet("other", 30)
+        w.hot_works()
+        assert w.metric("varve_partition_tier_lag_bytes", TOPIC) > 0, "the slow one was not slow"
+        w.check("other")
+        w.s3.clear()
+        w.s3.cut()
+        w.quiet()
+        w.check()
+        w.close()
+
+
+def case_22_blackhole():
+    """A store that takes requests and never answers: cold reads are empty within max wait, then KAFKA_STORAGE_ERROR after
+    tier.fetch.deadline.ms, never before; hot traffic goes on; afterwards all is well without a restart."""
+    with World({"tier.fetch.deadline.ms": 3000}, topics=(TOPIC, "hot")) as w:
+        w.fill(6).quiet()
+        w.s3.rule("ANY", do="blackhole")
+        with w.client() as c:
+            began, codes = time.monotonic(), []
+            while not codes or (codes[-1] == 0 and time.monotonic() - began < 60):
+                asked = time.monotonic()
+                code, _, data = c.fetch(TOPIC, 0, 0, wait_ms=300)
+                assert not data and time.monotonic() - asked < 3, "an answer long after max wait"
+                codes.append(code)
+                if len(codes) == 2:
+                    w.hot_works()
+            took = time.monotonic() - began
+            assert codes[-1] == STORAGE_ERROR, f"error code {codes[-1]}"
+            assert len(codes) > 2 and took > 2.5, f"KAFKA_STORAGE_ERROR after {took:.1f} s, the deadline is 3 s: {codes}"
+            w.hot_works()
+        w.s3.clear()
+        w.s3.cut()
+        served_again(w, 0)
+        w.check()
+        w.close()
+
+
+def case_22_stop():
+    """SIGTERM while the store is silent: a bounded, clean end; nothing was lost."""
+    with World() as w:
+        w.fill(3).quiet()
+        hole = w.s3.rule("ANY", do="blackhole")
+        w.fill(3)
+        wait_for("an upload hangs", lambda: hole.hits > 0)
+        assert w.broker.stop(patience_s=45) == 0
+        w.s3.clear()
+        w.start().quiet()
+        w.check()
+        w.close()
+
+
+# ---- 23: a store that ignores conditions
+
+def case_23():
+    """If-None-Match and If-Match are ignored: found out at start and said; the rest holds."""
+    with World(start=False) as w:
+        w.s3.conditions = False
+        w.start()
+        assert "no conditional writes" in w.messages()
+        with w.client() as c:
+            c.create(TOPIC, 1, {})
+        w.s3.rule("PUT", do="drop", share=0.3)
+        w.fill(8).quiet()
+        w.s3.clear()
+        w.check()
+        w.kill()
+        w.start().fill(2).quiet()
+        w.check()
+        w.close()
+        w.check_bucket()
+
+
+# ---- the claim
+
+def case_claim():
+    """A second broker on the same bucket is refused by name; after --take-over the first writes nothing more."""
+    with World(topics=(TOPIC, "hot")) as w:
+        w.fill(3).quiet()
+        elsewhere = Varve(w.scratch, {**w.settings, "data.dir": w.scratch.path("second"), "tier.url": "s3://bucket/other"}, "second")
+        assert elsewhere.stop() == 0
+        said = w.refused(name="second", **{"node.id": 1})
+        assert "belongs to cluster" in said or "writes to the bucket" in said, said
+        w.fill(3).quiet()
+        w.check()
+        w.close()
