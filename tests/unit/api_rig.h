@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -45,6 +46,7 @@ RIG void rig_child(int out)
                           "max.incremental.fetch.session.cache.slots=32"};
     struct vv_broker_config config;
     struct vv_error e = {0};
+    prctl(PR_SET_PDEATHSIG, SIGTERM); /* a test that dies takes its broker along */
     dup2(out, STDOUT_FILENO);
     vlog_level = VV_ERROR;
     if (vv_config_load(&vv_env_posix, NULL, 0, sets, VV_COUNT(sets), &config, &e)) {
