@@ -39,7 +39,8 @@ void vv_handle_api_versions(struct vv_call *c)
     const struct ApiVersionsRequest *q = c->req;
     struct ApiVersionsResponse r;
     VV_MSG_INIT(ApiVersionsResponse, &r);
-    bool named = c->version < 3 || (software_name_ok(q->ClientSoftwareName) && software_name_ok(q->ClientSoftwareVersion));
+    bool named =
+        c->version < 3 || (software_name_ok(q->ClientSoftwareName) && software_name_ok(q->ClientSoftwareVersion));
     if (!named)
         r.ErrorCode = VV_INVALID_REQUEST;
     else if (fill_keys(c, &r))

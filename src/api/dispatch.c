@@ -91,7 +91,8 @@ static void refuse(struct vv_exchange *x, const struct vv_request_header *h, con
     vv_exchange_close(x, text);
 }
 
-/* Both what we tell clients and what the codec knows: Produce is advertised below what is served (src/wire/README.md). */
+/* Both what we tell clients and what the codec knows: Produce is advertised below what is served (src/wire/README.md).
+ */
 static bool version_served(const struct vv_api *api, int16_t version)
 {
     return version >= api->min && version <= api->max && version >= api->request->min && version <= api->request->max;

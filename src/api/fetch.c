@@ -1,10 +1,10 @@
 /* fetch.c — Fetch: which partitions, may they be read, when is there enough to answer.
  *
- * An operation (fetch.h) is resolved, read once, and answered at once when it has min_bytes, an error, or nothing to wait for.
- * Else it parks: a waiter on each partition, a timer for max_wait. Whoever appends posts the operation's task to this reactor, which
- * reads on where it stopped. A fetch that waits for the bucket and has nothing else to say waits at least
- * remote.fetch.max.wait.ms; then it answers without and the download goes on for the next one.
- * Threads: the connection's reactor. */
+ * An operation (fetch.h) is resolved, read once, and answered at once when it has min_bytes, an error, or nothing to
+ * wait for. Else it parks: a waiter on each partition, a timer for max_wait. Whoever appends posts the operation's task
+ * to this reactor, which reads on where it stopped. A fetch that waits for the bucket and has nothing else to say waits
+ * at least remote.fetch.max.wait.ms; then it answers without and the download goes on for the next one. Threads: the
+ * connection's reactor. */
 #include "fetch.h"
 
 enum { IDS_SINCE = 13, REPLICA_STATE_SINCE = 15, READ_COMMITTED = 1 };
@@ -209,8 +209,8 @@ static int parts_of_session(struct fetch_op *op)
     op->parts = vv_arena_alloc(vv_call_arena(op->c), (n + 1) * sizeof *op->parts);
     if (!op->parts) return VV_E_LIMIT;
     for (struct vv_session_part *s = vv_fetch_session_first(op->session); s; s = s->next)
-        op->parts[op->part_count++] = (struct fetch_part){
-            .topic_name = {s->name, s->name_n}, .topic_id = s->id, .q = s->q, .cached = s};
+        op->parts[op->part_count++] =
+            (struct fetch_part){.topic_name = {s->name, s->name_n}, .topic_id = s->id, .q = s->q, .cached = s};
     return 0;
 }
 

@@ -1,9 +1,9 @@
 /* fetch.h — one Fetch under way: the operation and its partitions. The life of it is told in README.md.
  *
- * Invariants: an operation belongs to the reactor of its connection and is touched there only; what runs elsewhere (a read on the
- * iopool, a read of the tier) owns its struct fetch_io until it posts the part's task, which is the last thing it does. The answer
- * goes out once: when `ended` is set, no read is pending and the operation's task is not queued.
- * Everything lives in the exchange's arena; a part holds a reference to its topic until the answer. */
+ * Invariants: an operation belongs to the reactor of its connection and is touched there only; what runs elsewhere (a
+ * read on the iopool, a read of the tier) owns its struct fetch_io until it posts the part's task, which is the last
+ * thing it does. The answer goes out once: when `ended` is set, no read is pending and the operation's task is not
+ * queued. Everything lives in the exchange's arena; a part holds a reference to its topic until the answer. */
 #ifndef VARVE_API_FETCH_H
 #define VARVE_API_FETCH_H
 #include "broker.h"
@@ -44,7 +44,7 @@ struct fetch_part {
     struct vv_chain bytes;
     struct vv_aborted *aborted; /* of the remote bytes; malloc'ed */
     size_t aborted_n;
-    int again;                  /* the tier said "not remote any more, look it up again" */
+    int again; /* the tier said "not remote any more, look it up again" */
     enum fetch_pending pending;
     struct fetch_io *io;
     struct vv_task task; /* a read has ended */

@@ -1,12 +1,13 @@
 /* fetch_read.c — the bytes of one partition of a Fetch, from wherever they are.
  *
- * One question to the index says which extent holds the next offset. Local: read from the page cache at once, else by the
- * iopool. Remote: a read of the tier, all partitions in parallel. When an extent is done and there is room, the next one follows,
- * so a response crosses the border between cold and hot; only a second cold read waits for the next request (the tier reads ahead).
+ * One question to the index says which extent holds the next offset. Local: read from the page cache at once, else by
+ * the iopool. Remote: a read of the tier, all partitions in parallel. When an extent is done and there is room, the
+ * next one follows, so a response crosses the border between cold and hot; only a second cold read waits for the next
+ * request (the tier reads ahead).
  *
- * Budget: a read reserves bytes of the operation while it is under way. The first partition that has data may return one whole
- * batch whatever the limits (KIP-74). Bytes already read are sent before an error that comes after them is told.
- * Threads: the operation's reactor; read_blocking on the iopool, remote_done on any thread (fetch.h). */
+ * Budget: a read reserves bytes of the operation while it is under way. The first partition that has data may return
+ * one whole batch whatever the limits (KIP-74). Bytes already read are sent before an error that comes after them is
+ * told. Threads: the operation's reactor; read_blocking on the iopool, remote_done on any thread (fetch.h). */
 #include "fetch.h"
 #include "metrics.h"
 #include "varve/vlog.h"
@@ -17,7 +18,8 @@ enum { AGAIN_MAX = 3 };
 
 int64_t vv_fetch_limit(const struct fetch_part *part)
 {
-    return part->op->committed ? vv_partition_last_stable(part->partition) : vv_partition_high_watermark(part->partition);
+    return part->op->committed ? vv_partition_last_stable(part->partition)
+                               : vv_partition_high_watermark(part->partition);
 }
 
 /* At most one line a second: clients repeat a failing fetch as fast as they can. */
@@ -26,8 +28,8 @@ static void log_failure(const struct fetch_part *part, int err, const char *text
     static _Atomic int64_t quiet_until_us;
     int64_t now = vv_reactor_now_us(part->op->c->x->reactor), until = atomic_load(&quiet_until_us);
     if (now < until || !atomic_compare_exchange_strong(&quiet_until_us, &until, now + 1000000)) return;
-    VLOG_WARN("fetch of %s-%d at offset %lld failed: %s %s", part->topic->name, part->q.Partition, (long long)part->next,
-              vv_err_name(err), text ? text : "");
+    VLOG_WARN("fetch of %s-%d at offset %lld failed: %s %s", part->topic->name, part->q.Partition,
+              (long long)part->next, vv_err_name(err), text ? text : "");
 }
 
 void vv_fetch_fail(struct fetch_part *part, int err, const char *text)
@@ -168,7 +170,8 @@ static bool read_failed(struct fetch_part *part, struct vv_extent *x, int err, c
         if (part->stuck || part->again++ < AGAIN_MAX) return !part->stuck;
     }
     /* The local copy is damaged, but the bucket has a proven one. */
-    if ((err == VV_E_CORRUPT || err == VV_CORRUPT_MESSAGE) && x->state == VV_EXTENT_BOTH && part->partition->tier && !part->op->ended) {
+    if ((err == VV_E_CORRUPT || err == VV_CORRUPT_MESSAGE) && x->state == VV_EXTENT_BOTH && part->partition->tier &&
+        !part->op->ended) {
         log_failure(part, err, "in the local copy; the remote copy is served");
         return read_remote(part, x);
     }

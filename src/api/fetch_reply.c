@@ -1,5 +1,5 @@
-/* fetch_reply.c — the answer to a Fetch: what each partition got, what the session already knew left out, records by reference.
- * On the operation's reactor, once per operation. */
+/* fetch_reply.c — the answer to a Fetch: what each partition got, what the session already knew left out, records by
+ * reference. On the operation's reactor, once per operation. */
 #include "fetch.h"
 #include "metrics.h"
 
@@ -94,7 +94,8 @@ static bool same_topic(const struct fetch_op *op, const struct FetchResponse_Fet
 static int fill(struct fetch_op *op, struct FetchResponse *r)
 {
     struct vv_arena *a = vv_call_arena(op->c);
-    struct FetchResponse_PartitionData *data = vv_struct_array(&vv_struct_FetchResponse_PartitionData, a, op->part_count);
+    struct FetchResponse_PartitionData *data =
+        vv_struct_array(&vv_struct_FetchResponse_PartitionData, a, op->part_count);
     if (!data || VV_ARRAY_NEW(r->Responses, FetchResponse_FetchableTopicResponse, a, op->part_count)) return VV_E_LIMIT;
     struct FetchResponse_FetchableTopicResponse *t = NULL;
     int32_t topics = 0, told = 0;

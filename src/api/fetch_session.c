@@ -6,14 +6,14 @@
 #include <sys/random.h>
 
 #define SESSION_QUIET_MS 120000
-#define SESSION_BUCKETS 1024
-#define CACHE_PARTS_MAX ((size_t)1 << 20)
+#define SESSION_BUCKETS  1024
+#define CACHE_PARTS_MAX  ((size_t)1 << 20)
 enum { EPOCH_FINAL = -1, EPOCH_INITIAL = 0 };
 
 struct vv_fetch_session {
     struct vv_fetch_session *newer, *older; /* by last use */
     struct vv_fetch_session *hash_next;
-    int32_t id, epoch;                      /* epoch: of the next request */
+    int32_t id, epoch; /* epoch: of the next request */
     bool by_id, busy, dropped, full;
     int64_t used_ms;
     struct vv_session_part *first, *last;
@@ -36,7 +36,8 @@ static uint32_t part_hash(bool by_id, struct vv_uuid id, struct vv_str name, int
     return vv_crc32c(h, &partition, sizeof partition);
 }
 
-static struct vv_session_part **find_part(struct vv_fetch_session *s, struct vv_uuid id, struct vv_str name, int32_t partition)
+static struct vv_session_part **find_part(struct vv_fetch_session *s, struct vv_uuid id, struct vv_str name,
+                                          int32_t partition)
 {
     struct vv_session_part **at = &s->buckets[part_hash(s->by_id, id, name, partition) & (s->bucket_count - 1)];
     for (; *at; at = &(*at)->hash_next) {
@@ -67,7 +68,8 @@ static int grow(struct vv_fetch_session *s)
     struct vv_session_part **v = calloc(n, sizeof(struct vv_session_part *));
     if (!v) return VV_E_NOMEM;
     for (struct vv_session_part *p = s->first; p; p = p->next) {
-        struct vv_session_part **at = &v[part_hash(s->by_id, p->id, (struct vv_str){p->name, p->name_n}, p->q.Partition) & (n - 1)];
+        struct vv_session_part **at =
+            &v[part_hash(s->by_id, p->id, (struct vv_str){p->name, p->name_n}, p->q.Partition) & (n - 1)];
         p->hash_next = *at;
         *at = p;
     }
@@ -188,7 +190,8 @@ static int put_all(struct vv_fetch_session *s, const struct FetchRequest *q)
     return err;
 }
 
-static void create(const struct FetchRequest *q, bool by_id, size_t slots, int64_t now_ms, struct vv_fetch_session **out)
+static void create(const struct FetchRequest *q, bool by_id, size_t slots, int64_t now_ms,
+                   struct vv_fetch_session **out)
 {
     struct vv_fetch_session *s = calloc(1, sizeof *s);
     if (!s) return;
@@ -266,7 +269,8 @@ int vv_fetch_session_begin(const struct FetchRequest *q, bool by_id, size_t slot
                            struct vv_fetch_session **out)
 {
     *out = NULL;
-    if (q->SessionEpoch != EPOCH_FINAL && q->SessionEpoch != EPOCH_INITIAL) return continue_session(q, by_id, now_ms, out);
+    if (q->SessionEpoch != EPOCH_FINAL && q->SessionEpoch != EPOCH_INITIAL)
+        return continue_session(q, by_id, now_ms, out);
     if (q->SessionId) {
         pthread_mutex_lock(&cache.lock);
         struct vv_fetch_session *old = *find_session(q->SessionId);

@@ -1,13 +1,14 @@
-/* fetch_session.h — incremental fetch sessions (KIP-227): what a client asked for and was told, so that it need not say it again.
+/* fetch_session.h — incremental fetch sessions (KIP-227): what a client asked for and was told, so that it need not say
+ * it again.
  *
- * The cache is one per process and bounded twice: sessions (max.incremental.fetch.session.cache.slots) and partitions in all of
- * them. A full cache drops a session that was silent for two minutes or the one longest unused that is smaller than the newcomer;
- * else the newcomer gets none, which a client takes as "go on with full fetches".
+ * The cache is one per process and bounded twice: sessions (max.incremental.fetch.session.cache.slots) and partitions
+ * in all of them. A full cache drops a session that was silent for two minutes or the one longest unused that is
+ * smaller than the newcomer; else the newcomer gets none, which a client takes as "go on with full fetches".
  *
- * A session is used by one request at a time (busy): from vv_fetch_session_begin to _end its partitions belong to that request's
- * reactor and no lock is needed; a second request meanwhile has the wrong epoch by definition. Removal of a busy session only
- * takes it out of the cache; its user frees it.
- * Threads: any; one mutex for the cache, held for memory work only. */
+ * A session is used by one request at a time (busy): from vv_fetch_session_begin to _end its partitions belong to that
+ * request's reactor and no lock is needed; a second request meanwhile has the wrong epoch by definition. Removal of a
+ * busy session only takes it out of the cache; its user frees it. Threads: any; one mutex for the cache, held for
+ * memory work only. */
 #ifndef VARVE_API_FETCH_SESSION_H
 #define VARVE_API_FETCH_SESSION_H
 #include "varve/bytes.h"
@@ -16,11 +17,11 @@
 struct vv_session_part {
     struct vv_session_part *prev, *next; /* in the order of service */
     struct vv_session_part *hash_next;
-    struct vv_uuid id;                   /* of the topic, when the session goes by ids */
+    struct vv_uuid id; /* of the topic, when the session goes by ids */
     struct FetchRequest_FetchPartition q;
-    int64_t high_watermark, log_start;   /* as last told; -1 not yet */
+    int64_t high_watermark, log_start; /* as last told; -1 not yet */
     int32_t name_n;
-    char name[];                         /* of the topic, when the session goes by names */
+    char name[]; /* of the topic, when the session goes by names */
 };
 
 struct vv_fetch_session;

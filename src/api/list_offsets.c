@@ -1,11 +1,11 @@
 /* list_offsets.c — ListOffsets: the ends of a partition, and exact lookups by time (KIP-79, KIP-405, KIP-734).
  *
- * Special timestamps are answered from memory. A search by time runs on the iopool: the index names the first extent that may have
- * the record, a local one is searched there and then, a remote one by the tier (one footer, one block); when it has none the
- * search goes on behind it. The last search to end sends the answer.
+ * Special timestamps are answered from memory. A search by time runs on the iopool: the index names the first extent
+ * that may have the record, a local one is searched there and then, a remote one by the tier (one footer, one block);
+ * when it has none the search goes on behind it. The last search to end sends the answer.
  *
- * Invariants: topics are referenced until the answer; a search writes only its own partition's answer and uses no arena.
- * Threads: the reactor, then iopool and tier threads; `pending` hands over. */
+ * Invariants: topics are referenced until the answer; a search writes only its own partition's answer and uses no
+ * arena. Threads: the reactor, then iopool and tier threads; `pending` hands over. */
 #include "call.h"
 #include "broker.h"
 #include "partition.h"
@@ -112,8 +112,8 @@ static void find_time(struct vv_work *w)
 
 /* ---- the largest timestamp ---- */
 
-/* The first record of a local extent with its largest timestamp, if that is above floor. "Is there a record at or after t" only
- * turns from yes to no as t grows, and each yes names a real timestamp: gallop, then halve. */
+/* The first record of a local extent with its largest timestamp, if that is above floor. "Is there a record at or after
+ * t" only turns from yes to no as t grows, and each yes names a real timestamp: gallop, then halve. */
 static int max_in_extent(struct vv_partition *p, const struct vv_extent *x, int64_t floor, struct vv_time_hit *best)
 {
     struct vv_time_hit hit;
@@ -123,7 +123,7 @@ static int max_in_extent(struct vv_partition *p, const struct vv_extent *x, int6
     for (int64_t step = 1; high - hit.timestamp > 1;) {
         *best = hit;
         int64_t at = high == INT64_MAX && step < high - hit.timestamp ? hit.timestamp + step
-                                                                       : hit.timestamp + (high - hit.timestamp) / 2;
+                                                                      : hit.timestamp + (high - hit.timestamp) / 2;
         err = vv_log_find_time(p->log, x, at, x->base, &hit);
         if (err && err != VV_E_NOENT) return err;
         if (err) {
@@ -237,7 +237,7 @@ static int list_one(struct list_op *op, struct vv_topic *t, const struct ListOff
     int32_t ours = vv_partition_epoch(p);
     if (q->CurrentLeaderEpoch >= 0 && q->CurrentLeaderEpoch < ours) return VV_FENCED_LEADER_EPOCH;
     if (q->CurrentLeaderEpoch > ours) return VV_UNKNOWN_LEADER_EPOCH;
-    int64_t limit = req->ReplicaId >= 0         ? vv_log_end(p->log)
+    int64_t limit = req->ReplicaId >= 0        ? vv_log_end(p->log)
                     : req->IsolationLevel == 1 ? vv_partition_last_stable(p)
                                                : vv_partition_high_watermark(p);
     switch (q->Timestamp) {
@@ -267,7 +267,8 @@ static int list_topic(struct list_op *op, int32_t i)
     struct ListOffsetsResponse_ListOffsetsTopicResponse *to = &op->r.Topics.v[i];
     int32_t n = VV_MAX(from->Partitions.n, 0);
     to->Name = from->Name;
-    if (VV_ARRAY_NEW(to->Partitions, ListOffsetsResponse_ListOffsetsPartitionResponse, vv_call_arena(c), n)) return VV_E_LIMIT;
+    if (VV_ARRAY_NEW(to->Partitions, ListOffsetsResponse_ListOffsetsPartitionResponse, vv_call_arena(c), n))
+        return VV_E_LIMIT;
     op->topics[i] = vv_topics_get(c->broker->topics, from->Name.p, (size_t)VV_MAX(from->Name.n, 0));
     for (int32_t k = 0; k < n; k++)
         to->Partitions.v[k].ErrorCode =

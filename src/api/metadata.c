@@ -1,7 +1,7 @@
 /* metadata.c — Metadata: brokers, topics, leaders; makes missing topics when both sides allow it.
  *
- * One broker answers for everything: it leads every partition and is the controller. A missing topic that may be made is
- * made on `control` before the answer, so that the client need not ask again; everything else is answered inline.
+ * One broker answers for everything: it leads every partition and is the controller. A missing topic that may be made
+ * is made on `control` before the answer, so that the client need not ask again; everything else is answered inline.
  * Threads: the reactor, or `control` after a creation; references to topics are held while they are described. */
 #include "call.h"
 #include "broker.h"
@@ -38,7 +38,8 @@ static int fill_topic(struct vv_call *c, struct vv_topic *t, struct MetadataResp
     if (q->IncludeTopicAuthorizedOperations) out->TopicAuthorizedOperations = TOPIC_OPERATIONS;
     int32_t count = 0;
     while (vv_topic_partition(t, count)) count++;
-    if (VV_ARRAY_NEW(out->Partitions, MetadataResponse_MetadataResponsePartition, vv_call_arena(c), count)) return VV_E_LIMIT;
+    if (VV_ARRAY_NEW(out->Partitions, MetadataResponse_MetadataResponsePartition, vv_call_arena(c), count))
+        return VV_E_LIMIT;
     for (int32_t i = 0; i < count; i++) {
         struct MetadataResponse_MetadataResponsePartition *p = &out->Partitions.v[i];
         p->PartitionIndex = i;
@@ -172,7 +173,8 @@ static void create_missing(struct vv_task *task)
         char *name = vv_arena_strdup(vv_call_arena(c), q->Topics.v[i].Name.p, (size_t)q->Topics.v[i].Name.n);
         struct vv_topic *t = NULL;
         if (!name) break;
-        int err = vv_topics_create(c->broker->topics, name, c->broker->config->num_partitions, NULL, 0, false, false, &t, &e);
+        int err =
+            vv_topics_create(c->broker->topics, name, c->broker->config->num_partitions, NULL, 0, false, false, &t, &e);
         if (!err && t) vv_topic_unref(t);
     }
     answer(c);

@@ -22,12 +22,14 @@ void vv_handle_offset_for_leader_epoch(struct vv_call *c)
     const struct OffsetForLeaderEpochRequest *q = c->req;
     struct OffsetForLeaderEpochResponse r;
     VV_MSG_INIT(OffsetForLeaderEpochResponse, &r);
-    int err = VV_ARRAY_NEW(r.Topics, OffsetForLeaderEpochResponse_OffsetForLeaderTopicResult, vv_call_arena(c), q->Topics.n);
+    int err =
+        VV_ARRAY_NEW(r.Topics, OffsetForLeaderEpochResponse_OffsetForLeaderTopicResult, vv_call_arena(c), q->Topics.n);
     for (int32_t i = 0; !err && i < q->Topics.n; i++) {
         const struct OffsetForLeaderEpochRequest_OffsetForLeaderTopic *from = &q->Topics.v[i];
         struct OffsetForLeaderEpochResponse_OffsetForLeaderTopicResult *to = &r.Topics.v[i];
         to->Topic = from->Topic;
-        err = VV_ARRAY_NEW(to->Partitions, OffsetForLeaderEpochResponse_EpochEndOffset, vv_call_arena(c), from->Partitions.n);
+        err = VV_ARRAY_NEW(to->Partitions, OffsetForLeaderEpochResponse_EpochEndOffset, vv_call_arena(c),
+                           from->Partitions.n);
         struct vv_topic *t = vv_topics_get(c->broker->topics, from->Topic.p, (size_t)from->Topic.n);
         for (int32_t k = 0; !err && k < from->Partitions.n; k++) {
             to->Partitions.v[k].Partition = from->Partitions.v[k].Partition;

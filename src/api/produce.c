@@ -1,9 +1,9 @@
 /* produce.c — Produce: check, append, wait for the disk, answer once.
  *
- * A partition's records are one batch in the receive buffer: vv_batch_check patches timestamps there, the log patches offset and
- * epoch and writes it; nothing is copied. What the durability contract asks to be on disk (log.flush.acks) registers one flush
- * waiter per partition; the last one to finish sends the answer. acks=0 has no answer: an error closes the connection, so that
- * the client notices (Kafka does the same).
+ * A partition's records are one batch in the receive buffer: vv_batch_check patches timestamps there, the log patches
+ * offset and epoch and writes it; nothing is copied. What the durability contract asks to be on disk (log.flush.acks)
+ * registers one flush waiter per partition; the last one to finish sends the answer. acks=0 has no answer: an error
+ * closes the connection, so that the client notices (Kafka does the same).
  *
  * Invariants: topics are referenced until the answer; an error of one partition is that partition's alone.
  * Threads: handler and appends on the reactor; the answer from the reactor or an iopool thread. */
@@ -16,8 +16,8 @@
 #include <stdio.h>
 
 enum { ZSTD_SINCE = 7, IDS_SINCE = 13 };
-#define THROTTLE_BYTES_PER_S ((int64_t)1 << 20)  /* of one connection, while the disk runs full */
-#define THROTTLE_MS_MAX 1000
+#define THROTTLE_BYTES_PER_S ((int64_t)1 << 20) /* of one connection, while the disk runs full */
+#define THROTTLE_MS_MAX      1000
 
 struct produce_op;
 struct produce_part {
@@ -33,11 +33,11 @@ struct produce_op {
     struct vv_topic **topics; /* references, one per topic of the request; NULL when unknown */
     int32_t topic_count;
     struct produce_part *parts;
-    int32_t part_count;       /* appended and to be flushed */
+    int32_t part_count; /* appended and to be flushed */
     _Atomic int pending;
-    size_t appended;          /* bytes */
-    bool tiered;              /* of these, some to a tiered topic */
-    int first_error;          /* for acks=0 */
+    size_t appended; /* bytes */
+    bool tiered;     /* of these, some to a tiered topic */
+    int first_error; /* for acks=0 */
 };
 
 /* ---- end ---- */
@@ -118,14 +118,16 @@ static int append(struct produce_op *op, struct vv_partition *p, struct vv_recor
     struct vv_batch batch = {0};
     uint8_t *bytes = (uint8_t *)(uintptr_t)records.p; /* the frame is ours to change (net.h) */
     int64_t now = vv_wall_ms(c->broker->env);
-    if (records.n <= 0) return vv_error_set(e, VV_INVALID_RECORD, "A produce request must carry one record batch per partition");
+    if (records.n <= 0)
+        return vv_error_set(e, VV_INVALID_RECORD, "A produce request must carry one record batch per partition");
     vv_partition_check_rules(p, now, &rules);
     int err = vv_batch_check(bytes, (size_t)records.n, &rules, &batch, bad, e);
     if (err) return err;
     if (batch.codec == VV_CODEC_ZSTD && c->version < ZSTD_SINCE)
         return vv_error_set(e, VV_UNSUPPORTED_COMPRESSION_TYPE, "zstd needs Produce version %d", ZSTD_SINCE);
     if (batch.transactional)
-        return vv_error_set(e, VV_INVALID_TXN_STATE, "Transactions are not served: no transaction is open for this producer");
+        return vv_error_set(e, VV_INVALID_TXN_STATE,
+                            "Transactions are not served: no transaction is open for this producer");
     struct vv_append a = {.p = bytes, .b = &batch, .now_ms = now};
     err = vv_partition_append(p, &a, e);
     if (err) return err;
@@ -160,8 +162,9 @@ static void produce_one(struct produce_op *op, struct vv_topic *t, int refusal,
     if (!err && atomic_load_explicit(&p->rules.tiered, memory_order_relaxed) &&
         atomic_load(&op->c->broker->disk_state) == VV_DISK_REFUSE) {
         vv_count(disk_refusals, 1);
-        err = vv_error_set(&e, VV_KAFKA_STORAGE_ERROR,
-                           "The disk is full up to the reserve (tier.disk.reserve): nothing is accepted until there is room again");
+        err = vv_error_set(
+            &e, VV_KAFKA_STORAGE_ERROR,
+            "The disk is full up to the reserve (tier.disk.reserve): nothing is accepted until there is room again");
     }
     if (!err) err = append(op, p, q->Records, out, &e, &bad);
     if (!err) return;
@@ -241,6 +244,7 @@ void vv_handle_produce(struct vv_call *c)
     for (int32_t i = 0; i < op->topic_count; i++) produce_topic(op, i, refusal);
     throttle(op);
     atomic_store(&op->pending, op->part_count + 1);
-    for (int32_t i = 0, n = op->part_count; i < n; i++) vv_partition_flush_wait(op->parts[i].partition, &op->parts[i].flush);
+    for (int32_t i = 0, n = op->part_count; i < n; i++)
+        vv_partition_flush_wait(op->parts[i].partition, &op->parts[i].flush);
     release(op);
 }

@@ -58,8 +58,10 @@ static int group_setup(void **state)
     a = peer_new();
     create_topic();
     for (int i = 0; i < BATCHES; i++) assert_int_equal(produce(a, "cold", 0, 1, FIRST_TS + i, VALUE), i);
-    while (list(8, -4, NULL) < BATCHES / 2) {} /* earliest local */
-    while (list(9, -5, NULL) + 1 < list(8, -4, NULL)) {} /* latest tiered */
+    while (list(8, -4, NULL) < BATCHES / 2) {
+    } /* earliest local */
+    while (list(9, -5, NULL) + 1 < list(8, -4, NULL)) {
+    } /* latest tiered */
     return 0;
 }
 
@@ -188,9 +190,9 @@ static void offsets_by_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(everything_is_read_in_order), cmocka_unit_test(no_time_to_wait_is_no_error),
+        cmocka_unit_test(everything_is_read_in_order),  cmocka_unit_test(no_time_to_wait_is_no_error),
         cmocka_unit_test(an_answer_crosses_the_border), cmocka_unit_test(cold_and_hot_in_one_fetch),
-        cmocka_unit_test(many_peers_leave_cold_reads), cmocka_unit_test(offsets_by_time),
+        cmocka_unit_test(many_peers_leave_cold_reads),  cmocka_unit_test(offsets_by_time),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -139,7 +139,8 @@ static void limits(void **state)
     assert_int_equal(r->Responses.v[0].Partitions.v[1].Records.n, 0);
     assert_int_equal(r->Responses.v[0].Partitions.v[2].Records.n, 0);
 
-    fetch_init(&o, "limits", id, 3); /* per partition: two batches and a bit; the first may pass the limit, the others not */
+    fetch_init(&o, "limits", id,
+               3); /* per partition: two batches and a bit; the first may pass the limit, the others not */
     o.d[0].PartitionMaxBytes = 1;
     o.d[1].PartitionMaxBytes = one * 2 + 10;
     o.d[2].PartitionMaxBytes = 1;
@@ -344,8 +345,8 @@ static void sessions_are_bounded(void **state)
 
 /* ---- offsets ---- */
 
-static const struct ListOffsetsResponse_ListOffsetsPartitionResponse *list(const char *name, int32_t partition, int16_t version,
-                                                                           int64_t ts)
+static const struct ListOffsetsResponse_ListOffsetsPartitionResponse *list(const char *name, int32_t partition,
+                                                                           int16_t version, int64_t ts)
 {
     struct ListOffsetsRequest q;
     struct ListOffsetsRequest_ListOffsetsTopic t;
@@ -402,9 +403,18 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(every_version_reads_the_same), T(a_parked_fetch_is_woken), T(a_parked_fetch_times_out_empty),
-        T(a_parked_fetch_hears_of_the_topics_end), T(a_parked_fetch_survives_its_peer), T(limits), T(errors), T(epochs),
-        T(sessions_tell_changes_only), T(sessions_take_turns), T(sessions_are_bounded), T(offsets_by_time),
+        T(every_version_reads_the_same),
+        T(a_parked_fetch_is_woken),
+        T(a_parked_fetch_times_out_empty),
+        T(a_parked_fetch_hears_of_the_topics_end),
+        T(a_parked_fetch_survives_its_peer),
+        T(limits),
+        T(errors),
+        T(epochs),
+        T(sessions_tell_changes_only),
+        T(sessions_take_turns),
+        T(sessions_are_bounded),
+        T(offsets_by_time),
     };
     return cmocka_run_group_tests(tests, rig_start, rig_stop);
 }

@@ -1,5 +1,5 @@
-/* Every API in every version with messages made by chance, and the same with damaged bytes: the broker answers or closes,
- * and goes on serving others. */
+/* Every API in every version with messages made by chance, and the same with damaged bytes: the broker answers or
+ * closes, and goes on serving others. */
 #include "api_rig.h"
 
 enum { SEEDS = 6 };
@@ -18,7 +18,8 @@ static size_t frame_of(const struct vv_api *api, int16_t version, const void *re
 {
     struct vv_out out;
     struct vv_chain body = {0};
-    struct vv_request_header h = {.key = api->key, .version = version, .correlation_id = 1, .client_id = VV_STR_LIT("r")};
+    struct vv_request_header h = {
+        .key = api->key, .version = version, .correlation_id = 1, .client_id = VV_STR_LIT("r")};
     vv_out_init(&out);
     assert_int_equal(vv_request_header_encode(&h, &out), 0);
     assert_int_equal(vv_msg_encode(api->request, version, request, &out), 0);

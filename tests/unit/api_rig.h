@@ -93,7 +93,8 @@ RIG int rig_stop(void **state)
 RIG struct peer *peer_new(void)
 {
     struct peer *p = calloc(1, sizeof *p);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)rig.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)rig.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval limit = {.tv_sec = 60};
     p->fd = socket(AF_INET, SOCK_STREAM, 0);
     assert_return_code(connect(p->fd, (struct sockaddr *)&to, sizeof to), 0);
@@ -126,8 +127,8 @@ RIG void peer_send_extra(struct peer *p, int16_t key, int16_t version, const voi
     struct vv_out out;
     struct vv_chain body = {0};
     vv_out_init(&out);
-    struct vv_request_header h = {.key = key, .version = version, .correlation_id = ++p->correlation,
-                                  .client_id = VV_STR_LIT("test")};
+    struct vv_request_header h = {
+        .key = key, .version = version, .correlation_id = ++p->correlation, .client_id = VV_STR_LIT("test")};
     assert_int_equal(vv_request_header_encode(&h, &out), 0);
     if (request) assert_int_equal(vv_msg_encode(api->request, version, request, &out), 0);
     if (extra) memset(vv_out_reserve(&out, extra), 0, extra);

@@ -1,4 +1,5 @@
-/* Dispatch, ApiVersions, Metadata and Produce of a whole broker, over a socket: versions, refusals, malformed requests. */
+/* Dispatch, ApiVersions, Metadata and Produce of a whole broker, over a socket: versions, refusals, malformed requests.
+ */
 #include "api_rig.h"
 
 static struct peer *a;
@@ -39,7 +40,8 @@ static void versions_are_told(void **state)
         assert_true(r->ApiKeys.n >= 20);
     }
     q.ClientSoftwareName = VV_STR_LIT("-bad name-");
-    assert_int_equal(((const struct ApiVersionsResponse *)peer_call(a, API_VERSIONS, 3, &q))->ErrorCode, VV_INVALID_REQUEST);
+    assert_int_equal(((const struct ApiVersionsResponse *)peer_call(a, API_VERSIONS, 3, &q))->ErrorCode,
+                     VV_INVALID_REQUEST);
 }
 
 static void an_unknown_api_versions_version_is_answered(void **state)
@@ -59,7 +61,9 @@ static void an_unknown_api_versions_version_is_answered(void **state)
 static void what_is_not_served_closes(void **state)
 {
     (void)state;
-    static const struct { int16_t key, version; } cases[] = {{PRODUCE, 2}, {PRODUCE, 14}, {FETCH, 3}, {METADATA, -1}, {4, 0}, {999, 0}, {-1, 0}};
+    static const struct {
+        int16_t key, version;
+    } cases[] = {{PRODUCE, 2}, {PRODUCE, 14}, {FETCH, 3}, {METADATA, -1}, {4, 0}, {999, 0}, {-1, 0}};
     for (size_t i = 0; i < VV_COUNT(cases); i++) {
         struct peer *p = peer_new();
         peer_send(p, cases[i].key, cases[i].version, NULL);
@@ -134,7 +138,9 @@ static void metadata_in_every_version(void **state)
         assert_int_equal(r->Topics.v[0].Partitions.v[2].IsrNodes.n, 1);
         if (v >= 10) assert_memory_equal(&r->Topics.v[0].TopicId, &id, sizeof id);
         if (v >= 8) assert_int_equal(r->Topics.v[0].TopicAuthorizedOperations, INT32_MIN);
-        if (v >= 4) assert_int_equal(ask(v, VV_STR_LIT("absent"), zero, false)->Topics.v[0].ErrorCode, VV_UNKNOWN_TOPIC_OR_PARTITION);
+        if (v >= 4)
+            assert_int_equal(ask(v, VV_STR_LIT("absent"), zero, false)->Topics.v[0].ErrorCode,
+                             VV_UNKNOWN_TOPIC_OR_PARTITION);
         assert_int_equal(ask(v, VV_STR_LIT("a/b"), zero, true)->Topics.v[0].ErrorCode, VV_INVALID_TOPIC_EXCEPTION);
     }
     const struct MetadataResponse *r = ask(12, VV_STR_NULL, id, false);
@@ -142,7 +148,8 @@ static void metadata_in_every_version(void **state)
     assert_true(vv_str_is(r->Topics.v[0].Name, "known"));
     assert_int_equal(ask(12, VV_STR_NULL, (struct vv_uuid){{9}}, true)->Topics.v[0].ErrorCode, VV_UNKNOWN_TOPIC_ID);
     assert_int_equal(ask(10, VV_STR_NULL, id, true)->Topics.v[0].ErrorCode, VV_INVALID_REQUEST);
-    assert_int_equal(ask(12, VV_STR_LIT("__transaction_state"), zero, true)->Topics.v[0].ErrorCode, VV_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(ask(12, VV_STR_LIT("__transaction_state"), zero, true)->Topics.v[0].ErrorCode,
+                     VV_UNKNOWN_TOPIC_OR_PARTITION);
 }
 
 /* ---- produce ---- */
@@ -258,7 +265,11 @@ static void idempotence(void **state)
     struct vv_records two = batch(b, 2, 1, 10);
     struct one_produce o;
     uint8_t bytes[512];
-    static const struct { int32_t sequence; int16_t error; int64_t offset; } steps[] = {
+    static const struct {
+        int32_t sequence;
+        int16_t error;
+        int64_t offset;
+    } steps[] = {
         {0, 0, 0}, {0, 0, 0}, /* again: the same place */
         {2, 0, 2}, {4, 0, 4}, {2, 0, 2}, {9, VV_OUT_OF_ORDER_SEQUENCE_NUMBER, -1}, {6, 0, 6},
     };
@@ -314,9 +325,16 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(versions_are_told), T(an_unknown_api_versions_version_is_answered), T(what_is_not_served_closes),
-        T(what_is_malformed_closes), T(metadata_in_every_version), T(produce_in_every_version), T(produce_refusals),
-        T(failed_acks_0_closes), T(idempotence), T(what_a_client_may_not_write),
+        T(versions_are_told),
+        T(an_unknown_api_versions_version_is_answered),
+        T(what_is_not_served_closes),
+        T(what_is_malformed_closes),
+        T(metadata_in_every_version),
+        T(produce_in_every_version),
+        T(produce_refusals),
+        T(failed_acks_0_closes),
+        T(idempotence),
+        T(what_a_client_may_not_write),
     };
     return cmocka_run_group_tests(tests, rig_start, rig_stop);
 }

@@ -99,7 +99,8 @@ static void one_request_at_a_time(void **state)
     assert_int_equal(vv_fetch_session_begin(&q, false, 10, 0, &s), 0);
     int32_t id = vv_fetch_session_id(s);
     assert_int_equal(go_on(id, 1, 0), VV_INVALID_FETCH_SESSION_EPOCH);
-    ask(2, id, 0); /* the client starts over on another connection: the old one is out of the cache, its user still has it */
+    ask(2, id,
+        0); /* the client starts over on another connection: the old one is out of the cache, its user still has it */
     assert_int_equal(vv_fetch_session_begin(&q, false, 10, 0, &other), 0);
     assert_non_null(other);
     assert_int_equal(vv_fetch_sessions_cached(), 1);
