@@ -42,8 +42,9 @@ static int make_and_lock(struct vv_directory *d, struct vv_error *e)
 {
     char path[4096];
     int err = vv_fs_mkdirs(d->env, d->path);
-    if (!err) err = vv_fs_sync_parent(d->env, d->path); /* made by a life that was killed before it could */
-    if (err && err != VV_E_ACCESS) return unusable(d, err, "make", e);
+    if (err) return unusable(d, err, "make", e);
+    err = vv_fs_sync_parent(d->env, d->path); /* made by a life that was killed before it could */
+    if (err && err != VV_E_ACCESS) return unusable(d, err, "make", e); /* a parent that may not be read was not made by us */
     err = join(d, ".lock", path);
     if (!err) err = vv_fs_lock(d->env, path, &d->lock);
     if (err == VV_E_CONFLICT)

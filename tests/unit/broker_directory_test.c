@@ -201,6 +201,9 @@ static void an_unwritable_directory_is_told_with_a_way_out(void **state)
     assert_int_equal(mkdir(r->path, 0555), 0);
     assert_int_equal(open_it(r, 1), VV_E_ACCESS);
     assert_non_null(strstr(r->e.text, "--data-dir"));
+    snprintf(r->path, sizeof r->path, "%s/closed/log", r->root); /* cannot even be made */
+    assert_int_equal(open_it(r, 1), VV_E_ACCESS);
+    assert_non_null(strstr(r->e.text, "may not write there"));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
