@@ -278,7 +278,8 @@ int vv_log_flush(struct vv_log *log)
     size_t n = 0;
     int64_t end = vv_log_end(log);
     struct vv_segment *s = log->rolled;
-    for (; s && n < AT_ONCE - 1; s = s->next) v[n++] = s;
+    for (; s && n < AT_ONCE - 1; s = s->next) /* those that seals left behind may be on disk already */
+        if (atomic_load(&s->next_offset) > vv_log_flushed(log)) v[n++] = s;
     bool dirty = log->dir_dirty;
     if (s) end = s->base; /* a long queue of seals: this call covers its beginning */
     else v[n++] = log->active;

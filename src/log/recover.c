@@ -96,6 +96,7 @@ static int by_offset(const void *a, const void *b)
 /* What the journal says of each file; files of extents that have no local part any more are leftovers of a deletion. */
 static int ask_journal(struct recovery *r)
 {
+    int64_t log_start = vv_index_log_start(r->log->index);
     size_t to = 0;
     for (size_t i = 0; i < r->n; i++) {
         struct found f = r->v[i];
@@ -120,6 +121,11 @@ static int ask_journal(struct recovery *r)
             }
         } else if (!err) {
             vv_extent_release(r->log->index, &x);
+            if (x.base <= log_start) { /* below the log start and forgotten, but its files would not go at the time */
+                err = vv_segment_unlink(r->log->env, r->log->dir, f.base);
+                if (err) return fail(r, err, "removing the files of a deleted segment");
+                continue;
+            }
         }
         r->v[to++] = f;
     }

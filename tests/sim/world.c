@@ -71,7 +71,7 @@ void world_init(struct world *w, uint64_t seed)
                                              .chunk_bytes = (size_t)2048 << sim_below(w, 6),
                                              .cache_bytes_max = (size_t)32768 << sim_below(w, 8),
                                              .readahead_chunks = 1 + (int)sim_below(w, 4)};
-    w->log_config = (struct vv_log_config){.segment_bytes = 4096 << sim_below(w, 4), .segment_ms = 3600000,
+    w->log_config = (struct vv_log_config){.segment_bytes = sim_percent(w, 10) ? 700 : 4096 << sim_below(w, 4), .segment_ms = 3600000,
                                            .segment_index_bytes = 1 << 20, .index_interval_bytes = 1 << (8 + sim_below(w, 5)),
                                            .flush_messages = INT64_MAX, .flush_ms = INT64_MAX, .producer_expiry_ms = INT64_MAX / 2};
     w->parts = 1 + (int)sim_below(w, SIM_PARTS);

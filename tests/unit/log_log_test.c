@@ -495,6 +495,25 @@ static void a_failed_roll_leaves_no_trap(void **state)
     }
 }
 
+/* Seals that cannot be done pile up: a flush still covers all of it. */
+static void a_flush_covers_any_number_of_unsealed_segments(void **state)
+{
+    (void)state;
+    struct rig r;
+    setup(&r);
+    for (int i = 0; i < 200; i++) {
+        fill(&r, 1);
+        assert_int_equal(vv_log_roll(r.log), 0);
+    }
+    assert_int_equal(vv_log_flush(r.log), 0);
+    assert_int_equal(vv_log_flushed(r.log), vv_log_end(r.log));
+    fill(&r, 1);
+    assert_int_equal(vv_log_flush(r.log), 0);
+    assert_int_equal(vv_log_flushed(r.log), vv_log_end(r.log));
+    assert_int_equal(vv_log_seal_pending(r.log), 0);
+    teardown(&r);
+}
+
 int main(void)
 {
     vlog_level = VV_ERROR + 1;
@@ -509,6 +528,7 @@ int main(void)
         cmocka_unit_test(another_topics_directory_is_refused),
         cmocka_unit_test(a_reopened_segment_is_cut_as_an_unsealed_one),
         cmocka_unit_test(a_failed_roll_leaves_no_trap),
+        cmocka_unit_test(a_flush_covers_any_number_of_unsealed_segments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
