@@ -71,6 +71,7 @@ void vv_cc_unref(struct vv_cc_entry *e)
     vv_buf_unref(e->buf);
     vv_footer_release(&e->footer);
     free(e->chunks);
+    free(e->bad);
     free(e->error);
     free(e);
 }
@@ -112,7 +113,8 @@ struct vv_cc_entry *vv_cc_find(struct vv_cc *cc, const struct vv_cc_key *key, in
 {
     struct vv_cc_entry *e = *bucket(cc, key);
     while (e && !same(&e->key, key)) e = e->hash_next;
-    if (e && e->state == VV_CC_FAILED && e->since_us <= now_us) {
+    bool stale = e && ((e->state == VV_CC_FAILED && e->since_us <= now_us) || (e->bad && e->bad_until_us <= now_us));
+    if (stale && e->state != VV_CC_FLYING) {
         forget(cc, e);
         return NULL;
     }

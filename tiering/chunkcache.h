@@ -37,7 +37,9 @@ struct vv_cc_entry {
     enum vv_cc_state state;
     int err;                   /* FAILED */
     struct vv_error *error;    /* FAILED; may be NULL */
-    struct vv_buf *buf;        /* READY, data: exactly the range's bytes, verified */
+    struct vv_buf *buf;        /* READY, data: exactly the range's bytes, verified … */
+    bool *bad;                 /* … but for these blocks of it; NULL = all are good. Forgotten from bad_until_us on */
+    int64_t bad_until_us;
     struct vv_footer footer;   /* READY, footer: block table and aborted transactions only */
     uint32_t *chunks;          /* READY, footer: first block of each chunk, ascending */
     uint32_t chunk_count;

@@ -1,17 +1,14 @@
 /* reader.c — gets ranges of segment objects into the chunk cache and brings tasks forward. Structures and locks:
  * reader.h.
  *
- * An arriving range is checked on the store's thread before anybody sees it: blocks against the CRCs of the footer's
- * table, the footer against its own checksums and the identity that the key tells. What fails is fetched once more (a
- * proxy may have lied), then the failure is remembered for a few seconds, so that a crowd of readers does not hammer
- * a damaged object. */
+ * What arrives is checked on the store's thread before anybody sees it (reader_check.c). What fails is fetched once more
+ * (a proxy may have lied), then the failure is remembered for a few seconds, so that a crowd of readers does not
+ * hammer a damaged object. */
 #include "reader.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
-
-#define BAD_KEEP_US 3000000
 
 static void on_get(struct vv_objget *g);
 
@@ -62,70 +59,6 @@ void vv_reader_tick(struct vv_reader *rd)
 
 /* ---- arriving ---- */
 
-/* Whole blocks in runs of about chunk_bytes. */
-static int lay_out_chunks(struct vv_cc_entry *e, size_t chunk_bytes)
-{
-    const struct vv_blocks *b = &e->footer.blocks;
-    size_t n = 0;
-    e->chunks = malloc((b->count + 1) * sizeof *e->chunks);
-    if (!e->chunks) return VV_E_NOMEM;
-    for (uint32_t i = 0; i < b->count; i++) {
-        if (!i || n + b->v[i].n > chunk_bytes) {
-            e->chunks[e->chunk_count++] = i;
-            n = 0;
-        }
-        n += b->v[i].n;
-    }
-    return VV_OK;
-}
-
-static int check_footer(struct vv_reader *rd, struct vv_cc_entry *e, size_t chunk_bytes, struct vv_error *why)
-{
-    struct vv_footer *f = &e->footer;
-    int err = vv_footer_decode(e->get.buf->data, e->get.n, e->at + e->bytes, f, NULL, why);
-    if (err == VV_E_AGAIN) err = vv_error_set(why, VV_E_CORRUPT, "the footer is longer than the index says");
-    if (!err) err = vv_footer_check(f, &e->key.object, rd->tier->id.cluster_id, why);
-    if (!err && f->data_bytes != e->at)
-        err = vv_error_set(why, VV_E_CORRUPT, "the segment's length is not what the index says");
-    if (!err && !f->blocks.count && e->at) err = vv_error_set(why, VV_E_CORRUPT, "the block table is empty");
-    if (!err) err = lay_out_chunks(e, chunk_bytes);
-    if (err) {
-        vv_footer_release(f);
-        return err;
-    }
-    free(f->snapshot); /* not for readers; restore fetches footers of its own */
-    free(f->epochs);
-    f->snapshot = NULL;
-    f->epochs = NULL;
-    f->snapshot_n = f->epoch_count = 0;
-    return VV_OK;
-}
-
-static int check_blocks(const struct vv_cc_entry *e, struct vv_error *why)
-{
-    const struct vv_block *v = e->table->footer.blocks.v + e->key.first;
-    for (uint32_t i = 0; i < e->key.count; i++)
-        if (vv_crc32c(0, e->get.buf->data + (v[i].at - v[0].at), v[i].n) != v[i].crc)
-            return vv_error_set(why, VV_E_CORRUPT, "the block at byte %" PRIu64 " does not fit its checksum", v[i].at);
-    return VV_OK;
-}
-
-static int check(struct vv_reader *rd, struct vv_cc_entry *e, struct vv_error *why)
-{
-    struct vv_objget *g = &e->get;
-    if (g->err != VV_E_SHUTDOWN) vv_tier_saw(rd->tier, g->err);
-    if (g->err) {
-        *why = g->error;
-        return g->err;
-    }
-    atomic_fetch_add(&rd->tier->fetch_bytes, g->n);
-    if (e->key.kind != VV_CC_FOOTER) return check_blocks(e, why);
-    pthread_mutex_lock(&rd->mu);
-    size_t chunk_bytes = VV_MIN(rd->config.chunk_bytes, rd->cc.data.max / 8);
-    pthread_mutex_unlock(&rd->mu);
-    return check_footer(rd, e, chunk_bytes, why);
-}
-
 static bool try_again(struct vv_reader *rd, struct vv_cc_entry *e, const struct vv_error *why)
 {
     pthread_mutex_lock(&rd->mu);
@@ -154,7 +87,7 @@ static struct vv_task *land(struct vv_reader *rd, struct vv_cc_entry *e, int err
     e->table = NULL;
     if (err) {
         bool keep = err != VV_E_SHUTDOWN && err != VV_E_NOMEM;
-        vv_cc_failed(&rd->cc, e, err, why, now, keep ? BAD_KEEP_US : 0);
+        vv_cc_failed(&rd->cc, e, err, why, now, keep ? VV_READER_BAD_US : 0);
     } else {
         vv_cc_arrived(&rd->cc, e, now);
         if (waiters && e->key.kind == VV_CC_FOOTER) vv_cc_touch(&rd->cc, e, 0, 0, 0, true, now);
@@ -168,13 +101,14 @@ static void on_get(struct vv_objget *g)
     struct vv_cc_entry *e = VV_CONTAINER(g, struct vv_cc_entry, get);
     struct vv_reader *rd = e->owner;
     struct vv_error why = {0};
-    int err = check(rd, e, &why);
+    int err = vv_reader_check(rd, e, &why);
     if (err == VV_E_CORRUPT && try_again(rd, e, &why)) return;
     if (err && err != VV_E_SHUTDOWN) {
         atomic_fetch_add(&rd->tier->fetch_errors, 1);
         VLOG_WARN("tier: cannot read %s, bytes %" PRIu64 "-%" PRIu64 ": %s", e->object, e->at,
                   e->at + e->bytes - 1, why.text);
     }
+    if (err == VV_E_CORRUPT && !g->err && e->key.kind != VV_CC_FOOTER) err = vv_reader_keep_good(rd, e);
     if (!err && e->key.kind != VV_CC_FOOTER) e->buf = g->buf;
     else vv_buf_unref(g->buf);
     pthread_mutex_lock(&rd->mu);

@@ -15,6 +15,7 @@
 #include "tier_impl.h"
 
 #define VV_READER_STREAMS 512
+#define VV_READER_BAD_US 3000000 /* how long damage and absence are remembered */
 
 enum vv_task_kind { VV_TASK_READ, VV_TASK_TIME, VV_TASK_ABORTED, VV_TASK_AHEAD };
 
@@ -102,6 +103,11 @@ bool vv_task_send_ahead(struct vv_task *k, uint32_t first, uint32_t count);
 /* Sends what is queued as far as there is room. */
 void vv_reader_pump(struct vv_reader *rd);
 void vv_reader_key_object(const struct vv_task *k, struct vv_segkey *out);
+
+/* ---- reader_check.c ---- */
+int vv_reader_check(struct vv_reader *rd, struct vv_cc_entry *e, struct vv_error *why);
+/* The damage is in the object: its good blocks are served, for a while, the bad ones named. */
+int vv_reader_keep_good(struct vv_reader *rd, struct vv_cc_entry *e);
 
 /* ---- reader_read.c, reader_ahead.c: the steps by kind ---- */
 void vv_task_run_read(struct vv_task *k);

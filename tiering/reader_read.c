@@ -112,6 +112,16 @@ static void touch(struct vv_task *k, int64_t from, int64_t to, bool whole)
 
 enum cut { CUT_FULL, CUT_MORE, CUT_BAD };
 
+/* Where the good bytes of k->data from this block on end. */
+static size_t good_bytes(const struct vv_task *k, uint32_t block)
+{
+    const struct vv_cc_entry *d = k->data;
+    const struct vv_block *v = k->footer->footer.blocks.v;
+    if (!d->bad) return d->bytes;
+    while (block < d->key.first + d->key.count && !d->bad[block - d->key.first]) block++;
+    return block == d->key.first + d->key.count ? d->bytes : (size_t)(v[block].at - v[d->key.first].at);
+}
+
 /* Adds whole batches of k->data. MORE: the chunk is used up and there is room. */
 static enum cut cut(struct vv_task *k, struct vv_error *e)
 {
@@ -121,10 +131,11 @@ static enum cut cut(struct vv_task *k, struct vv_error *e)
     uint32_t block = VV_MAX(vv_blocks_find(&k->footer->footer.blocks, k->offset), d->key.first);
     size_t at = (size_t)(v[block].at - v[d->key.first].at), start = at, end = at;
     int64_t from = k->offset, floor = v[block].first_offset;
+    size_t good = good_bytes(k, block);
     bool full = false;
-    while (at < d->bytes) {
+    while (at < good) {
         struct vv_batch b;
-        if (vv_batch_parse(d->buf->data + at, d->bytes - at, &b) || b.base_offset < floor || b.last_delta < 0 ||
+        if (vv_batch_parse(d->buf->data + at, good - at, &b) || b.base_offset < floor || b.last_delta < 0 ||
             vv_batch_last(&b) > k->x.last) {
             vv_error_set(e, VV_E_CORRUPT, "no sound batch at byte %" PRIu64, v[d->key.first].at + at);
             break;
@@ -148,6 +159,9 @@ static enum cut cut(struct vv_task *k, struct vv_error *e)
     }
     if (end > start) k->offset = k->returned;
     touch(k, from, k->offset, at >= d->bytes);
+    if (!full && at == good && good < d->bytes)
+        vv_error_set(e, VV_E_CORRUPT, "the block at byte %" PRIu64 " does not fit its checksum",
+                     v[d->key.first].at + at);
     return full ? CUT_FULL : at < d->bytes ? CUT_BAD : CUT_MORE;
 }
 
@@ -328,7 +342,8 @@ void vv_task_run_time(struct vv_task *k)
         }
         struct vv_time_hit hit;
         const uint8_t *p = k->data->buf->data + (b->v[k->block].at - b->v[k->data->key.first].at);
-        int err = vv_batches_find_time(p, b->v[k->block].n, k->ts, k->from, &hit);
+        bool bad = k->data->bad && k->data->bad[k->block - k->data->key.first];
+        int err = bad ? VV_E_CORRUPT : vv_batches_find_time(p, b->v[k->block].n, k->ts, k->from, &hit);
         if (k->data->key.kind == VV_CC_BLOCK) touch(k, k->from, k->x.last, true);
         if (err != VV_E_NOENT) {
             finish_time(k, err ? VV_CORRUPT_MESSAGE : VV_OK, err ? NULL : &hit);

@@ -230,7 +230,7 @@ static void damage_is_reported_and_forgotten(void **state)
                                           .action = VV_FAULT_FLIP, .arg = 900};
         int id = vv_objfault_add(r->store, &always);
         expect_corrupt(r, 310, key[1]);
-        expect_corrupt(r, 400, key[1]);
+        expect_corrupt(r, 320, key[1]);
         assert_int_equal(vv_objfault_hits(r->store, id), 2); /* once more, then remembered */
         rig_read_ok(r, &q, 100, 20 * KIB); /* others are served */
         rig_read_ok(r, &q, 700, 20 * KIB);
@@ -238,6 +238,45 @@ static void damage_is_reported_and_forgotten(void **state)
         rig_advance(10000);
     }
     rig_read_ok(r, &q, 310, 20 * KIB);
+    rig_free(r);
+}
+
+/* Eight blocks in one chunk, one of them bad: its offsets alone are lost. */
+static void one_bad_block_costs_one_block(void **state)
+{
+    (void)state;
+    struct rig *r = rig_remote(&small, 1, 60, 800);
+    const struct vv_blocks *b = &r->log.v[0]->blocks;
+    char key[1][VV_KEY_MAX];
+    struct rig_read q;
+    int64_t bad_from = b->v[2].first_offset, bad_to = b->v[3].first_offset;
+    assert_true(b->count > 6 && r->log.v[0]->n < 2 * small.chunk_bytes);
+    objects_of(r, key, 1);
+    struct vv_objfault_rule flip = {.op = VV_OBJ_GET_ASYNC, .from = 2, .action = VV_FAULT_FLIP,
+                                   .arg = (int64_t)b->v[2].at + 99};
+    int id = vv_objfault_add(r->store, &flip);
+    int64_t at = 0;
+    while (at < bad_from) {
+        rig_read_ok(r, &q, at, 50 * KIB);
+        at = q.r.next_offset;
+    }
+    assert_int_equal(at, bad_from);
+    expect_corrupt(r, at, key[0]);
+    expect_corrupt(r, bad_to - 1, key[0]);
+    rig_read_ok(r, &q, bad_to, 50 * KIB);
+    rig_read_ok(r, &q, bad_to + 25, 500 * KIB);
+    assert_int_equal(vv_objfault_hits(r->store, id), 4); /* each chunk twice, then remembered */
+    struct vv_extent x;
+    struct time_answer a = {0};
+    assert_int_equal(vv_index_next(r->index, 0, &x), 0);
+    vv_extent_release(r->index, &x);
+    vv_tier_find_time(r->part, &x, rig_ts(bad_from + 5), bad_from, time_done, &a);
+    assert_int_equal(a.err, VV_CORRUPT_MESSAGE);
+    vv_tier_find_time(r->part, &x, rig_ts(bad_to), bad_to, time_done, &a);
+    assert_int_equal(a.err, 0);
+    vv_objfault_clear(r->store); /* replaced by a good copy */
+    rig_advance(4000);
+    rig_read_ok(r, &q, bad_from, 50 * KIB);
     rig_free(r);
 }
 
@@ -424,6 +463,7 @@ int main(void)
         cmocka_unit_test(hot_chunks_survive_a_replay),
         cmocka_unit_test(batch_larger_than_the_cache), cmocka_unit_test(a_lie_is_asked_again),
         cmocka_unit_test(damage_is_reported_and_forgotten), cmocka_unit_test(every_flipped_byte_is_found),
+        cmocka_unit_test(one_bad_block_costs_one_block),
         cmocka_unit_test(missing_truncated_foreign), cmocka_unit_test(store_away),
         cmocka_unit_test(deleted_by_right_is_out_of_range), cmocka_unit_test(time_lookup_is_exact),
         cmocka_unit_test(time_lookup_is_cheap), cmocka_unit_test(aborted_from_footers),

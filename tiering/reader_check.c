@@ -1,0 +1,86 @@
+/* reader_check.c — is what arrived what it should be? Footers against their own checksums and the identity that the key
+ * tells, blocks against the CRCs of the footer's table. Runs on the store's thread; the entry is in flight and this
+ * thread's alone. */
+#include "reader.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+/* Whole blocks in runs of about chunk_bytes. */
+static int lay_out_chunks(struct vv_cc_entry *e, size_t chunk_bytes)
+{
+    const struct vv_blocks *b = &e->footer.blocks;
+    size_t n = 0;
+    e->chunks = malloc((b->count + 1) * sizeof *e->chunks);
+    if (!e->chunks) return VV_E_NOMEM;
+    for (uint32_t i = 0; i < b->count; i++) {
+        if (!i || n + b->v[i].n > chunk_bytes) {
+            e->chunks[e->chunk_count++] = i;
+            n = 0;
+        }
+        n += b->v[i].n;
+    }
+    return VV_OK;
+}
+
+static int check_footer(struct vv_reader *rd, struct vv_cc_entry *e, size_t chunk_bytes, struct vv_error *why)
+{
+    struct vv_footer *f = &e->footer;
+    int err = vv_footer_decode(e->get.buf->data, e->get.n, e->at + e->bytes, f, NULL, why);
+    if (err == VV_E_AGAIN) err = vv_error_set(why, VV_E_CORRUPT, "the footer is longer than the index says");
+    if (!err) err = vv_footer_check(f, &e->key.object, rd->tier->id.cluster_id, why);
+    if (!err && f->data_bytes != e->at)
+        err = vv_error_set(why, VV_E_CORRUPT, "the segment's length is not what the index says");
+    if (!err && !f->blocks.count && e->at) err = vv_error_set(why, VV_E_CORRUPT, "the block table is empty");
+    if (!err) err = lay_out_chunks(e, chunk_bytes);
+    if (err) {
+        vv_footer_release(f);
+        return err;
+    }
+    free(f->snapshot); /* not for readers; restore fetches footers of its own */
+    free(f->epochs);
+    f->snapshot = NULL;
+    f->epochs = NULL;
+    f->snapshot_n = f->epoch_count = 0;
+    return VV_OK;
+}
+
+static bool block_good(const struct vv_cc_entry *e, uint32_t i)
+{
+    const struct vv_block *v = e->table->footer.blocks.v + e->key.first;
+    return vv_crc32c(0, e->get.buf->data + (v[i].at - v[0].at), v[i].n) == v[i].crc;
+}
+
+static int check_blocks(const struct vv_cc_entry *e, struct vv_error *why)
+{
+    for (uint32_t i = 0; i < e->key.count; i++)
+        if (!block_good(e, i))
+            return vv_error_set(why, VV_E_CORRUPT, "the block at byte %" PRIu64 " does not fit its checksum",
+                                e->table->footer.blocks.v[e->key.first + i].at);
+    return VV_OK;
+}
+
+int vv_reader_keep_good(struct vv_reader *rd, struct vv_cc_entry *e)
+{
+    e->bad = calloc(e->key.count, sizeof *e->bad);
+    if (!e->bad) return VV_E_NOMEM;
+    for (uint32_t i = 0; i < e->key.count; i++) e->bad[i] = !block_good(e, i);
+    e->bad_until_us = vv_mono_us(rd->env) + VV_READER_BAD_US;
+    return VV_OK;
+}
+
+int vv_reader_check(struct vv_reader *rd, struct vv_cc_entry *e, struct vv_error *why)
+{
+    struct vv_objget *g = &e->get;
+    if (g->err != VV_E_SHUTDOWN) vv_tier_saw(rd->tier, g->err);
+    if (g->err) {
+        *why = g->error;
+        return g->err;
+    }
+    atomic_fetch_add(&rd->tier->fetch_bytes, g->n);
+    if (e->key.kind != VV_CC_FOOTER) return check_blocks(e, why);
+    pthread_mutex_lock(&rd->mu);
+    size_t chunk_bytes = VV_MIN(rd->config.chunk_bytes, rd->cc.data.max / 8);
+    pthread_mutex_unlock(&rd->mu);
+    return check_footer(rd, e, chunk_bytes, why);
+}
