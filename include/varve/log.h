@@ -127,7 +127,7 @@ int vv_log_append(struct vv_log *log, struct vv_append *a, struct vv_error *e);
 int vv_log_roll(struct vv_log *log);
 /* Finish seals that rolls left behind: fsync of log, indexes, snapshot and directory, write .blocks, index SEALED, event. [blocking] */
 int vv_log_seal_pending(struct vv_log *log);
-bool vv_log_has_pending_seal(struct vv_log *log);
+bool vv_log_has_pending_seal(struct vv_log *log); /* and it is time to try: one that failed for a full disk waits a little */
 /* True when the open segment is older than segment.ms / idle_ms by the monotonic clock and not empty. */
 bool vv_log_roll_due(struct vv_log *log, int64_t idle_ms);
 

@@ -135,6 +135,7 @@ static int append(struct produce_op *op, struct vv_partition *p, struct vv_recor
     out->LogAppendTimeMs = rules.ts_type == VV_LOG_APPEND_TIME ? rules.now_ms : -1;
     out->LogStartOffset = vv_partition_log_start(p);
     op->appended += batch.bytes;
+    vv_broker_disk_written(c->broker, batch.bytes);
     op->tiered |= atomic_load_explicit(&p->rules.tiered, memory_order_relaxed);
     vv_count(produce_batches, 1);
     vv_count(produce_bytes, batch.bytes);

@@ -39,6 +39,7 @@ struct vv_broker {
     _Atomic bool ready, stopping;
     _Atomic bool time_trusted; /* false: the wall clock jumped; time retention pauses (housekeeper.c) */
     _Atomic int disk_state;    /* enum vv_disk_state (housekeeper.c) */
+    _Atomic uint64_t disk_written, disk_written_max; /* bytes of producers; above max the reserve is reached. 0: no limit */
     bool restoring;            /* the directory was empty and the bucket was not */
     struct vv_housekeeper *housekeeper;
     struct vv_metrics_server *metrics; /* NULL: off */
@@ -46,6 +47,14 @@ struct vv_broker {
 
 /* housekeeper.c: how much room the log directory has left, looked at once a second. */
 enum vv_disk_state { VV_DISK_OK, VV_DISK_THROTTLE, VV_DISK_REFUSE };
+
+/* Between two looks: producers stored n bytes more. */
+static inline void vv_broker_disk_written(struct vv_broker *b, size_t n)
+{
+    uint64_t now = atomic_fetch_add_explicit(&b->disk_written, n, memory_order_relaxed) + n;
+    uint64_t max = atomic_load_explicit(&b->disk_written_max, memory_order_relaxed);
+    if (max && now >= max) atomic_store(&b->disk_state, VV_DISK_REFUSE);
+}
 
 /* Runs until SIGTERM/SIGINT. Exit code 0 after a clean stop; 1 with a message on stderr otherwise.
  * handler is the API layer's (vv_api_net_handler): the broker never names it, so that links stay one-way. */

@@ -28,6 +28,7 @@ struct vv_housekeeper {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool stopped;
+    int disk_told;
     struct vv_clock_watch clock;
     char *clock_path, *confirm_path;
     int64_t journalled_ms, maintained_ms, last_ms; /* monotonic */
@@ -51,6 +52,7 @@ enum vv_disk_state vv_disk_state_of(const struct vv_broker_config *c, const stru
     return s->available / 2 < reserve ? VV_DISK_THROTTLE : VV_DISK_OK;
 }
 
+/* True: there is something to do about it. */
 static bool look_at_disk(struct vv_housekeeper *h)
 {
     static const char *const says[] = {"enough room again",
@@ -58,13 +60,18 @@ static bool look_at_disk(struct vv_housekeeper *h)
                                        "the reserve is reached: producers to tiered topics are refused"};
     struct vv_broker *b = h->b;
     struct vv_space s;
+    uint64_t written = atomic_load(&b->disk_written);
     if (vv_fs_space(b->env, b->log_dir, &s)) return false;
-    int now = vv_disk_state_of(b->config, &s), before = atomic_exchange(&b->disk_state, now);
-    if (now == before) return false;
+    uint64_t reserve = vv_disk_reserve(b->config, s.total);
+    int now = vv_disk_state_of(b->config, &s), before = h->disk_told;
+    atomic_store(&b->disk_written_max, written + 1 + (s.available > reserve ? s.available - reserve : 0));
+    atomic_store(&b->disk_state, now);
+    h->disk_told = now;
+    if (now == before) return now != VV_DISK_OK; /* proven copies make room: retention.c */
     vlog(now == VV_DISK_OK ? VV_INFO : VV_WARN,
          "disk of %s: %s (%" PRIu64 " MiB free, tier.disk.reserve is %" PRIu64 " MiB)", b->log_dir, says[now],
-         s.available >> 20, vv_disk_reserve(b->config, s.total) >> 20);
-    return now > before;
+         s.available >> 20, reserve >> 20);
+    return now != VV_DISK_OK;
 }
 
 /* ---- the clock ---- */
@@ -189,7 +196,7 @@ static void look_at_partition(struct look *l, struct vv_topic *t, struct vv_part
         atomic_fetch_add(&t->refs, 1);
         h->roll_topic[h->roll_count] = t;
         h->roll[h->roll_count++] = p;
-    } else if (l->maintain) {
+    } else if (l->maintain || vv_log_has_pending_seal(p->log)) { /* a seal that failed, and nobody appends */
         vv_partition_maintain(p);
     }
     if (t->config.flush_ms == INT64_MAX && t->config.flush_messages == INT64_MAX) return;
@@ -229,9 +236,9 @@ static void look_at_topics(struct vv_housekeeper *h, bool maintain)
 static void tick(struct vv_timer *t)
 {
     struct vv_housekeeper *h = VV_CONTAINER(t, struct vv_housekeeper, timer);
-    bool worse = look_at_disk(h);
+    bool short_of_room = look_at_disk(h);
     look_at_clock(h);
-    look_at_topics(h, worse);
+    look_at_topics(h, short_of_room);
     vv_topics_tick(h->b);
     vv_timer_arm(h->b->control, &h->timer, vv_reactor_now_us(h->b->control) + TICK_US);
 }

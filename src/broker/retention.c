@@ -1,11 +1,12 @@
 /* retention.c — what a partition forgets: total retention moves the log start, local retention drops copies that the
- * bucket has.
+ * bucket has, and drops them before their time when the disk runs short.
  *
  * Invariants: the log start never passes the high watermark; only whole extents from the oldest on, the first that must
  * stay ends the walk; a local copy goes only from BOTH, or when its offsets are below the log start. With a tier part
  * the tier moves the extents, without one this file does. When the wall clock is not trusted the rules by time do
  * nothing. Threads: the partition's maintenance alone, blocking. */
 #include "partition.h"
+#include "housekeeper.h"
 #include "metrics.h"
 #include "varve/vlog.h"
 
@@ -158,14 +159,22 @@ int vv_retention_below_log_start(struct vv_partition *p)
 
 /* ---- local retention ---- */
 
+static bool short_of_room(struct vv_partition *p)
+{
+    struct vv_space s;
+    return !vv_fs_space(p->broker->env, p->broker->log_dir, &s) &&
+           vv_disk_state_of(p->broker->config, &s) != VV_DISK_OK;
+}
+
+/* l NULL: the disk runs short; proven copies go before their time, at most half of what the partition has per look. */
 static void drop_local_copies(struct vv_partition *p, const struct limits *l)
 {
-    uint64_t kept = weigh(p).local;
+    uint64_t kept = weigh(p).local, floor = kept / 2;
     struct vv_extent x;
     for (int64_t at = vv_partition_log_start(p); !vv_index_find_state(p->index, VV_EXTENT_BOTH, at, &x);
          at = x.last + 1) {
         vv_extent_release(p->index, &x);
-        if (!expired(l, &x, kept)) return;
+        if (l ? !expired(l, &x, kept) : kept <= floor || !short_of_room(p)) return;
         int err = vv_tier_part_drop_local(p->tier, x.base);
         if (err == VV_E_STATE || err == VV_E_NOENT) continue; /* the tier was faster: it was below the log start */
         if (err) {
@@ -204,4 +213,5 @@ void vv_retention_apply(struct vv_partition *p, int64_t now_ms, bool time_truste
     struct limits local =
         limits_of(atomic_load(&r->local_retention_ms), atomic_load(&r->local_retention_bytes), now_ms, time_trusted);
     if (local.timed || local.bytes >= 0) drop_local_copies(p, &local);
+    if (atomic_load(&p->broker->disk_state) != VV_DISK_OK) drop_local_copies(p, NULL);
 }

@@ -84,6 +84,7 @@ out:
 
 static int go_offline(struct vv_journal *j, int err)
 {
+    if (j->offline) return err;
     VLOG_ERROR("%s: write failed (%s); no further change is recorded until a restart", j->path, vv_err_name(err));
     j->offline = true;
     return err;
@@ -99,6 +100,8 @@ int vv_journal_append(struct vv_journal *j, uint8_t type, const void *p, size_t 
     if (n) memcpy(rec + REC_HEAD, p, n);
     vv_put32(rec + 4, vv_crc32c(0, rec + 8, n + 1));
     int err = vv_fs_pwrite(j->env, j->file, rec, REC_HEAD + n, j->size);
+    /* A full disk passes: what was written of the record is cut off, and nobody relied on it. A failed sync never passes. */
+    if (err == VV_E_NOSPC && !vv_fs_truncate(j->env, j->file, j->size)) return err;
     if (!err) err = vv_fs_datasync(j->env, j->file);
     if (err) return go_offline(j, err);
     j->size += REC_HEAD + n;
@@ -140,6 +143,7 @@ int vv_journal_replace(struct vv_journal *j, struct vv_journal_image *im)
     int err = vv_fs_write_file(j->env, j->path, im->n ? im->p : magic, im->n ? im->n : sizeof magic);
     if (!err) err = vv_fs_open(j->env, j->path, VV_O_READ | VV_O_WRITE, &f);
     free(im->p);
+    if (err == VV_E_NOSPC) return err; /* the old journal is as it was */
     if (err) return go_offline(j, err);
     vv_fs_close(j->env, j->file);
     j->file = f;

@@ -27,6 +27,8 @@ struct vv_log {
     struct vv_segment *active;     /* mu; holds a reference */
     struct vv_segment *rolled;     /* mu; oldest first; each holds a reference */
     _Atomic int rolled_count;
+    _Atomic int64_t seal_not_before_ms; /* monotonic: a seal that failed is asked for again only then */
+    int64_t seal_wait_ms;          /* seal_mu */
     struct vv_prodstate *producers; /* mu */
     bool dir_dirty;                /* mu: a segment file was created since the directory was synced */
     struct vv_epochs epochs;       /* epoch_mu */

@@ -6,13 +6,24 @@
 
 #include <stdlib.h>
 
+#define WAIT_MIN_MS 250
+#define WAIT_MAX_MS 8000
+
+/* With flush_mu: the kernel tells a failed write-back to one caller. A flush that syncs the same file after us and finds nothing
+ * must find the log offline. */
+static int sync_file(struct vv_log *log, struct vv_segment *s)
+{
+    pthread_mutex_lock(&log->flush_mu);
+    int err = vv_log_offline(log) ? VV_E_OFFLINE : vv_fs_datasync(log->env, s->file);
+    if (err && err != VV_E_OFFLINE) vv_log_go_offline(log, "fdatasync of a segment", err);
+    pthread_mutex_unlock(&log->flush_mu);
+    return err;
+}
+
 static int seal_one(struct vv_log *log, struct vv_segment *s)
 {
-    int err = vv_fs_datasync(log->env, s->file);
-    if (err) {
-        vv_log_go_offline(log, "fdatasync of a segment", err);
-        return err;
-    }
+    int err = sync_file(log, s);
+    if (err) return err;
     int64_t next = atomic_load(&s->next_offset);
     if (s->snapshot) err = vv_log_write_snapshot(log, s->snapshot, s->snapshot_n, next);
     if (!err) err = vv_segment_write_tables(s);
@@ -28,6 +39,20 @@ static int seal_one(struct vv_log *log, struct vv_segment *s)
     return vv_index_seal(log->index, &x);
 }
 
+/* What passes by itself is tried again, less and less often; after anything else nobody knows what the disk holds. */
+static void seal_failed(struct vv_log *log, struct vv_segment *s, int err)
+{
+    if (vv_log_offline(log)) return;
+    if (err != VV_E_NOSPC && err != VV_E_NOMEM && err != VV_E_LIMIT) {
+        vv_log_go_offline(log, "closing a segment", err);
+        return;
+    }
+    log->seal_wait_ms = log->seal_wait_ms ? VV_MIN(log->seal_wait_ms * 2, (int64_t)WAIT_MAX_MS) : WAIT_MIN_MS;
+    atomic_store(&log->seal_not_before_ms, vv_mono_ms(log->env) + log->seal_wait_ms);
+    VLOG_WARN("%s: closing segment %lld failed (%s); the next try is in %lld ms", log->dir, (long long)s->base, vv_err_name(err),
+              (long long)log->seal_wait_ms);
+}
+
 int vv_log_seal_pending(struct vv_log *log)
 {
     int err = 0;
@@ -39,10 +64,11 @@ int vv_log_seal_pending(struct vv_log *log)
         if (!s) break;
         err = vv_log_offline(log) ? VV_E_OFFLINE : seal_one(log, s);
         if (err) {
-            if (err != VV_E_OFFLINE)
-                VLOG_WARN("%s: closing segment %lld failed (%s); it will be tried again", log->dir, (long long)s->base, vv_err_name(err));
+            seal_failed(log, s, err);
             break;
         }
+        log->seal_wait_ms = 0;
+        atomic_store(&log->seal_not_before_ms, 0);
         pthread_mutex_lock(&log->mu);
         log->rolled = s->next;
         s->next = NULL;
@@ -59,7 +85,9 @@ int vv_log_seal_pending(struct vv_log *log)
 
 bool vv_log_has_pending_seal(struct vv_log *log)
 {
-    return atomic_load_explicit(&log->rolled_count, memory_order_relaxed) > 0;
+    if (atomic_load_explicit(&log->rolled_count, memory_order_relaxed) <= 0 || vv_log_offline(log)) return false;
+    int64_t not_before = atomic_load_explicit(&log->seal_not_before_ms, memory_order_relaxed);
+    return !not_before || vv_mono_ms(log->env) >= not_before;
 }
 
 /* ---- what the tierer needs of a sealed segment ---- */
