@@ -423,7 +423,7 @@ int vv_broker_main(struct vv_env *env, const struct vv_broker_config *config, co
     r->b.env = env;
     r->b.config = config;
     r->b.node_id = config->id;
-    atomic_init(&r->b.time_trusted, true);
+    atomic_init(&r->b.time_trusted, false); /* the housekeeper decides */
     prepare_process(r);
     vv_config_log_warnings(config);
     int err = open_parts(r, handler, &e);

@@ -37,9 +37,11 @@ struct vv_broker {
     struct vv_listen *listens; /* bound listeners */
     size_t listen_count;
     _Atomic bool ready, stopping;
-    _Atomic bool time_trusted; /* false: the wall clock jumped; time retention pauses (housekeeper.c) */
+    _Atomic bool time_trusted; /* at the last look; vv_broker_time_trusted asks anew */
+    _Atomic int64_t clock_gap_ms; /* wall - mono that was believed at the last look; 0: not known */
     _Atomic int disk_state;    /* enum vv_disk_state (housekeeper.c) */
-    _Atomic uint64_t disk_written, disk_written_max; /* bytes of producers; above max the reserve is reached. 0: no limit */
+    /* Bytes that producers wrote; from slow on they are slowed down, from max on the reserve is reached. 0: no limit. */
+    _Atomic uint64_t disk_written, disk_written_slow, disk_written_max;
     bool restoring;            /* the directory was empty and the bucket was not */
     struct vv_housekeeper *housekeeper;
     struct vv_metrics_server *metrics; /* NULL: off */
@@ -48,12 +50,19 @@ struct vv_broker {
 /* housekeeper.c: how much room the log directory has left, looked at once a second. */
 enum vv_disk_state { VV_DISK_OK, VV_DISK_THROTTLE, VV_DISK_REFUSE };
 
+/* housekeeper.c: wall time may drive deletions; false while it has jumped, also when nobody looked since. Any thread. */
+bool vv_broker_time_trusted(struct vv_broker *b, int64_t wall_ms);
+
 /* Between two looks: producers stored n bytes more. */
 static inline void vv_broker_disk_written(struct vv_broker *b, size_t n)
 {
     uint64_t now = atomic_fetch_add_explicit(&b->disk_written, n, memory_order_relaxed) + n;
     uint64_t max = atomic_load_explicit(&b->disk_written_max, memory_order_relaxed);
-    if (max && now >= max) atomic_store(&b->disk_state, VV_DISK_REFUSE);
+    int ok = VV_DISK_OK;
+    if (max && now >= max)
+        atomic_store(&b->disk_state, VV_DISK_REFUSE);
+    else if (max && now >= atomic_load_explicit(&b->disk_written_slow, memory_order_relaxed))
+        atomic_compare_exchange_strong(&b->disk_state, &ok, VV_DISK_THROTTLE);
 }
 
 /* Runs until SIGTERM/SIGINT. Exit code 0 after a clean stop; 1 with a message on stderr otherwise.

@@ -38,12 +38,26 @@ static int unusable(const struct vv_directory *d, int err, const char *what, str
                         d->path, vv_err_name(err));
 }
 
+/* A file where a directory should be: the system calls say so in several ways. */
+static bool file_in_the_way(const struct vv_directory *d)
+{
+    char path[4096];
+    struct vv_stat st;
+    if ((size_t)snprintf(path, sizeof path, "%s", d->path) >= sizeof path) return false;
+    for (char *end = path + strlen(path); end && end > path; end = strrchr(path, '/')) {
+        *end = 0;
+        if (!vv_fs_stat(d->env, path, &st)) return !st.is_dir;
+    }
+    return false;
+}
+
 static int make_and_lock(struct vv_directory *d, struct vv_error *e)
 {
     char path[4096];
     int err = vv_fs_mkdirs(d->env, d->path);
-    if (err) return unusable(d, err, "make", e);
+    if (err) return unusable(d, file_in_the_way(d) ? VV_E_EXIST : err, "make", e);
     err = vv_fs_sync_parent(d->env, d->path); /* made by a life that was killed before it could */
+    if (err && file_in_the_way(d)) err = VV_E_EXIST;
     if (err && err != VV_E_ACCESS) return unusable(d, err, "make", e); /* a parent that may not be read was not made by us */
     err = join(d, ".lock", path);
     if (!err) err = vv_fs_lock(d->env, path, &d->lock);

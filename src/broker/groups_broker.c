@@ -27,7 +27,8 @@ static int64_t wall_ms(void *ctx)
 
 static bool time_trusted(void *ctx)
 {
-    return ((struct outside *)ctx)->b->time_trusted;
+    struct vv_broker *b = ((struct outside *)ctx)->b;
+    return vv_broker_time_trusted(b, vv_wall_ms(b->env));
 }
 
 static void fill_random(void *ctx, void *dst, size_t n)

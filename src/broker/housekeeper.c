@@ -64,7 +64,9 @@ static bool look_at_disk(struct vv_housekeeper *h)
     if (vv_fs_space(b->env, b->log_dir, &s)) return false;
     uint64_t reserve = vv_disk_reserve(b->config, s.total);
     int now = vv_disk_state_of(b->config, &s), before = h->disk_told;
-    atomic_store(&b->disk_written_max, written + 1 + (s.available > reserve ? s.available - reserve : 0));
+    uint64_t room = s.available > reserve ? s.available - reserve : 0;
+    atomic_store(&b->disk_written_slow, written + 1 + (room > reserve ? room - reserve : 0));
+    atomic_store(&b->disk_written_max, reserve ? written + 1 + room : 0); /* without a reserve the disk itself refuses */
     atomic_store(&b->disk_state, now);
     h->disk_told = now;
     if (now == before) return now != VV_DISK_OK; /* proven copies make room: retention.c */
@@ -107,6 +109,21 @@ bool vv_clock_watch_look(struct vv_clock_watch *w, int64_t wall_ms, int64_t mono
     return w->trusted;
 }
 
+/* A second is long enough to delete a year: whoever deletes by age compares again, at the moment he read the clock. */
+bool vv_broker_time_trusted(struct vv_broker *b, int64_t wall_ms)
+{
+    int64_t gap = atomic_load(&b->clock_gap_ms);
+    if (!atomic_load(&b->time_trusted)) return false;
+    if (!gap) return true;
+    int64_t away = wall_ms - vv_mono_ms(b->env) - gap;
+    return away >= -VV_CLOCK_JUMP_MS && away <= VV_CLOCK_JUMP_MS;
+}
+
+static void believe(struct vv_housekeeper *h)
+{
+    atomic_store(&h->b->clock_gap_ms, h->clock.gap_ms); /* before time_trusted becomes true */
+}
+
 static int64_t read_journal(struct vv_housekeeper *h)
 {
     uint8_t *text = NULL;
@@ -147,6 +164,7 @@ static void look_at_clock(struct vv_housekeeper *h)
         vv_clock_watch_confirm(&h->clock, wall, mono);
         trusted = true;
     }
+    believe(h);
     if (atomic_exchange(&b->time_trusted, trusted) != trusted) say_clock(h, trusted);
     if (mono - h->journalled_ms >= JOURNAL_MS) write_journal(h, wall, mono);
 }
@@ -286,9 +304,11 @@ int vv_housekeeper_start(struct vv_broker *b, struct vv_housekeeper **out, struc
     }
     int64_t wall = vv_wall_ms(b->env), mono = vv_mono_ms(b->env);
     vv_clock_watch_begin(&h->clock, wall, mono, read_journal(h));
+    believe(h);
     atomic_store(&b->time_trusted, h->clock.trusted);
     if (!h->clock.trusted) say_clock(h, false);
-    h->maintained_ms = h->last_ms = mono;
+    h->last_ms = mono;
+    h->maintained_ms = mono - b->config->log_retention_check_interval_ms; /* nothing was deleted by age before the first look */
     h->journalled_ms = mono - JOURNAL_MS;
     vv_reactor_post(b->control, &h->arm);
     *out = h;

@@ -332,7 +332,8 @@ static void maintain(struct vv_partition *p)
     struct vv_error e = {0};
     if (vv_log_has_pending_seal(p->log)) vv_log_seal_pending(p->log); /* the log says what fails, and when it tries again */
     if (open_tier_part(p, &e)) VLOG_ERROR("%s: cannot start tiering: %s", p->dir, e.text);
-    vv_retention_apply(p, vv_wall_ms(b->env), b->time_trusted);
+    int64_t now = vv_wall_ms(b->env);
+    vv_retention_apply(p, now, vv_broker_time_trusted(b, now));
     if (p->tier) vv_tier_part_kick(p->tier);
     if (compaction_due(p)) compact(p);
 }

@@ -28,6 +28,7 @@ static int seal_one(struct vv_log *log, struct vv_segment *s)
     if (s->snapshot) err = vv_log_write_snapshot(log, s->snapshot, s->snapshot_n, next);
     if (!err) err = vv_segment_write_tables(s);
     if (!err) err = vv_fs_sync_dir(log->env, log->dir);
+    if (!err && vv_log_offline(log)) err = VV_E_OFFLINE; /* a flush failed meanwhile: what we synced may be less than we think */
     if (err) return err;
     struct vv_extent x = {.base = s->base,
                           .last = next - 1,

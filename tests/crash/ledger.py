@@ -1,7 +1,8 @@
 """ledger.py — the oracle of every crash test: what was sent, what was acknowledged, what is there afterwards.
 
 A small Kafka client on one socket (Produce 3, Fetch 4, ListOffsets 1, CreateTopics 2, Metadata 1, DescribeConfigs 1,
-IncrementalAlterConfigs 0, OffsetCommit 2, OffsetFetch 1; uncompressed batches, CRC checked on the way back), so that every send has exactly one outcome: ok with its offset, failed by an answer, or unknown because the peer died.
+IncrementalAlterConfigs 0, OffsetCommit 2, OffsetFetch 1; uncompressed batches, CRC checked on the way back), so
+that every send has exactly one outcome: ok with its offset, failed by an answer, or unknown because the peer died.
 Anomalies have the names of Jepsen's Kafka workload. Python's standard library only.
 """
 import ctypes

@@ -27,6 +27,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "clients")]
 from broker import Scratch, Varve, skip, wait_for  # noqa: E402
+from faults import STORAGE_ERROR, own_mounts, strace, stopped  # noqa: E402
 from ledger import Client, Gone, Ledger  # noqa: E402
 
 GOINGDOWN, NOLOGFLUSH = 0x8004587D, 2
@@ -34,27 +35,9 @@ MODES = ["same", "other", "relaxed"]
 LIVES = 4  # cuts of one file system before it is made anew: each opens what the one before left
 POINTS = ["rename", "openat", "unlink", "ftruncate", "mkdir"]
 PARTITIONS = 3
-STORAGE_ERROR = 56
 BUSY = (14, 15, 16, 5, 3)  # the coordinator or the offsets topic is on its way
 SETTINGS = {"num.partitions": PARTITIONS, "offsets.topic.num.partitions": 1, "log.segment.bytes": 65536,
             "log.local.retention.bytes": 131072, "socket.request.max.bytes": 1048576, "metrics.listener": "off"}
-
-
-def own_mounts():
-    """Everything below runs in a mount namespace of its own; its mounts and loop devices end with the last process in it."""
-    if os.environ.get("VARVE_OWN_MOUNTS"):
-        return
-    if os.geteuid():
-        skip("cutting the power needs root (mount, ioctl): run as root")
-    for tool in ("unshare", "mkfs.ext4", "mount", "umount"):
-        if not shutil.which(tool):
-            skip(f"there is no {tool}: install the packages util-linux, mount and e2fsprogs (make needs)")
-    probe = subprocess.run(["unshare", "-m", "--propagation", "private", "true"], stderr=subprocess.PIPE, text=True)
-    if probe.returncode:
-        skip(f"no mount namespace here ({probe.stderr.strip()}): run on a machine or in a privileged container")
-    os.environ["VARVE_OWN_MOUNTS"] = "1"
-    sys.stdout.flush()
-    os.execvp("unshare", ["unshare", "-m", "--propagation", "private", sys.executable, *sys.argv])
 
 
 class Disk:
@@ -167,14 +150,6 @@ class Life:
             raise self.error
 
 
-def stopped(pid):
-    try:
-        states = [(t / "stat").read_text().rsplit(")", 1)[1].split()[0] for t in pathlib.Path(f"/proc/{pid}/task").iterdir()]
-    except OSError:
-        return False
-    return all(s in "tT" for s in states)
-
-
 def check(broker, topic, ledgers, facts, relaxed):
     """Everything that was promised is there. Returns (records there, acknowledged ones that a relaxed mode lost)."""
     counts, lost = [], 0
@@ -205,16 +180,13 @@ def run_life(scratch, disk, settings, chance, topic, ledgers, facts, name, relax
     """From a mounted file system to one that was cut and checked; returns (records found, records lost, how it was cut)."""
     point = chance.choice(POINTS) if chance.random() < 0.4 and shutil.which("strace") else None
     n = chance.randrange(1, 12)
-    trace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={point}", "-e", f"inject={point}:signal=STOP:when={n}"]
     broker = Varve(scratch, settings, name)
     with Client(broker.bootstrap) as c:
         c.create(topic, PARTITIONS, {})
     how = f"after {chance.random() * 0.9 + 0.1:.3f} s"
     tracer = None
     if point:  # attached now, so that it is the work that is hit, not the start
-        trace[1:2] = []
-        tracer = subprocess.Popen([*trace, "-p", str(broker.pid)], stderr=subprocess.DEVNULL)
-        wait_for("strace is attached", lambda: "\nTracerPid:\t0\n" not in pathlib.Path(f"/proc/{broker.pid}/status").read_text(), 10, 0.01)
+        tracer = strace(broker.pid, f"trace={point}", f"inject={point}:signal=STOP:when={n}")
         how = f"after {point} number {n} of a thread"
     life = Life(broker, topic, ledgers, facts, chance.randrange(1 << 30))
     try:
