@@ -91,7 +91,8 @@ static void step(struct fetch_op *op)
     struct vv_reactor *r = op->c->x->reactor;
     do {
         for (int32_t i = 0; i < op->part_count; i++) look(&op->parts[i]);
-        if (satisfied(op, vv_reactor_now_us(r))) {
+        /* A broker that stops wakes everybody: what there is goes out now. */
+        if (satisfied(op, vv_reactor_now_us(r)) || atomic_load(&op->c->broker->stopping)) {
             end(op);
             return;
         }
