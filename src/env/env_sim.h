@@ -39,39 +39,41 @@ size_t vv_fs_mem_open_files(struct vv_fs_mem *fs);
 /* Bytes of all files together; 0 = no limit. A write that does not fit writes what does and is E_NOSPC. */
 void vv_fs_mem_capacity(struct vv_fs_mem *fs, uint64_t bytes);
 uint64_t vv_fs_mem_used(struct vv_fs_mem *fs);
-/* Off: the process that used it is dead. Every call but close is E_IO, locks are free, open files stay useless for good. On again
- * without a crash is what kill -9 leaves: all that was written. */
+/* Off: the process that used it is dead. Every call but close is E_IO, locks are free, open files stay useless for
+ * good. On again without a crash is what kill -9 leaves: all that was written. */
 void vv_fs_mem_power(struct vv_fs_mem *fs, bool on);
 bool vv_fs_mem_is_on(struct vv_fs_mem *fs);
-/* Turns off in the middle of the n-th change from now (1 = the next one; a write stops half way, anything else does not happen), then
- * calls hook (may be NULL; may not call fs). n 0 = not any more. */
+/* Turns off in the middle of the n-th change from now (1 = the next one; a write stops half way, anything else does not
+ * happen), then calls hook (may be NULL; may not call fs). n 0 = not any more. */
 void vv_fs_mem_cut_after(struct vv_fs_mem *fs, uint64_t n, void (*hook)(void *ctx), void *ctx);
 uint64_t vv_fs_mem_changes(struct vv_fs_mem *fs); /* calls that changed or synced something so far */
-/* Power cut, then power again: of what was not synced the seed keeps, loses or tears. Per file, each write since the last
- * datasync is kept, lost, replaced by zeros (the size grew, the bytes never came) or torn at 512-byte sectors. Per directory the
- * first k changes of entries since sync_dir are kept, in order; a rename between directories happened in both or in neither. */
+/* Power cut, then power again: of what was not synced the seed keeps, loses or tears. Per file, each write since the
+ * last datasync is kept, lost, replaced by zeros (the size grew, the bytes never came) or torn at 512-byte sectors. Per
+ * directory the first k changes of entries since sync_dir are kept, in order; a rename between directories happened in
+ * both or in neither. */
 void vv_fs_mem_crash(struct vv_fs_mem *fs, uint64_t seed);
 /* Rot: flips one bit of what is stored, durably. E_NOENT, or E_LIMIT at or past the end. */
 int vv_fs_mem_flip(struct vv_fs_mem *fs, const char *path, uint64_t at);
 
 /* ---- faults over any file system ---- */
 enum vv_fsop { /* bits */
-    VV_FSOP_OPEN = 1 << 0, VV_FSOP_PREAD = 1 << 1, VV_FSOP_PWRITE = 1 << 2, VV_FSOP_DATASYNC = 1 << 3, VV_FSOP_TRUNCATE = 1 << 4,
-    VV_FSOP_SIZE = 1 << 5, VV_FSOP_STAT = 1 << 6, VV_FSOP_RENAME = 1 << 7, VV_FSOP_UNLINK = 1 << 8, VV_FSOP_MKDIR = 1 << 9,
-    VV_FSOP_RMDIR = 1 << 10, VV_FSOP_SYNC_DIR = 1 << 11, VV_FSOP_LIST = 1 << 12, VV_FSOP_LOCK = 1 << 13, VV_FSOP_SPACE = 1 << 14,
+    VV_FSOP_OPEN = 1 << 0, VV_FSOP_PREAD = 1 << 1, VV_FSOP_PWRITE = 1 << 2, VV_FSOP_DATASYNC = 1 << 3,
+    VV_FSOP_TRUNCATE = 1 << 4, VV_FSOP_SIZE = 1 << 5, VV_FSOP_STAT = 1 << 6, VV_FSOP_RENAME = 1 << 7,
+    VV_FSOP_UNLINK = 1 << 8, VV_FSOP_MKDIR = 1 << 9, VV_FSOP_RMDIR = 1 << 10, VV_FSOP_SYNC_DIR = 1 << 11,
+    VV_FSOP_LIST = 1 << 12, VV_FSOP_LOCK = 1 << 13, VV_FSOP_SPACE = 1 << 14,
     VV_FSOP_ANY = (1 << 15) - 1,
-    VV_FSOP_CHANGE = VV_FSOP_PWRITE | VV_FSOP_DATASYNC | VV_FSOP_TRUNCATE | VV_FSOP_RENAME | VV_FSOP_UNLINK | VV_FSOP_MKDIR |
-                     VV_FSOP_RMDIR | VV_FSOP_SYNC_DIR,
+    VV_FSOP_CHANGE = VV_FSOP_PWRITE | VV_FSOP_DATASYNC | VV_FSOP_TRUNCATE | VV_FSOP_RENAME | VV_FSOP_UNLINK |
+                     VV_FSOP_MKDIR | VV_FSOP_RMDIR | VV_FSOP_SYNC_DIR,
 };
 enum vv_fsfault_action {
     VV_FSFAULT_FAIL, /* before anything is done */
-    VV_FSFAULT_HALF, /* pwrite: half of it is written; pread: half is read and given back as if the file ended; others: FAIL */
+    VV_FSFAULT_HALF, /* pwrite: half is written; pread: half is given back as if the file ended; others: FAIL */
     VV_FSFAULT_LATE, /* done, then told as failed */
 };
 struct vv_fsfault_rule {
     unsigned ops;          /* enum vv_fsop bits; 0 = any */
     const char *path_part; /* substring of the path (rename: of either); NULL = any. Copied. */
-    unsigned from, count;  /* acts on matching calls from..from+count-1, the first is 1; from 0 = 1, count 0 = for ever */
+    unsigned from, count;  /* on matching calls from..from+count-1, the first is 1; from 0 = 1, count 0 = for ever */
     enum vv_fsfault_action action;
     int err;               /* 0 = E_IO */
 };
@@ -79,7 +81,8 @@ struct vv_fs_fault;
 extern const struct vv_fs_ops vv_fs_fault_ops; /* fs: struct vv_fs_fault * */
 struct vv_fs_fault *vv_fs_fault_new(const struct vv_fs_ops *inner_ops, void *inner);
 void vv_fs_fault_free(struct vv_fs_fault *f); /* the inner file system stays */
-int vv_fs_fault_add(struct vv_fs_fault *f, const struct vv_fsfault_rule *rule); /* its id; the first rule that fits acts */
+/* its id; the first rule that fits acts */
+int vv_fs_fault_add(struct vv_fs_fault *f, const struct vv_fsfault_rule *rule);
 void vv_fs_fault_clear(struct vv_fs_fault *f);
 unsigned vv_fs_fault_hits(struct vv_fs_fault *f, int id);              /* how often rule id has acted */
 uint64_t vv_fs_fault_calls(struct vv_fs_fault *f, unsigned ops);       /* calls of these kinds so far */

@@ -1,5 +1,5 @@
-/* fs_fault.c — a wrapper over any file system that fails chosen calls: contract in env_sim.h. Any thread: a mutex around the
- * rules and counts only, never held while the inner file system works. */
+/* fs_fault.c — a wrapper over any file system that fails chosen calls: contract in env_sim.h. Any thread: a mutex
+ * around the rules and counts only, never held while the inner file system works. */
 #include "env_sim.h"
 #include "varve/error.h"
 #include "varve/vlog.h"
@@ -9,7 +9,11 @@
 
 #define KINDS 15
 
-struct rule { struct vv_fsfault_rule r; char *part; unsigned seen, hits; };
+struct rule {
+    struct vv_fsfault_rule r;
+    char *part;
+    unsigned seen, hits;
+};
 struct vv_fs_fault {
     pthread_mutex_t mu;
     const struct vv_fs_ops *ops;
@@ -18,7 +22,10 @@ struct vv_fs_fault {
     size_t n;
     uint64_t calls[KINDS];
 };
-struct vv_file { struct vv_file *inner; char *path; };
+struct vv_file {
+    struct vv_file *inner;
+    char *path;
+};
 
 struct vv_fs_fault *vv_fs_fault_new(const struct vv_fs_ops *inner_ops, void *inner)
 {
@@ -104,14 +111,14 @@ static int judge(struct vv_fs_fault *f, unsigned op, const char *path, const cha
 }
 
 /* Runs CALL unless the verdict is to fail first; LATE runs it and fails all the same. */
-#define THROUGH(op, path, path2, CALL)                                                             \
-    do {                                                                                           \
-        struct vv_fs_fault *f = fs;                                                                \
-        enum vv_fsfault_action how = VV_FSFAULT_FAIL;                                              \
-        int verdict = judge(f, op, path, path2, &how);                                             \
-        if (verdict && how != VV_FSFAULT_LATE) return verdict;                                     \
-        int result = (CALL);                                                                       \
-        return verdict ? verdict : result;                                                         \
+#define THROUGH(op, path, path2, CALL)                         \
+    do {                                                       \
+        struct vv_fs_fault *f = fs;                            \
+        enum vv_fsfault_action how = VV_FSFAULT_FAIL;          \
+        int verdict = judge(f, op, path, path2, &how);         \
+        if (verdict && how != VV_FSFAULT_LATE) return verdict; \
+        int result = (CALL);                                   \
+        return verdict ? verdict : result;                     \
     } while (0)
 
 static int wrap(struct vv_fs_fault *f, unsigned op, const char *path, int flags, struct vv_file **out)
@@ -159,7 +166,8 @@ static ssize_t read_with(struct vv_fs_fault *f, struct vv_file *file, void *dst,
     int verdict = judge(f, VV_FSOP_PREAD, file->path, NULL, &how);
     if (verdict && how != VV_FSFAULT_HALF) return verdict;
     if (verdict) n /= 2;
-    return wait ? f->ops->pread(f->inner, file->inner, dst, n, at) : f->ops->pread_nowait(f->inner, file->inner, dst, n, at);
+    return wait ? f->ops->pread(f->inner, file->inner, dst, n, at)
+                : f->ops->pread_nowait(f->inner, file->inner, dst, n, at);
 }
 
 static ssize_t fault_pread(void *fs, struct vv_file *file, void *dst, size_t n, uint64_t at)

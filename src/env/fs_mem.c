@@ -1,7 +1,9 @@
-/* fs_mem.c — a file system in memory that can lose its power: the calls. What is durable and what a cut takes is in fs_mem_node.c.
+/* fs_mem.c — a file system in memory that can lose its power: the calls. What is durable and what a cut takes is in
+ * fs_mem_node.c.
  *
- * Invariants: a vv_file belongs to one life of the machine (`life`); after the power went it fails for good, so that what a dead
- * process still does cannot reach the disk. Any thread: one mutex, never held while a caller's function runs. */
+ * Invariants: a vv_file belongs to one life of the machine (`life`); after the power went it fails for good, so that
+ * what a dead process still does cannot reach the disk. Any thread: one mutex, never held while a caller's function
+ * runs. */
 #include "fs_mem_node.h"
 #include "varve/error.h"
 #include "varve/vlog.h"

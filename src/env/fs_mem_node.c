@@ -1,8 +1,8 @@
 /* fs_mem_node.c — what is written, what is durable, and what a power cut makes of the difference. Contract: env_sim.h.
  *
- * A file is its live bytes, the bytes on the platter, and the writes between them in order. A directory is its entries, the durable
- * entries, and the changes between them in order. A sync applies them all; a crash applies those that the seed keeps, then
- * forgets the live side. One owner: fs_mem's mutex. Out of memory ends the test. */
+ * A file is its live bytes, the bytes on the platter, and the writes between them in order. A directory is its entries,
+ * the durable entries, and the changes between them in order. A sync applies them all; a crash applies those that the
+ * seed keeps, then forgets the live side. One owner: fs_mem's mutex. Out of memory ends the test. */
 #include "fs_mem_node.h"
 #include "varve/error.h"
 #include "varve/vlog.h"
@@ -151,7 +151,8 @@ struct mem_node *mem_dir_find(const struct mem_node *dir, const char *name, size
     return e ? e->node : NULL;
 }
 
-static void entries_apply(struct mem_disk *d, struct mem_entries *e, const char *unset, const char *set, struct mem_node *node)
+static void entries_apply(struct mem_disk *d, struct mem_entries *e, const char *unset, const char *set,
+                          struct mem_node *node)
 {
     struct mem_entry *x;
     if (set) {
@@ -174,8 +175,8 @@ static void entries_apply(struct mem_disk *d, struct mem_entries *e, const char 
     }
 }
 
-void mem_dir_change(struct mem_disk *d, struct mem_node *dir, uint64_t seq, const char *unset, const char *set, struct mem_node *node,
-                    struct mem_node *twin)
+void mem_dir_change(struct mem_disk *d, struct mem_node *dir, uint64_t seq, const char *unset, const char *set,
+                    struct mem_node *node, struct mem_node *twin)
 {
     dir->changes = more(dir->changes, dir->change_n, &dir->change_cap, sizeof *dir->changes);
     if (node) mem_node_ref(node);

@@ -1,4 +1,5 @@
-/* fs_mem_node.h — files and directories of fs_mem, each as it is and as the platter has it. Private to fs_mem; under its mutex. */
+/* fs_mem_node.h — files and directories of fs_mem, each as it is and as the platter has it. Private to fs_mem; under
+ * its mutex. */
 #ifndef VARVE_FS_MEM_NODE_H
 #define VARVE_FS_MEM_NODE_H
 #include "env_sim.h"
@@ -33,8 +34,8 @@ void mem_disk_free(struct mem_disk *d);
 
 struct mem_node *mem_dir_find(const struct mem_node *dir, const char *name, size_t name_n);
 /* unset, set and node as in mem_change. Between directories: call on both with the same seq and twins. */
-void mem_dir_change(struct mem_disk *d, struct mem_node *dir, uint64_t seq, const char *unset, const char *set, struct mem_node *node,
-                    struct mem_node *twin);
+void mem_dir_change(struct mem_disk *d, struct mem_node *dir, uint64_t seq, const char *unset, const char *set,
+                    struct mem_node *node, struct mem_node *twin);
 void mem_dir_sync(struct mem_disk *d, struct mem_node *dir);
 
 int mem_file_write(struct mem_disk *d, struct mem_node *f, const void *src, size_t n, uint64_t at);

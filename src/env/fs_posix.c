@@ -207,7 +207,8 @@ static int posix_space(void *fs, const char *path, struct vv_space *out)
     (void)fs;
     struct statvfs st;
     if (statvfs(path, &st)) return failed();
-    *out = (struct vv_space){.total = (uint64_t)st.f_blocks * st.f_frsize, .available = (uint64_t)st.f_bavail * st.f_frsize};
+    *out = (struct vv_space){.total = (uint64_t)st.f_blocks * st.f_frsize,
+                             .available = (uint64_t)st.f_bavail * st.f_frsize};
     return VV_OK;
 }
 

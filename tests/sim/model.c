@@ -1,4 +1,4 @@
-/* model.c — what was appended, and whether it is what comes back. See world.h. */
+/* model.c — what was appended, and what of it comes back after a death. See world.h. */
 #include "world.h"
 
 /* ---- the model ---- */
@@ -28,7 +28,7 @@ static void model_add(struct sim_part *p, const struct sim_batch *b)
 }
 
 /* First batch whose last >= offset. */
-static size_t model_lower(struct sim_part *p, int64_t offset)
+size_t part_lower(struct sim_part *p, int64_t offset)
 {
     size_t lo = 0, hi = p->n;
     while (lo < hi) {
@@ -41,7 +41,7 @@ static size_t model_lower(struct sim_part *p, int64_t offset)
 
 struct sim_batch *part_batch_at(struct sim_part *p, int64_t offset)
 {
-    size_t i = model_lower(p, offset);
+    size_t i = part_lower(p, offset);
     return i < p->n ? &p->v[i] : NULL;
 }
 
@@ -66,8 +66,9 @@ static void rewind_producers(struct world *w, struct sim_part *p, bool fresh)
 static void model_cut(struct world *w, struct sim_part *p, int64_t end, bool jump)
 {
     while (p->n && p->v[p->n - 1].last >= end) {
-        SIM_CHECK(p->v[p->n - 1].base >= end || jump, "partition %d: the log ends at %" PRId64 ", inside the batch %" PRId64 "..%" PRId64, p->id,
-                  end, p->v[p->n - 1].base, p->v[p->n - 1].last);
+        SIM_CHECK(p->v[p->n - 1].base >= end || jump,
+                  "partition %d: the log ends at %" PRId64 ", inside the batch %" PRId64 "..%" PRId64, p->id, end,
+                  p->v[p->n - 1].base, p->v[p->n - 1].last);
         batch_free(&p->v[--p->n]);
         w->lost_batches++;
     }
@@ -79,8 +80,8 @@ void part_came_back(struct world *w, struct sim_part *p, enum sim_death how)
     struct vv_index_summary s;
     vv_index_summary(p->index, &s);
     SIM_CHECK(s.log_start >= p->log_start && s.log_start <= p->log_start_asked,
-              "partition %d: the log start was %" PRId64 " (asked: %" PRId64 ") and came back as %" PRId64, p->id, p->log_start,
-              p->log_start_asked, s.log_start);
+              "partition %d: the log start was %" PRId64 " (asked: %" PRId64 ") and came back as %" PRId64, p->id,
+              p->log_start, p->log_start_asked, s.log_start);
     p->log_start = p->log_start_asked = s.log_start;
     if (p->maybe.p && end > p->end) {
         model_add(p, &p->maybe); /* its bytes are compared like all others */
@@ -91,12 +92,14 @@ void part_came_back(struct world *w, struct sim_part *p, enum sim_death how)
     int64_t need = how == SIM_POWER ? p->acked : was;
     SIM_CHECK(end >= need, "partition %d: offsets below %" PRId64 " were %s, the log ends at %" PRId64, p->id, need,
               how == SIM_POWER ? "acknowledged" : "written", end);
-    SIM_CHECK(end <= p->end || jump, "partition %d: the log ends at %" PRId64 ", %" PRId64 " was the end", p->id, end, p->end);
+    SIM_CHECK(end <= p->end || jump, "partition %d: the log ends at %" PRId64 ", %" PRId64 " was the end", p->id, end,
+              p->end);
     model_cut(w, p, end, jump);
     bool gap = p->n ? p->v[p->n - 1].last + 1 < end : end > 0;
     SIM_CHECK(!gap || jump, "partition %d: the log ends at %" PRId64 ", where no batch ended", p->id, end);
     p->end = p->acked = end; /* recovery synced it */
-    rewind_producers(w, p, gap || (jump && end < was)); /* what is missing below the log start may have been a producer's last */
+    rewind_producers(
+        w, p, gap || (jump && end < was)); /* what is missing below the log start may have been a producer's last */
     sim_say(w, "  partition %d: %" PRId64 "..%" PRId64 " (was %" PRId64 ")", p->id, p->log_start, end, was);
 }
 
@@ -104,15 +107,20 @@ void part_restored(struct world *w, struct sim_part *p, int64_t log_start, int64
 {
     struct vv_index_summary s;
     vv_index_summary(p->index, &s);
-    sim_say(w, "  partition %d: restored %" PRId64 "..%" PRId64 " of %" PRId64 "..%" PRId64 ", %" PRId64 " was in the bucket", p->id,
-            log_start, next_offset, p->log_start, p->end, p->proven);
-    SIM_CHECK(vv_log_end(p->log) == next_offset, "partition %d: the log ends at %" PRId64 ", restored to %" PRId64, p->id,
-              vv_log_end(p->log), next_offset);
-    SIM_CHECK(s.log_start == log_start, "partition %d: log start %" PRId64 ", restored %" PRId64, p->id, s.log_start, log_start);
-    SIM_CHECK(next_offset >= p->proven, "partition %d: %" PRId64 " was in the bucket, %" PRId64 " came back", p->id, p->proven,
+    sim_say(w,
+            "  partition %d: restored %" PRId64 "..%" PRId64 " of %" PRId64 "..%" PRId64 ", %" PRId64
+            " was in the bucket",
+            p->id, log_start, next_offset, p->log_start, p->end, p->proven);
+    SIM_CHECK(vv_log_end(p->log) == next_offset, "partition %d: the log ends at %" PRId64 ", restored to %" PRId64,
+              p->id, vv_log_end(p->log), next_offset);
+    SIM_CHECK(s.log_start == log_start, "partition %d: log start %" PRId64 ", restored %" PRId64, p->id, s.log_start,
+              log_start);
+    SIM_CHECK(next_offset >= p->proven, "partition %d: %" PRId64 " was in the bucket, %" PRId64 " came back", p->id,
+              p->proven, next_offset);
+    SIM_CHECK(log_start <= p->log_start_asked, "partition %d: log start %" PRId64 " came back as %" PRId64, p->id,
+              p->log_start, log_start);
+    SIM_CHECK(next_offset <= p->end, "partition %d: %" PRId64 " was the end, %" PRId64 " came back", p->id, p->end,
               next_offset);
-    SIM_CHECK(log_start <= p->log_start_asked, "partition %d: log start %" PRId64 " came back as %" PRId64, p->id, p->log_start, log_start);
-    SIM_CHECK(next_offset <= p->end, "partition %d: %" PRId64 " was the end, %" PRId64 " came back", p->id, p->end, next_offset);
     batch_free(&p->maybe);
     model_cut(w, p, next_offset, next_offset == log_start);
     p->end = p->acked = next_offset;
@@ -162,8 +170,12 @@ static void stamp(struct sim_batch *b, int64_t producer, int16_t epoch, int32_t 
 /* As the produce path does: check, append. */
 static int append(struct world *w, struct sim_part *p, struct sim_batch *b, struct vv_append *a, struct vv_error *e)
 {
-    struct vv_batch_rules rules = {.max_bytes = 1 << 20, .output_max = 1 << 20, .now_ms = vv_wall_ms(&w->env), .before_max_ms = INT64_MAX,
-                                   .after_max_ms = INT64_MAX, .client = true};
+    struct vv_batch_rules rules = {.max_bytes = 1 << 20,
+                                   .output_max = 1 << 20,
+                                   .now_ms = vv_wall_ms(&w->env),
+                                   .before_max_ms = INT64_MAX,
+                                   .after_max_ms = INT64_MAX,
+                                   .client = true};
     struct vv_batch parsed;
     int32_t bad;
     int err = vv_batch_check(b->p, b->n, &rules, &parsed, &bad, e);
@@ -177,14 +189,16 @@ static int append(struct world *w, struct sim_part *p, struct sim_batch *b, stru
 static void appended(struct world *w, struct sim_part *p, struct sim_batch *b, const struct vv_append *a)
 {
     SIM_CHECK(a->base_offset == p->end && a->last_offset == p->end + b->records - 1,
-              "partition %d: appended at %" PRId64 "..%" PRId64 ", the end was %" PRId64, p->id, a->base_offset, a->last_offset, p->end);
+              "partition %d: appended at %" PRId64 "..%" PRId64 ", the end was %" PRId64, p->id, a->base_offset,
+              a->last_offset, p->end);
     b->base = a->base_offset;
     b->last = a->last_offset;
     model_add(p, b);
     b->p = NULL;
-    SIM_CHECK(vv_log_end(p->log) == p->end, "partition %d: the log end is %" PRId64 ", not %" PRId64, p->id, vv_log_end(p->log), p->end);
-    sim_say(w, "append %d: %" PRId64 "..%" PRId64 " (%zu bytes, producer %" PRId64 " at %d)", p->id, p->v[p->n - 1].base, p->end - 1,
-            p->v[p->n - 1].n, p->v[p->n - 1].producer, p->v[p->n - 1].sequence);
+    SIM_CHECK(vv_log_end(p->log) == p->end, "partition %d: the log end is %" PRId64 ", not %" PRId64, p->id,
+              vv_log_end(p->log), p->end);
+    sim_say(w, "append %d: %" PRId64 "..%" PRId64 " (%zu bytes, producer %" PRId64 " at %d)", p->id,
+            p->v[p->n - 1].base, p->end - 1, p->v[p->n - 1].n, p->v[p->n - 1].producer, p->v[p->n - 1].sequence);
 }
 
 void part_append(struct world *w, struct sim_part *p)
@@ -204,7 +218,8 @@ void part_append(struct world *w, struct sim_part *p)
         SIM_CHECK(!a.duplicate, "partition %d: a new batch is taken for a duplicate", p->id);
         if (q) q->next += b.records;
         appended(w, p, &b, &a);
-    } else if (err != VV_E_OFFLINE) { /* the last that was tried may have reached the disk; what fitted of those before it was cut off */
+    } else if (err != VV_E_OFFLINE) { /* the last that was tried may have reached the disk; what fitted of those before
+                                         it was cut off */
         batch_free(&p->maybe);
         b.base = p->end;
         b.last = p->end + b.records - 1;
@@ -236,14 +251,15 @@ void part_retry(struct world *w, struct sim_part *p)
     vv_put32(again.p + 12, UINT32_MAX);
     int err = append(w, p, &again, &a, &e);
     free(again.p);
-    sim_say(w, "retry %d: %" PRId64 "..%" PRId64 " again: %s", p->id, b->base, b->last, err ? vv_err_name(err) : "duplicate");
+    sim_say(w, "retry %d: %" PRId64 "..%" PRId64 " again: %s", p->id, b->base, b->last,
+            err ? vv_err_name(err) : "duplicate");
     if (err == VV_E_OFFLINE) return;
     if (nth && i < p->reopened_at && err > 0) return; /* a snapshot keeps only the last one */
-    SIM_CHECK(!err, "partition %d: the retry of batch %" PRId64 "..%" PRId64 " (%zu from the end) is refused: %s", p->id, b->base, b->last,
-              nth, e.text);
+    SIM_CHECK(!err, "partition %d: the retry of batch %" PRId64 "..%" PRId64 " (%zu from the end) is refused: %s",
+              p->id, b->base, b->last, nth, e.text);
     SIM_CHECK(a.duplicate && a.base_offset == b->base && a.last_offset == b->last,
-              "partition %d: the retry of batch %" PRId64 "..%" PRId64 " was appended as %" PRId64 "..%" PRId64, p->id, b->base, b->last,
-              a.base_offset, a.last_offset);
+              "partition %d: the retry of batch %" PRId64 "..%" PRId64 " was appended as %" PRId64 "..%" PRId64, p->id,
+              b->base, b->last, a.base_offset, a.last_offset);
 }
 
 /* A batch with a gap before it must not be appended. */
@@ -260,258 +276,7 @@ void part_bad_sequence(struct world *w, struct sim_part *p)
     batch_free(&b);
     sim_say(w, "gap %d: %s", p->id, vv_err_name(err));
     if (err == VV_E_OFFLINE) return;
-    SIM_CHECK(err == VV_OUT_OF_ORDER_SEQUENCE_NUMBER, "partition %d: a batch with a gap in its sequence gets %s", p->id, vv_err_name(err));
+    SIM_CHECK(err == VV_OUT_OF_ORDER_SEQUENCE_NUMBER, "partition %d: a batch with a gap in its sequence gets %s", p->id,
+              vv_err_name(err));
     SIM_CHECK(vv_log_end(p->log) == p->end, "partition %d: a refused batch moved the end", p->id);
-}
-
-/* ---- reads ---- */
-
-/* bytes must be the batches from the one that holds offset on, whole. Returns the offset after them. */
-static int64_t compare(struct sim_part *p, int64_t offset, const uint8_t *bytes, size_t n, const char *where)
-{
-    size_t i = model_lower(p, offset), at = 0;
-    SIM_CHECK(i < p->n && p->v[i].base <= offset, "partition %d, %s: bytes are served for offset %" PRId64 ", which nobody wrote", p->id,
-              where, offset);
-    for (; at < n; at += p->v[i++].n) {
-        SIM_CHECK(i < p->n && n - at >= p->v[i].n, "partition %d, %s: a piece of a batch, or more than was written, after %" PRId64, p->id,
-                  where, p->v[i - 1].last);
-        SIM_CHECK(!memcmp(bytes + at, p->v[i].p, p->v[i].n), "partition %d, %s: wrong bytes in batch %" PRId64 "..%" PRId64, p->id, where,
-                  p->v[i].base, p->v[i].last);
-    }
-    return p->v[i - 1].last + 1;
-}
-
-/* One read of a local extent; returns the next offset, or -1 when it failed with an excuse. */
-static int64_t read_local(struct world *w, struct sim_part *p, const struct vv_extent *x, int64_t offset, size_t max_bytes, int64_t limit)
-{
-    struct vv_error e = {0};
-    struct vv_chain c = {0};
-    struct vv_read r = {.offset = offset, .limit = limit, .max_bytes = max_bytes, .min_one = true, .may_block = sim_percent(w, 80)};
-    int err = vv_log_read(p->log, x, &r, &c, &e);
-    if (err == VV_E_AGAIN && !r.may_block) {
-        r.may_block = true;
-        err = vv_log_read(p->log, x, &r, &c, &e);
-    }
-    if (!world_ok(w, err, "read", e.text)) return -1;
-    SIM_CHECK(c.bytes, "partition %d: nothing is read at %" PRId64 " in %s extent %" PRId64 "..%" PRId64 " below %" PRId64, p->id, offset,
-              vv_extent_state_name(x->state), x->base, x->last, limit);
-    uint8_t *bytes = malloc(c.bytes);
-    if (!bytes) sim_fail("out of memory");
-    vv_chain_copy_out(&c, bytes);
-    int64_t next = compare(p, offset, bytes, c.bytes, "local read");
-    SIM_CHECK(next == r.next_offset, "partition %d: the read says %" PRId64 " is next, its bytes end at %" PRId64, p->id, r.next_offset, next);
-    SIM_CHECK(next <= limit, "partition %d: read beyond the limit", p->id);
-    vv_chain_release(&c);
-    free(bytes);
-    return next;
-}
-
-/* The data of the extent's object, as the bucket really has it. */
-static void compare_object(struct world *w, struct sim_part *p, const struct vv_extent *x)
-{
-    struct vv_segkey k;
-    char key[VV_KEY_MAX];
-    struct vv_slice s = {0};
-    struct vv_objinfo info = {0};
-    struct vv_error e = {0};
-    vv_segkey_of(w->topic_id, p->id, x, &k);
-    vv_segkey_format(&k, key);
-    int err = vv_objstore_get(w->checker, key, VV_GET_RANGE, 0, (size_t)x->bytes, 0, &s, &info, &e);
-    SIM_CHECK(!err, "partition %d: the object of %s extent %" PRId64 "..%" PRId64 ": %s", p->id, vv_extent_state_name(x->state), x->base,
-              x->last, e.text);
-    SIM_CHECK(info.size == x->object_bytes, "partition %d: %s has %" PRIu64 " bytes, the index says %" PRIu64, p->id, key, info.size,
-              x->object_bytes);
-    int64_t next = compare(p, x->base, s.p, s.n, "object");
-    SIM_CHECK(next == x->last + 1, "partition %d: %s ends at %" PRId64, p->id, key, next - 1);
-    vv_buf_unref(s.buf);
-}
-
-void part_read(struct world *w, struct sim_part *p, int64_t offset)
-{
-    struct vv_extent x;
-    int err = vv_index_find(p->index, offset, &x);
-    SIM_CHECK(!err && x.base <= offset && x.last >= offset, "partition %d: the index does not know offset %" PRId64, p->id, offset);
-    if (x.local) {
-        int64_t limit = sim_percent(w, 70) ? vv_log_end(p->log) : p->v[model_lower(p, offset)].last + 1;
-        int64_t next = read_local(w, p, &x, offset, (size_t)sim_below(w, 20000), limit);
-        sim_say(w, "read %d at %" PRId64 ": to %" PRId64 " of %s", p->id, offset, next, vv_extent_state_name(x.state));
-    } else {
-        SIM_CHECK(x.state == VV_EXTENT_REMOTE, "partition %d: %s extent %" PRId64 " has no local files", p->id,
-                  vv_extent_state_name(x.state), x.base);
-        compare_object(w, p, &x);
-        if (p->tier) part_read_remote(w, p, offset, 1);
-    }
-    vv_extent_release(p->index, &x);
-}
-
-static void read_done(struct vv_tier_read *r)
-{
-    *(bool *)r->user = true;
-}
-
-/* A small cache makes readers wait for room: time passes, and the reader looks again. */
-static void wait_for(struct world *w, const bool *done)
-{
-    for (int i = 0; i < 20 && !*done; i++) {
-        vv_clock_sim_advance(&w->clock, 700);
-        vv_reader_tick(w->tier->reader);
-    }
-}
-
-/* Failures are allowed while the store has faults (and a little longer: they are remembered), wrong bytes never. */
-static bool remote_ok(struct world *w, struct sim_part *p, int err, int64_t offset, const struct vv_error *e)
-{
-    if (!err) return true;
-    sim_say(w, "  remote %d at %" PRId64 ": %s %s", p->id, offset, vv_err_name(err), e ? e->text : "");
-    bool faults = w->store_bad || vv_mono_ms(&w->env) < w->store_bad_until_ms || world_dead(w);
-    SIM_CHECK(faults, "partition %d: remote read at %" PRId64 ": %s %s", p->id, offset, vv_err_name(err), e ? e->text : "");
-    return false;
-}
-
-void part_read_remote(struct world *w, struct sim_part *p, int64_t offset, int times)
-{
-    for (; times && offset < p->proven && !world_dead(w); times--) {
-        bool done = false;
-        struct vv_extent x;
-        if (vv_index_find(p->index, offset, &x)) return;
-        bool remote = vv_extent_is_remote(&x) && x.base <= offset;
-        vv_extent_release(p->index, &x);
-        if (!remote) return;
-        struct vv_tier_read r = {.part = p->tier, .offset = offset, .limit = sim_percent(w, 80) ? p->end : part_batch_at(p, offset)->last + 1,
-                                 .max_bytes = (size_t)sim_below(w, 20000), .min_one = true, .done = read_done, .user = &done};
-        vv_tier_read_start(&r);
-        bool patient = sim_percent(w, 90);
-        if (patient) wait_for(w, &done);
-        SIM_CHECK(done || !patient, "partition %d: a remote read at %" PRId64 " gets nowhere", p->id, offset);
-        bool cancel = !done;
-        if (cancel) vv_tier_read_cancel(&r);
-        SIM_CHECK(done, "partition %d: a remote read at %" PRId64 " has no end", p->id, offset);
-        sim_say(w, "remote read %d at %" PRId64 ": %zu bytes to %" PRId64 " %s", p->id, offset, r.bytes.bytes, r.next_offset,
-                r.err ? vv_err_name(r.err) : "");
-        if (cancel && r.err == VV_E_TIMEOUT) continue;
-        if (!remote_ok(w, p, r.err, offset, &r.error)) return;
-        SIM_CHECK(r.bytes.bytes, "partition %d: nothing is read at %" PRId64 " from the bucket", p->id, offset);
-        uint8_t *bytes = malloc(r.bytes.bytes);
-        if (!bytes) sim_fail("out of memory");
-        vv_chain_copy_out(&r.bytes, bytes);
-        int64_t next = compare(p, offset, bytes, r.bytes.bytes, "remote read");
-        SIM_CHECK(next == r.next_offset && next <= r.limit, "partition %d: the remote read at %" PRId64 " says %" PRId64
-                  " is next, its bytes end at %" PRId64 ", the limit is %" PRId64, p->id, offset, r.next_offset, next, r.limit);
-        vv_chain_release(&r.bytes);
-        free(bytes);
-        offset = next;
-    }
-}
-
-struct time_answer { bool done; int err; struct vv_time_hit hit; };
-
-static void time_done(void *ctx, int err, const struct vv_time_hit *hit)
-{
-    struct time_answer *a = ctx;
-    a->done = true;
-    a->err = err;
-    if (!err) a->hit = *hit;
-}
-
-/* E_NOENT, 0, or E_AGAIN: the store is away, do not judge. */
-static int find_time_remote(struct world *w, struct sim_part *p, const struct vv_extent *x, int64_t ts, int64_t from,
-                            struct vv_time_hit *hit)
-{
-    struct time_answer a = {0};
-    if (!p->tier) return VV_E_AGAIN;
-    vv_tier_find_time(p->tier, x, ts, from, time_done, &a);
-    wait_for(w, &a.done);
-    SIM_CHECK(a.done, "partition %d: a remote time lookup has no end", p->id);
-    *hit = a.hit;
-    if (a.err == VV_E_NOENT) return a.err;
-    return remote_ok(w, p, a.err, from, NULL) ? VV_OK : VV_E_AGAIN;
-}
-
-/* The first record at or after `from`, in extents from x on, with a time of at least ts: index and log agree with the model. */
-void part_find_time(struct world *w, struct sim_part *p)
-{
-    if (p->log_start >= p->end) return;
-    int64_t from = p->log_start + (int64_t)sim_below(w, (uint64_t)(p->end - p->log_start));
-    struct sim_batch *about = part_batch_at(p, from + (int64_t)sim_below(w, (uint64_t)(p->end - from)));
-    int64_t ts = about->ts[sim_below(w, (uint64_t)about->records)] + (int64_t)sim_below(w, 3) - 1, want = -1;
-    for (size_t i = model_lower(p, from); i < p->n && want < 0; i++)
-        for (int32_t k = 0; k < p->v[i].records && want < 0; k++)
-            if (p->v[i].base + k >= from && p->v[i].ts[k] >= ts) want = p->v[i].base + k;
-    struct vv_extent x;
-    struct vv_time_hit hit = {.offset = -1};
-    int64_t at = from;
-    int err = VV_E_NOENT;
-    while (err == VV_E_NOENT && !vv_index_find_time(p->index, ts, at, &x)) {
-        SIM_CHECK(want < 0 || x.base <= want, "partition %d: time %" PRId64 " from %" PRId64 " is at %" PRId64 ", the index skips to %" PRId64,
-                  p->id, ts, from, want, x.base);
-        bool remote = !x.local || (x.state == VV_EXTENT_BOTH && sim_percent(w, 30));
-        err = remote ? find_time_remote(w, p, &x, ts, from, &hit) : vv_log_find_time(p->log, &x, ts, from, &hit);
-        at = x.last == INT64_MAX ? INT64_MAX : x.last + 1;
-        vv_extent_release(p->index, &x);
-        if (at == INT64_MAX) break;
-    }
-    if (err == VV_E_AGAIN) return;
-    if (err && err != VV_E_NOENT && !world_ok(w, err, "find time", NULL)) return;
-    if (err) hit.offset = -1;
-    SIM_CHECK(hit.offset == want, "partition %d: time %" PRId64 " from %" PRId64 " is at %" PRId64 ", found %" PRId64, p->id, ts, from, want,
-              hit.offset);
-}
-
-/* ---- everything ---- */
-
-static void check_sealed(struct sim_part *p, const struct vv_extent *x)
-{
-    uint64_t bytes = 0;
-    int64_t max_ts = INT64_MIN;
-    for (size_t i = model_lower(p, x->base); i < p->n && p->v[i].base <= x->last; i++) {
-        bytes += p->v[i].n;
-        max_ts = VV_MAX(max_ts, p->v[i].max_ts);
-    }
-    SIM_CHECK(bytes == x->bytes && max_ts == x->max_ts, "partition %d: %s extent %" PRId64 "..%" PRId64 ": %" PRIu64
-              " bytes up to time %" PRId64 " in the index, %" PRIu64 " and %" PRId64 " were written", p->id, vv_extent_state_name(x->state),
-              x->base, x->last, x->bytes, x->max_ts, bytes, max_ts);
-}
-
-static void check_extent(struct world *w, struct sim_part *p, const struct vv_extent *x, bool deep)
-{
-    int64_t end = x->last == INT64_MAX ? p->end : x->last + 1;
-    if (x->state != VV_EXTENT_OPEN) check_sealed(p, x);
-    if (end <= p->log_start) return; /* its bytes may go at any time */
-    if (vv_extent_is_remote(x) && (deep || sim_percent(w, 10))) compare_object(w, p, x);
-    if (x->state == VV_EXTENT_REMOTE) {
-        SIM_CHECK(!x->local, "partition %d: REMOTE extent %" PRId64 " holds local files", p->id, x->base);
-        return;
-    }
-    SIM_CHECK(x->local, "partition %d: %s extent %" PRId64 "..%" PRId64 " has no local files", p->id, vv_extent_state_name(x->state), x->base,
-              x->last);
-    for (int64_t at = x->base; at >= 0 && at < end && (deep || at == x->base);) at = read_local(w, p, x, at, 1 << 20, end);
-}
-
-void part_check(struct world *w, struct sim_part *p, bool deep)
-{
-    struct vv_index_summary s;
-    struct vv_extent x;
-    int64_t at = 0, last = -1;
-    bool open = false;
-    vv_index_summary(p->index, &s);
-    SIM_CHECK(s.log_start == p->log_start || s.log_start == p->log_start_asked, "partition %d: log start %" PRId64 ", not %" PRId64, p->id,
-              s.log_start, p->log_start);
-    p->proven = VV_MAX(p->proven, s.remote_end);
-    while (at != INT64_MAX && !vv_index_next(p->index, at, &x)) {
-        bool live = x.state <= VV_EXTENT_REMOTE;
-        SIM_CHECK(!open || x.state == VV_EXTENT_OPEN, "partition %d: %s extent %" PRId64 " after an open one", p->id,
-                  vv_extent_state_name(x.state), x.base);
-        SIM_CHECK(live || x.last < s.log_start, "partition %d: %s extent %" PRId64 "..%" PRId64 " at or above log start %" PRId64, p->id,
-                  vv_extent_state_name(x.state), x.base, x.last, s.log_start);
-        SIM_CHECK(!live || (last < 0 ? x.base <= VV_MAX(s.log_start, 0) : x.base == last + 1 || x.base <= s.log_start),
-                  "partition %d: extent %" PRId64 " follows %" PRId64 ", log start %" PRId64, p->id, x.base, last, s.log_start);
-        open = x.state == VV_EXTENT_OPEN;
-        if (live) {
-            check_extent(w, p, &x, deep);
-            last = x.last;
-        }
-        at = x.last == INT64_MAX ? INT64_MAX : x.last + 1;
-        vv_extent_release(p->index, &x);
-    }
-    SIM_CHECK(open && at == INT64_MAX, "partition %d: no open extent at the end", p->id);
 }

@@ -1,5 +1,5 @@
-/* quiet.c — the end of a run: faults off, steps until idle. Then everything sealed is in the bucket, nothing lies there that the
- * manifest does not name, and the bucket alone gives the tiered prefix back. See world.h. */
+/* quiet.c — the end of a run: faults off, steps until idle. Then everything sealed is in the bucket, nothing lies there
+ * that the manifest does not name, and the bucket alone gives the tiered prefix back. See world.h. */
 #include "world.h"
 
 #include <ctype.h>
@@ -17,7 +17,10 @@ static void steps_until_idle(struct world *w)
 
 /* ---- the bucket holds what it should and nothing else ---- */
 
-struct names { char (*v)[VV_KEY_MAX]; size_t n, cap; };
+struct names {
+    char (*v)[VV_KEY_MAX];
+    size_t n, cap;
+};
 
 static void want(struct names *l, const char *key)
 {
@@ -34,7 +37,13 @@ static int by_name(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-struct manifest_check { struct world *w; struct sim_part *p; struct names *l; int64_t next; uint64_t segments; };
+struct manifest_check {
+    struct world *w;
+    struct sim_part *p;
+    struct names *l;
+    int64_t next;
+    uint64_t segments;
+};
 
 static int on_manifest(void *ctx, const struct vv_extent *m)
 {
@@ -42,11 +51,14 @@ static int on_manifest(void *ctx, const struct vv_extent *m)
     struct vv_extent x;
     struct vv_segkey k;
     char key[VV_KEY_MAX];
-    SIM_CHECK(!c->segments || m->base == c->next, "partition %d: the manifest goes from %" PRId64 " to %" PRId64, c->p->id, c->next, m->base);
+    SIM_CHECK(!c->segments || m->base == c->next, "partition %d: the manifest goes from %" PRId64 " to %" PRId64,
+              c->p->id, c->next, m->base);
     int err = vv_index_next(c->p->index, m->base, &x);
     SIM_CHECK(!err && x.base == m->base && x.last == m->last && x.nonce == m->nonce && x.epoch == m->epoch &&
-              x.object_bytes == m->object_bytes && x.bytes == m->bytes && x.max_ts == m->max_ts && vv_extent_is_remote(&x),
-              "partition %d: the manifest's segment %" PRId64 "..%" PRId64 " is not the index's", c->p->id, m->base, m->last);
+                  x.object_bytes == m->object_bytes && x.bytes == m->bytes && x.max_ts == m->max_ts &&
+                  vv_extent_is_remote(&x),
+              "partition %d: the manifest's segment %" PRId64 "..%" PRId64 " is not the index's", c->p->id, m->base,
+              m->last);
     vv_extent_release(c->p->index, &x);
     vv_segkey_of(c->w->topic_id, c->p->id, m, &k);
     vv_segkey_format(&k, key);
@@ -59,25 +71,32 @@ static int on_manifest(void *ctx, const struct vv_extent *m)
 static void expect_part(struct world *w, struct sim_part *p, struct names *l)
 {
     struct vv_manifest m = {0};
-    struct vv_manifest_where where = {.env = &w->bucket_env, .store = w->checker, .cluster_id = "simulated", .topic = "sim",
-                                      .topic_id = w->topic_id, .partition = p->id};
+    struct vv_manifest_where where = {.env = &w->bucket_env,
+                                      .store = w->checker,
+                                      .cluster_id = "simulated",
+                                      .topic = "sim",
+                                      .topic_id = w->topic_id,
+                                      .partition = p->id};
     struct manifest_check c = {.w = w, .p = p, .l = l};
     struct vv_index_summary s;
     struct vv_error e = {0};
     char key[VV_KEY_MAX];
     vv_index_summary(p->index, &s);
-    SIM_CHECK(!s.pending_extents, "partition %d: %" PRIu64 " sealed extents were not uploaded", p->id, s.pending_extents);
+    SIM_CHECK(!s.pending_extents, "partition %d: %" PRIu64 " sealed extents were not uploaded", p->id,
+              s.pending_extents);
     int err = vv_manifest_walk(&m, &where, on_manifest, &c, &e);
     SIM_CHECK(!err, "partition %d: the manifest: %s", p->id, e.text);
-    SIM_CHECK(c.segments == s.remote_extents, "partition %d: %" PRIu64 " segments in the manifest, %" PRIu64 " in the index", p->id,
-              c.segments, s.remote_extents);
-    SIM_CHECK(!m.exists || m.log_start == s.log_start, "partition %d: the manifest's log start is %" PRId64 ", it is %" PRId64, p->id,
-              m.log_start, s.log_start);
+    SIM_CHECK(c.segments == s.remote_extents,
+              "partition %d: %" PRIu64 " segments in the manifest, %" PRIu64 " in the index", p->id, c.segments,
+              s.remote_extents);
+    SIM_CHECK(!m.exists || m.log_start == s.log_start,
+              "partition %d: the manifest's log start is %" PRId64 ", it is %" PRId64, p->id, m.log_start, s.log_start);
     if (m.exists) {
         vv_key_head(w->topic_id, p->id, key);
         want(l, key);
     }
-    for (int k = 1; k < VV_MANIFEST_LEVELS; k++) /* enough for 65536 segments: below a page of level 2 nobody looks here */
+    for (int k = 1; k < VV_MANIFEST_LEVELS;
+         k++) /* enough for 65536 segments: below a page of level 2 nobody looks here */
         for (size_t i = 0; i < m.level[k].n; i++) {
             vv_key_page(w->topic_id, p->id, k, m.level[k].v[i].sha256, key);
             want(l, key);
@@ -131,13 +150,17 @@ static void check_forgotten(struct world *w, struct sim_part *p)
 {
     struct vv_extent x;
     SIM_CHECK(!vv_index_next(p->index, 0, &x), "partition %d: no extent", p->id);
-    SIM_CHECK(x.last >= p->log_start, "partition %d: %s extent %" PRId64 "..%" PRId64 " is left below log start %" PRId64, p->id,
+    SIM_CHECK(x.last >= p->log_start,
+              "partition %d: %s extent %" PRId64 "..%" PRId64 " is left below log start %" PRId64, p->id,
               vv_extent_state_name(x.state), x.base, x.last, p->log_start);
     vv_extent_release(p->index, &x);
     (void)w;
 }
 
-struct files { struct world *w; struct sim_part *p; };
+struct files {
+    struct world *w;
+    struct sim_part *p;
+};
 
 static int on_file(void *ctx, const char *name)
 {
@@ -147,7 +170,8 @@ static int on_file(void *ctx, const char *name)
     struct vv_extent x;
     int64_t base = strtoll(name, NULL, 10);
     int err = vv_index_next(f->p->index, base, &x);
-    SIM_CHECK(!err && x.base == base && x.local, "partition %d: the file %s belongs to no local extent", f->p->id, name);
+    SIM_CHECK(!err && x.base == base && x.local, "partition %d: the file %s belongs to no local extent", f->p->id,
+              name);
     vv_extent_release(f->p->index, &x);
     return 0;
 }
@@ -170,12 +194,14 @@ static void delete_topic(struct world *w)
     }
     world_ok(w, vv_tier_delete_topic(w->tier, w->topic_id, "sim", w->parts, &e), "delete topic", e.text);
     for (int round = 0; round < 20; round++) {
-        while (vv_tier_step(w->tier)) {}
+        while (vv_tier_step(w->tier)) {
+        }
         vv_tier_hurry(w->tier);
         vv_clock_sim_advance(&w->clock, 3000);
         int err = vv_objstore_list(w->checker, "v1/t/", NULL, 0, 0, &page, &e);
         SIM_CHECK(!err, "listing the bucket: %s", e.text);
-        SIM_CHECK(page.count || round * 3000 >= w->tier_config.delete_grace_ms || !had_objects(w), "the topic is gone before its grace");
+        SIM_CHECK(page.count || round * 3000 >= w->tier_config.delete_grace_ms || !had_objects(w),
+                  "the topic is gone before its grace");
         vv_objlist_release(&page);
     }
     int err = vv_objstore_list(w->checker, "", NULL, 0, 0, &page, &e);

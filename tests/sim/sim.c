@@ -1,12 +1,13 @@
-/* sim.c — the seeded simulation of one broker's storage: log, index and tierer over a disk that loses power and a store that lies.
+/* sim.c — the seeded simulation of one broker's storage: log, index and tierer over a disk that loses power and a store
+ * that lies.
  *
  *   sim --seed N [--steps M] [-v]     one run, replayable to the byte
  *   sim --seeds A-B [--steps M]       many; ends at the first that fails
  *
- * A run is a schedule drawn from the seed: appends and retries, flushes, rolls and seals, tier steps, retention, deletions, clock
- * jumps, faults of disk and store, deaths at any change of either, restarts, and now and then the loss of the disk. After
- * every step the model of what was appended is compared with what is there; at the end everything must come to rest.
- * Every 50th seed runs twice and must do the same twice. One thread. */
+ * A run is a schedule drawn from the seed: appends and retries, flushes, rolls and seals, tier steps, retention,
+ * deletions, clock jumps, faults of disk and store, deaths at any change of either, restarts, and now and then the loss
+ * of the disk. After every step the model of what was appended is compared with what is there; at the end everything
+ * must come to rest. Every 50th seed runs twice and must do the same twice. One thread. */
 #include "world.h"
 #include "varve/vlog.h"
 
@@ -42,7 +43,8 @@ static void do_flush(struct world *w)
     int err = vv_log_flush(p->log);
     sim_say(w, "flush %d", p->id);
     if (!world_ok(w, err, "flush", NULL)) return;
-    SIM_CHECK(vv_log_flushed(p->log) >= p->end, "partition %d: flushed to %" PRId64 " of %" PRId64, p->id, vv_log_flushed(p->log), p->end);
+    SIM_CHECK(vv_log_flushed(p->log) >= p->end, "partition %d: flushed to %" PRId64 " of %" PRId64, p->id,
+              vv_log_flushed(p->log), p->end);
     p->acked = p->end;
 }
 
@@ -73,7 +75,8 @@ static void do_tier(struct world *w)
         if (!vv_tier_step(w->tier)) break;
     struct vv_tier_stats s;
     vv_tier_stats(w->tier, &s);
-    sim_say(w, "tier: %" PRIu64 " uploads, %" PRIu64 " errors, %" PRIu64 " deletes", s.uploads, s.upload_errors, s.deletes);
+    sim_say(w, "tier: %" PRIu64 " uploads, %" PRIu64 " errors, %" PRIu64 " deletes", s.uploads, s.upload_errors,
+            s.deletes);
     SIM_CHECK(!atomic_load(&w->tier->fenced), "the tier thinks that another writer took over");
 }
 
@@ -156,7 +159,8 @@ static void do_read_remote(struct world *w)
 {
     struct sim_part *p = any_part(w);
     if (p->log_start >= p->proven || !p->tier) return;
-    part_read_remote(w, p, p->log_start + (int64_t)sim_below(w, (uint64_t)(p->proven - p->log_start)), 1 + (int)sim_below(w, 10));
+    part_read_remote(w, p, p->log_start + (int64_t)sim_below(w, (uint64_t)(p->proven - p->log_start)),
+                     1 + (int)sim_below(w, 10));
 }
 
 static void do_find_time(struct world *w)
@@ -175,8 +179,10 @@ static void do_store_fault(struct world *w)
 {
     static const int errors[] = {VV_E_AGAIN, VV_E_TIMEOUT, VV_E_ACCESS};
     static const int ops[] = {VV_OBJ_GET, VV_OBJ_GET_ASYNC, VV_OBJ_HEAD, VV_OBJ_PUT, VV_OBJ_DELETE, VV_OBJ_LIST, -1};
-    struct vv_objfault_rule r = {.op = ops[sim_below(w, VV_COUNT(ops))], .from = 1 + (unsigned)sim_below(w, 3),
-                                 .count = 1 + (unsigned)sim_below(w, 4), .err = errors[sim_below(w, VV_COUNT(errors))]};
+    struct vv_objfault_rule r = {.op = ops[sim_below(w, VV_COUNT(ops))],
+                                 .from = 1 + (unsigned)sim_below(w, 3),
+                                 .count = 1 + (unsigned)sim_below(w, 4),
+                                 .err = errors[sim_below(w, VV_COUNT(errors))]};
     switch (sim_below(w, 9)) {
     case 0: r.action = VV_FAULT_FAIL; break;
     case 1: r.action = VV_FAULT_FAIL, r.op = -1, r.count = 0, r.percent = 1 + (unsigned)sim_below(w, 40); break;
@@ -185,7 +191,8 @@ static void do_store_fault(struct world *w)
     case 4: r.action = VV_FAULT_LOSE_REPLY, r.err = 0; break;
     case 5: r.action = VV_FAULT_DROP_WRITE, r.op = VV_OBJ_PUT, r.key_part = ".seg"; break;
     case 6: r.action = VV_FAULT_TRUNCATE, r.op = VV_OBJ_PUT, r.key_part = ".seg"; break;
-    case 7: r.action = sim_percent(w, 50) ? VV_FAULT_TRUNCATE : VV_FAULT_FLIP, r.key_part = ".seg", r.arg = -1;
+    case 7:
+        r.action = sim_percent(w, 50) ? VV_FAULT_TRUNCATE : VV_FAULT_FLIP, r.key_part = ".seg", r.arg = -1;
         r.op = sim_percent(w, 50) ? VV_OBJ_GET : VV_OBJ_GET_ASYNC;
         break;
     default: /* only the full check finds a byte that the store changed */
@@ -194,8 +201,8 @@ static void do_store_fault(struct world *w)
         w->wrote_bad = true;
     }
     if (r.action == VV_FAULT_TRUNCATE) r.arg = 0;
-    sim_say(w, "store fault: action %d on op %d from %u count %u %u%% %s", (int)r.action, r.op, r.from, r.count, r.percent,
-            r.err ? vv_err_name(r.err) : "");
+    sim_say(w, "store fault: action %d on op %d from %u count %u %u%% %s", (int)r.action, r.op, r.from, r.count,
+            r.percent, r.err ? vv_err_name(r.err) : "");
     vv_objfault_add(w->store, &r);
     w->store_bad = true;
 }
@@ -209,11 +216,14 @@ static void do_store_well(struct world *w)
 
 static void do_disk_fault(struct world *w)
 {
-    static const unsigned ops[] = {VV_FSOP_PWRITE, VV_FSOP_DATASYNC, VV_FSOP_RENAME, VV_FSOP_SYNC_DIR, VV_FSOP_OPEN, VV_FSOP_CHANGE,
-                                   VV_FSOP_PREAD};
-    struct vv_fsfault_rule r = {.ops = ops[sim_below(w, VV_COUNT(ops))], .from = 1 + (unsigned)sim_below(w, 5), .count = 1,
+    static const unsigned ops[] = {VV_FSOP_PWRITE, VV_FSOP_DATASYNC, VV_FSOP_RENAME, VV_FSOP_SYNC_DIR,
+                                   VV_FSOP_OPEN,   VV_FSOP_CHANGE,   VV_FSOP_PREAD};
+    struct vv_fsfault_rule r = {.ops = ops[sim_below(w, VV_COUNT(ops))],
+                                .from = 1 + (unsigned)sim_below(w, 5),
+                                .count = 1,
                                 .action = (enum vv_fsfault_action)sim_below(w, 3)};
-    if (r.ops == VV_FSOP_PREAD && r.action == VV_FSFAULT_HALF) r.action = VV_FSFAULT_FAIL; /* a disk that lies about ends is not a disk */
+    if (r.ops == VV_FSOP_PREAD && r.action == VV_FSFAULT_HALF)
+        r.action = VV_FSFAULT_FAIL; /* a disk that lies about ends is not a disk */
     sim_say(w, "disk fault: ops %x from %u action %d", r.ops, r.from, (int)r.action);
     vv_fs_fault_add(w->fault, &r);
     w->excused = true;
@@ -261,8 +271,8 @@ static void do_clean_stop(struct world *w)
     restart(w, SIM_CLEAN);
 }
 
-/* An object that the store changed and nobody has verified yet is all that is left of its records when the disk goes: the restore takes
- * it (its footer is right), readers get CORRUPT. The model does not follow there. */
+/* An object that the store changed and nobody has verified yet is all that is left of its records when the disk goes:
+ * the restore takes it (its footer is right), readers get CORRUPT. The model does not follow there. */
 static bool bad_object_may_count(struct world *w)
 {
     struct vv_extent x;
@@ -283,11 +293,16 @@ static void do_lose_disk(struct world *w)
     world_up(w);
 }
 
-static const struct { unsigned weight; void (*run)(struct world *w); } steps[] = {
-    {40, do_append}, {8, do_retry}, {2, do_gap}, {14, do_flush}, {4, do_roll}, {12, do_seal}, {30, do_tier}, {5, do_hurry},
-    {2, do_open_tier}, {6, do_drop_local}, {2, do_retention}, {2, do_delete_records}, {10, do_time}, {1, do_jump}, {10, do_read},
-    {10, do_read_remote}, {6, do_find_time}, {3, do_check}, {3, do_store_fault}, {3, do_store_well}, {1, do_disk_fault}, {1, do_full_disk}, {1, do_die},
-    {3, do_arm}, {1, do_clean_stop}, {1, do_lose_disk},
+static const struct {
+    unsigned weight;
+    void (*run)(struct world *w);
+} steps[] = {
+    {40, do_append},      {8, do_retry},          {2, do_gap},   {14, do_flush},      {4, do_roll},
+    {12, do_seal},        {30, do_tier},          {5, do_hurry}, {2, do_open_tier},   {6, do_drop_local},
+    {2, do_retention},    {2, do_delete_records}, {10, do_time}, {1, do_jump},        {10, do_read},
+    {10, do_read_remote}, {6, do_find_time},      {3, do_check}, {3, do_store_fault}, {3, do_store_well},
+    {1, do_disk_fault},   {1, do_full_disk},      {1, do_die},   {3, do_arm},         {1, do_clean_stop},
+    {1, do_lose_disk},
 };
 
 static void one_step(struct world *w)
@@ -321,7 +336,8 @@ static uint64_t run(uint64_t seed, int count, bool verbose)
     for (w->step = 1; w->step <= count; w->step++) one_step(w);
     quiet_end(w);
     if (verbose)
-        printf("seed %" PRIu64 ": %" PRIu64 " restarts, %" PRIu64 " restores, %" PRIu64 " batches lost unacknowledged, trace %016" PRIx64 "\n",
+        printf("seed %" PRIu64 ": %" PRIu64 " restarts, %" PRIu64 " restores, %" PRIu64
+               " batches lost unacknowledged, trace %016" PRIx64 "\n",
                seed, w->deaths, w->restores, w->lost_batches, w->trace);
     uint64_t trace = w->trace;
     world_free(w);
@@ -333,7 +349,9 @@ static uint64_t run(uint64_t seed, int count, bool verbose)
 static void last_words(int sig)
 {
     char line[160];
-    int n = sim_world ? snprintf(line, sizeof line, "signal %d in seed %" PRIu64 ", step %d\nreplay: build/sim --seed %" PRIu64 " --steps %d -v\n",
+    int n = sim_world ? snprintf(line, sizeof line,
+                                 "signal %d in seed %" PRIu64 ", step %d\nreplay: build/sim --seed %" PRIu64
+                                 " --steps %d -v\n",
                                  sig, sim_world->seed, sim_world->step, sim_world->seed, sim_world->steps)
                       : 0;
     if (n > 0 && write(STDERR_FILENO, line, (size_t)n) < 0) n = 0;
@@ -361,7 +379,8 @@ int main(int argc, char **argv)
         i++;
         if (value && !strcmp(argv[i - 1], "--seed")) from = to = strtoull(value, NULL, 10);
         else if (value && !strcmp(argv[i - 1], "--steps")) count = atoi(value);
-        else if (!value || strcmp(argv[i - 1], "--seeds") || sscanf(value, "%" SCNu64 "-%" SCNu64, &from, &to) != 2) return usage();
+        else if (!value || strcmp(argv[i - 1], "--seeds") || sscanf(value, "%" SCNu64 "-%" SCNu64, &from, &to) != 2)
+            return usage();
     }
     if (verbose) setvbuf(stdout, NULL, _IOLBF, 0); /* in step with the log on stderr */
     if (!verbose) vlog_level = (enum vv_level)(VV_ERROR + 1);

@@ -46,8 +46,12 @@ static void make_disk(struct world *w)
 {
     w->disk = vv_fs_mem_new(&w->clock);
     w->fault = vv_fs_fault_new(&vv_fs_mem_ops, w->disk);
-    w->env = (struct vv_env){.fs_ops = &vv_fs_fault_ops, .fs = w->fault, .clock_ops = &vv_clock_sim_ops, .clock = &w->clock,
-                             .random_ops = &vv_random_seeded_ops, .random = &w->random};
+    w->env = (struct vv_env){.fs_ops = &vv_fs_fault_ops,
+                             .fs = w->fault,
+                             .clock_ops = &vv_clock_sim_ops,
+                             .clock = &w->clock,
+                             .random_ops = &vv_random_seeded_ops,
+                             .random = &w->random};
 }
 
 void world_init(struct world *w, uint64_t seed)
@@ -66,14 +70,20 @@ void world_init(struct world *w, uint64_t seed)
     w->bucket_env.fs = w->bucket;
     memset(w->topic_id.b, 7, 16);
     w->id = (struct vv_tier_identity){.cluster_id = "simulated", .node_id = 1, .data_dir = "/data"};
-    w->tier_config = (struct vv_tier_config){.delete_grace_ms = 30000, .verify_full = sim_percent(w, 50),
-                                             .manifest_interval_ms = 10000, .manifest_batch = 1 + (int)sim_below(w, 6),
+    w->tier_config = (struct vv_tier_config){.delete_grace_ms = 30000,
+                                             .verify_full = sim_percent(w, 50),
+                                             .manifest_interval_ms = 10000,
+                                             .manifest_batch = 1 + (int)sim_below(w, 6),
                                              .chunk_bytes = (size_t)2048 << sim_below(w, 6),
                                              .cache_bytes_max = (size_t)32768 << sim_below(w, 8),
                                              .readahead_chunks = 1 + (int)sim_below(w, 4)};
-    w->log_config = (struct vv_log_config){.segment_bytes = sim_percent(w, 10) ? 700 : 4096 << sim_below(w, 4), .segment_ms = 3600000,
-                                           .segment_index_bytes = 1 << 20, .index_interval_bytes = 1 << (8 + sim_below(w, 5)),
-                                           .flush_messages = INT64_MAX, .flush_ms = INT64_MAX, .producer_expiry_ms = INT64_MAX / 2};
+    w->log_config = (struct vv_log_config){.segment_bytes = sim_percent(w, 10) ? 700 : 4096 << sim_below(w, 4),
+                                           .segment_ms = 3600000,
+                                           .segment_index_bytes = 1 << 20,
+                                           .index_interval_bytes = 1 << (8 + sim_below(w, 5)),
+                                           .flush_messages = INT64_MAX,
+                                           .flush_ms = INT64_MAX,
+                                           .producer_expiry_ms = INT64_MAX / 2};
     w->parts = 1 + (int)sim_below(w, SIM_PARTS);
     for (int i = 0; i < w->parts; i++) {
         struct sim_part *p = &w->part[i];
@@ -154,8 +164,14 @@ static int32_t leader_epoch(void *ctx)
 
 static int open_tier_part(struct world *w, struct sim_part *p, struct vv_error *e)
 {
-    struct vv_tier_part_opts o = {.topic_id = w->topic_id, .topic = "sim", .partition = p->id, .log = p->log, .index = p->index,
-                                  .upload_limit = upload_limit, .leader_epoch = leader_epoch, .ctx = p};
+    struct vv_tier_part_opts o = {.topic_id = w->topic_id,
+                                  .topic = "sim",
+                                  .partition = p->id,
+                                  .log = p->log,
+                                  .index = p->index,
+                                  .upload_limit = upload_limit,
+                                  .leader_epoch = leader_epoch,
+                                  .ctx = p};
     return vv_tier_part_open(w->tier, &o, &p->tier, e);
 }
 
@@ -183,9 +199,17 @@ static int open_part(struct world *w, struct sim_part *p, enum sim_death how, st
     struct vv_tier_restored r = {0};
     int err = vv_index_open(&w->env, p->dir, &vv_segment_refs, &p->index, e);
     if (!err && p->restore) err = vv_tier_restore_part(w->tier, w->topic_id, p->id, p->index, &r, e);
-    struct vv_log_opts o = {.env = &w->env, .dir = p->dir, .topic = "sim", .partition = p->id, .topic_id = w->topic_id,
-                            .index = p->index, .config = w->log_config, .clean = w->clean, .start_offset = r.next_offset,
-                            .now_ms = vv_wall_ms(&w->env), .ctx = p};
+    struct vv_log_opts o = {.env = &w->env,
+                            .dir = p->dir,
+                            .topic = "sim",
+                            .partition = p->id,
+                            .topic_id = w->topic_id,
+                            .index = p->index,
+                            .config = w->log_config,
+                            .clean = w->clean,
+                            .start_offset = r.next_offset,
+                            .now_ms = vv_wall_ms(&w->env),
+                            .ctx = p};
     if (!err) err = vv_log_open(&o, &p->log, e);
     if (!err && r.epoch_count) err = vv_log_set_epochs(p->log, r.epochs, r.epoch_count);
     if (!err && r.snapshot_n) err = vv_log_load_snapshot(p->log, r.snapshot, r.snapshot_n, r.next_offset);
@@ -301,7 +325,8 @@ void world_down(struct world *w, enum sim_death how)
     vv_fs_mem_power(w->bucket, true);
     world_arm(w, 0);
     SIM_CHECK(!vv_fs_mem_open_files(w->disk), "%zu files are still open", vv_fs_mem_open_files(w->disk));
-    SIM_CHECK(!vv_fs_mem_open_files(w->bucket), "%zu files of the bucket are still open", vv_fs_mem_open_files(w->bucket));
+    SIM_CHECK(!vv_fs_mem_open_files(w->bucket), "%zu files of the bucket are still open",
+              vv_fs_mem_open_files(w->bucket));
     w->death = how;
     w->up = false;
 }

@@ -1,6 +1,6 @@
-/* world.h — the simulator's world: one broker's storage (log, index, tierer) over a disk, a bucket, a clock and chance that a seed
- * decides, and the model of what was appended to it. One thread. A broken invariant ends the process with the seed and the command
- * that replays it. */
+/* world.h — the simulator's world: one broker's storage (log, index, tierer) over a disk, a bucket, a clock and chance
+ * that a seed decides, and the model of what was appended to it. One thread. A broken invariant ends the process
+ * with the seed and the command that replays it. */
 #ifndef VARVE_TESTS_SIM_WORLD_H
 #define VARVE_TESTS_SIM_WORLD_H
 #include "env_sim.h"
@@ -95,14 +95,18 @@ bool world_try_tier(struct world *w);   /* opens the tier and its parts if it is
 bool world_ok(struct world *w, int err, const char *what, const char *why);
 void world_clear_faults(struct world *w);
 void world_store_well(struct world *w); /* its faults are off from now on */
-void world_arm(struct world *w, uint64_t changes); /* a death of kind w->death in the middle of this change of disk or bucket */
-struct sim_batch *part_batch_at(struct sim_part *p, int64_t offset); /* the batch that holds offset or the next one; NULL */
+/* a death of kind w->death in the middle of this change of disk or bucket */
+void world_arm(struct world *w, uint64_t changes);
+size_t part_lower(struct sim_part *p, int64_t offset); /* index of the first batch whose last >= offset */
+/* the batch that holds offset or the next one; NULL */
+struct sim_batch *part_batch_at(struct sim_part *p, int64_t offset);
 
-/* model.c: appends, and comparing what is there with what should be. */
+/* model.c: appends, and what a recovery brings back. reads.c: comparing what is there with what should be. */
 void part_append(struct world *w, struct sim_part *p);
 void part_retry(struct world *w, struct sim_part *p);
 void part_bad_sequence(struct world *w, struct sim_part *p);
-void part_came_back(struct world *w, struct sim_part *p, enum sim_death how); /* after recovery: what was lost, was that allowed? */
+/* after recovery: what was lost, was that allowed? */
+void part_came_back(struct world *w, struct sim_part *p, enum sim_death how);
 void part_restored(struct world *w, struct sim_part *p, int64_t log_start, int64_t next_offset);
 void part_read(struct world *w, struct sim_part *p, int64_t offset);
 void part_read_remote(struct world *w, struct sim_part *p, int64_t offset, int times); /* through the tier's reader */

@@ -1,4 +1,5 @@
-/* fs_fault: the chosen call fails in the chosen way, the others pass; whole-file writes survive a failure at every call. */
+/* fs_fault: the chosen call fails in the chosen way, the others pass; whole-file writes survive a failure at every
+ * call. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -35,8 +36,9 @@ static void nth_of_a_kind(void **state)
 {
     (void)state;
     struct vv_file *f;
-    int id = vv_fs_fault_add(fault, &(struct vv_fsfault_rule){.ops = VV_FSOP_PWRITE, .path_part = "seg", .from = 2, .count = 2,
-                                                              .err = VV_E_NOSPC});
+    int id = vv_fs_fault_add(
+        fault,
+        &(struct vv_fsfault_rule){.ops = VV_FSOP_PWRITE, .path_part = "seg", .from = 2, .count = 2, .err = VV_E_NOSPC});
     assert_int_equal(vv_fs_open(&env, "/seg", VV_O_WRITE | VV_O_CREATE, &f), 0);
     assert_int_equal(vv_fs_write_file(&env, "/other", "x", 1), 0); /* another path does not count */
     assert_int_equal(vv_fs_pwrite(&env, f, "1", 1, 0), 0);
@@ -69,14 +71,15 @@ static void halves_and_late_failures(void **state)
     assert_int_equal(vv_fs_open(&env, "/f", VV_O_WRITE | VV_O_CREATE, &f), 0);
     vv_fs_fault_add(fault, &(struct vv_fsfault_rule){.ops = VV_FSOP_PWRITE, .count = 1, .action = VV_FSFAULT_HALF});
     vv_fs_fault_add(fault, &(struct vv_fsfault_rule){.ops = VV_FSOP_PREAD, .count = 1, .action = VV_FSFAULT_HALF});
-    vv_fs_fault_add(fault, &(struct vv_fsfault_rule){.ops = VV_FSOP_RENAME, .path_part = "/g", .count = 1, .action = VV_FSFAULT_LATE});
+    vv_fs_fault_add(fault, &(struct vv_fsfault_rule){
+                               .ops = VV_FSOP_RENAME, .path_part = "/g", .count = 1, .action = VV_FSFAULT_LATE});
     assert_int_equal(vv_fs_pwrite(&env, f, "abcdef", 6, 0), VV_E_IO);
     assert_int_equal(vv_fs_size(&env, f, &size), 0);
     assert_int_equal(size, 3);
     assert_int_equal(vv_fs_pwrite(&env, f, "abcdef", 6, 0), 0);
     assert_int_equal(vv_fs_pread(&env, f, buf, 6, 0), 3);
     assert_int_equal(vv_fs_pread(&env, f, buf, 6, 0), 6);
-    assert_int_equal(vv_fs_rename(&env, "/f", "/g"), VV_E_IO); /* the destination's name fits too */
+    assert_int_equal(vv_fs_rename(&env, "/f", "/g"), VV_E_IO);    /* the destination's name fits too */
     assert_int_equal(vv_fs_rename(&env, "/f", "/g"), VV_E_NOENT); /* it was done */
     vv_fs_close(&env, f);
 }
@@ -112,7 +115,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        T(nth_of_a_kind), T(for_ever_and_cleared), T(halves_and_late_failures), T(whole_file_at_every_call),
+        T(nth_of_a_kind),
+        T(for_ever_and_cleared),
+        T(halves_and_late_failures),
+        T(whole_file_at_every_call),
 #undef T
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -450,9 +450,19 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        T(like_the_real_one), T(synced_stays), T(entry_needs_its_directory), T(atomic_replace), T(changes_in_order),
-        T(rename_between_directories), T(writes_tear_at_sectors), T(same_seed_same_world), T(cut_at_every_change),
-        T(kill_keeps_what_was_written), T(capacity), T(cold_bytes_and_rot), T(clock_and_chance),
+        T(like_the_real_one),
+        T(synced_stays),
+        T(entry_needs_its_directory),
+        T(atomic_replace),
+        T(changes_in_order),
+        T(rename_between_directories),
+        T(writes_tear_at_sectors),
+        T(same_seed_same_world),
+        T(cut_at_every_change),
+        T(kill_keeps_what_was_written),
+        T(capacity),
+        T(cold_bytes_and_rot),
+        T(clock_and_chance),
 #undef T
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
