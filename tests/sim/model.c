@@ -46,18 +46,26 @@ struct sim_batch *part_batch_at(struct sim_part *p, int64_t offset)
 }
 
 /* What survived tells each producer where it goes on. */
-static void rewind_producers(struct world *w, struct sim_part *p, bool fresh)
+static bool last_of(const struct sim_part *p, struct sim_producer *q, const struct sim_batch **last)
+{
+    *last = NULL;
+    for (size_t i = p->n; i > 0 && !*last; i--)
+        if (p->v[i - 1].producer == q->id) *last = &p->v[i - 1];
+    q->next = *last ? (*last)->sequence + (*last)->records : 0;
+    q->epoch = (int16_t)(*last ? (*last)->epoch : 0);
+    return *last != NULL;
+}
+
+/* doubtful: from this offset to the log start batches may or may not have survived, nobody misses them: a producer
+ * whose last is there may be known or not, and is replaced by another. fresh: all are. */
+static void rewind_producers(struct world *w, struct sim_part *p, bool fresh, int64_t doubtful)
 {
     for (int k = 0; k < SIM_PRODUCERS; k++) {
         struct sim_producer *q = &p->producer[k];
-        if (fresh) *q = (struct sim_producer){.id = w->next_producer++};
-        q->next = 0;
-        q->epoch = 0;
-        for (size_t i = 0; i < p->n; i++) {
-            if (p->v[i].producer != q->id) continue;
-            q->next = p->v[i].sequence + p->v[i].records;
-            q->epoch = p->v[i].epoch;
-        }
+        const struct sim_batch *last;
+        bool known = last_of(p, q, &last);
+        bool doubt = known && last->base >= doubtful && last->last < p->log_start;
+        if (fresh || doubt) *q = (struct sim_producer){.id = w->next_producer++};
     }
     p->reopened_at = p->n;
 }
@@ -98,8 +106,7 @@ void part_came_back(struct world *w, struct sim_part *p, enum sim_death how)
     bool gap = p->n ? p->v[p->n - 1].last + 1 < end : end > 0;
     SIM_CHECK(!gap || jump, "partition %d: the log ends at %" PRId64 ", where no batch ended", p->id, end);
     p->end = p->acked = end; /* recovery synced it */
-    rewind_producers(
-        w, p, gap || (jump && end < was)); /* what is missing below the log start may have been a producer's last */
+    rewind_producers(w, p, gap || (jump && end < was), need);
     sim_say(w, "  partition %d: %" PRId64 "..%" PRId64 " (was %" PRId64 ")", p->id, p->log_start, end, was);
 }
 
@@ -126,7 +133,8 @@ void part_restored(struct world *w, struct sim_part *p, int64_t log_start, int64
     p->end = p->acked = next_offset;
     p->proven = VV_MAX(s.remote_end, 0);
     p->log_start = p->log_start_asked = log_start;
-    rewind_producers(w, p, next_offset > p->proven); /* what was deleted before it was uploaded is forgotten */
+    rewind_producers(w, p, next_offset > p->proven,
+                     INT64_MAX); /* what was deleted before it was uploaded is forgotten */
 }
 
 /* ---- appends ---- */
