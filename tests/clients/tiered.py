@@ -1,4 +1,6 @@
 """tiered.py — a broker with a tier for the tests, and how cold a topic is."""
+import contextlib
+
 import broker
 import clients
 import dataset
@@ -34,8 +36,11 @@ class Tiered:
 
     def on_disk(self, topic):
         """Segments and bytes of the topic's own files, whatever the broker says of them."""
-        files = list(self.broker.log_dir.glob(f"{topic}-*/*.log"))
-        return len(files), sum(f.stat().st_size for f in files)
+        sizes = []
+        for file in self.broker.log_dir.glob(f"{topic}-*/*.log"):
+            with contextlib.suppress(FileNotFoundError):  # deleted while we look
+                sizes.append(file.stat().st_size)
+        return len(sizes), sum(sizes)
 
     def local_starts(self, topic):
         """partition -> first offset on the local disk."""
