@@ -211,12 +211,14 @@ class Kafka(Process):
         self.bootstrap = f"127.0.0.1:{kafka}"
         self.settings = {
             "process.roles": "broker,controller", "node.id": 1, "log.dirs": self.dir / "data",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}", "controller.listener.names": "CONTROLLER",
+            "controller.listener.names": "CONTROLLER",
             "listeners": f"PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
             "offsets.topic.replication.factor": 1, "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1, "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1, "group.initial.rebalance.delay.ms": 0,
             "offsets.topic.num.partitions": 4, "transaction.state.log.num.partitions": 4, **(settings or {})}
+        self.settings["controller.quorum.voters"] = f"{self.settings['node.id']}@127.0.0.1:{controller}"
         (self.dir / "server.properties").write_text("".join(f"{k}={v}\n" for k, v in self.settings.items()))
         (self.dir / "log4j2.properties").write_text(
             "rootLogger.level=WARN\nappender.e.type=Console\nappender.e.name=e\nappender.e.target=SYSTEM_ERR\n"
