@@ -89,7 +89,7 @@ class Scratch:
                 thing.end(kind is None)
             except Exception as e:  # the others must end too
                 failures.append(e)
-        if kind is not None:
+        if kind is not None and not (kind is SystemExit and error.code == SKIP):
             for thing in self.started:
                 thing.show_log()
         if os.environ.get("VARVE_KEEP"):
@@ -246,8 +246,12 @@ class Kafka(Process):
         return self
 
 
+class Missing(Exception):
+    """Something cannot be had on this machine; the text says what would help."""
+
+
 class Minio:
-    """minio-test/minio as a store for a Varve's tier."""
+    """minio-test/minio as a store for a Varve's tier. Missing: it cannot run here."""
 
     def __init__(self, scratch, name="minio"):
         self.dir = scratch.dir / name
@@ -255,7 +259,7 @@ class Minio:
                               stderr=subprocess.PIPE, text=True)
         sys.stderr.write(done.stderr)
         if done.returncode == SKIP:
-            skip(done.stderr.strip().splitlines()[-1].removeprefix("SKIP: "))
+            raise Missing(done.stderr.strip().splitlines()[-1].removeprefix("SKIP: "))
         done.check_returncode()
         self.env = dict(re.findall(r"\b([A-Z_0-9]+)=(\S+)", done.stdout))
         scratch.started.append(self)

@@ -21,7 +21,7 @@ class Tiered:
     def __init__(self, scratch, tier, minio=None):
         settings = dict(BROKER)
         if tier != "fs":
-            settings.update(minio().settings(tier, {"minio": "curl", "libs3": "libs3"}[tier]))
+            settings.update(minio.settings(tier, {"minio": "curl", "libs3": "libs3"}[tier]))
         self.broker = broker.Varve(scratch, settings, f"varve-{tier}")
         self.bootstrap = self.broker.bootstrap
 
