@@ -37,10 +37,9 @@ void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_conf
     };
 }
 
-static int open_store(struct vv_broker *b, struct vv_objstore **out, struct vv_error *e)
+void vv_broker_store_config(const struct vv_broker_config *c, struct vv_objstore_config *out)
 {
-    const struct vv_broker_config *c = b->config;
-    struct vv_objstore_config oc = {
+    *out = (struct vv_objstore_config){
         .client = c->tier_s3_client,
         .endpoint = c->tier_s3_endpoint,
         .region = c->tier_s3_region,
@@ -52,7 +51,13 @@ static int open_store(struct vv_broker *b, struct vv_objstore **out, struct vv_e
         .multipart_above = VV_MIN((uint64_t)c->tier_s3_part_bytes * 2, (uint64_t)5 << 30),
         .part_size = (uint64_t)c->tier_s3_part_bytes,
     };
-    return vv_objstore_open(c->tier, &oc, b->env, out, e);
+}
+
+static int open_store(struct vv_broker *b, struct vv_objstore **out, struct vv_error *e)
+{
+    struct vv_objstore_config oc;
+    vv_broker_store_config(b->config, &oc);
+    return vv_objstore_open(b->config->tier, &oc, b->env, out, e);
 }
 
 /* The bucket that this directory has written to must be there. */

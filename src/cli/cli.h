@@ -42,6 +42,10 @@ struct vv_command {
     X(group_reset)                                                                                 \
     X(group_delete)                                                                                \
     X(tier_status)                                                                                 \
+    X(replay)                                                                                      \
+    X(ls)                                                                                          \
+    X(inspect)                                                                                     \
+    X(verify)                                                                                      \
     X(config_reference)                                                                            \
     X(config_check)                                                                                \
     X(demo_ev)
