@@ -1,6 +1,6 @@
 /* cmd_replay.c — `varve replay URL`: records out of a bucket without a broker.
  *
- * Everything that can be wrong about the question is found before the output is opened: nothing is written when the start fails.
+ * Nothing is written when the start fails: the output is opened when the first record has been read and verified.
  * A regular --output FILE is written beside as FILE.part and takes its name when it is whole. */
 #include "bucket.h"
 #include "export.h"
@@ -21,6 +21,7 @@
 #define FLUSH_BYTES (256u << 10)
 #define STOP_WRITE 1000001 /* from the callback: writing failed, said by errno */
 #define STOP_NOMEM 1000002
+#define STOP_SAID 1000003 /* said already */
 
 static const struct vv_opt opts[] = {
     {"topic", 't', "TOPIC", "Which topic: its name or its id. Needed."},
@@ -183,8 +184,10 @@ static int say_plan(const struct replay *r, const struct vv_scan_plan *p, size_t
 static int open_output(struct replay *r)
 {
     struct stat st;
-    r->to = stdout;
-    if (!r->output) return VV_EXIT_DONE;
+    if (!r->output) {
+        r->to = stdout;
+        return VV_EXIT_DONE;
+    }
     bool special = !stat(r->output, &st) && !S_ISREG(st.st_mode); /* a pipe, a device */
     if (!special && asprintf(&r->part, "%s.part", r->output) < 0) {
         r->part = NULL;
@@ -229,6 +232,7 @@ static bool matches(const struct replay *r, const struct vv_record *rec)
 static int on_record(void *ctx, const struct vv_scan_batch *b, const struct vv_record *rec)
 {
     struct replay *r = ctx;
+    if (!r->to && open_output(r)) return STOP_SAID;
     if (!(r->seen++ & 1023)) {
         struct vv_scan_stats s;
         vv_scan_stats(r->scan, &s);
@@ -257,18 +261,20 @@ static int read_one(struct replay *r, struct vv_bucket_log *log)
     if (!err) return VV_EXIT_DONE;
     vv_progress_end(&r->progress);
     if (err == STOP_WRITE) return vv_cli_fail(r->a, "cannot write the output: %s", strerror(saved));
+    if (err == STOP_SAID) return VV_EXIT_FAILED;
     if (err == STOP_NOMEM) return vv_cli_fail(r->a, "out of memory");
     return vv_cli_bucket_fail(r->a, err, &e);
 }
 
 static int read_all(struct replay *r, const struct vv_cli_logs *logs, const struct vv_scan_plan *plan)
 {
-    int rc = open_output(r);
-    if (rc) return rc;
+    int rc = VV_EXIT_DONE;
     vv_progress_begin(&r->progress, "varve replay", plan->bytes, r->output || !isatty(STDOUT_FILENO));
     vv_export_begin(&r->x);
     for (size_t i = 0; i < logs->n && !rc; i++) rc = read_one(r, logs->v[i]);
     vv_progress_end(&r->progress);
+    if (!rc && !r->to) rc = open_output(r); /* an empty answer */
+    if (!r->to) return rc;
     if (!rc) vv_export_end(&r->x);
     if (!flush_export(r) && !rc) rc = vv_cli_fail(r->a, "cannot write the output: %s", strerror(errno));
     if (!rc) vv_progress_sum(&r->progress, r->done_bytes, r->x.records);
