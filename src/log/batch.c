@@ -87,12 +87,26 @@ struct reader {
     const uint8_t *at, *end;
 };
 
-/* Most varints of a record are one byte. */
+/* A varint of one or two bytes, which nearly all of a record are; 0: it is longer, or cut off. */
+static inline size_t take_short(struct reader *r, uint32_t *u)
+{
+    const uint8_t *p = r->at;
+    if (p < r->end && p[0] < 0x80) {
+        *u = p[0];
+        r->at = p + 1;
+        return 1;
+    }
+    if (r->end - p < 2 || p[1] >= 0x80) return 0;
+    *u = (uint32_t)(p[0] & 0x7f) | (uint32_t)p[1] << 7;
+    r->at = p + 2;
+    return 2;
+}
+
 static inline bool take_int(struct reader *r, int32_t *v)
 {
-    if (r->at < r->end && *r->at < 0x80) {
-        *v = (int32_t)(*r->at >> 1) ^ -(int32_t)(*r->at & 1);
-        r->at++;
+    uint32_t u;
+    if (take_short(r, &u)) {
+        *v = (int32_t)(u >> 1) ^ -(int32_t)(u & 1);
         return true;
     }
     size_t used = vv_varint_get(r->at, (size_t)(r->end - r->at), v);
@@ -102,6 +116,11 @@ static inline bool take_int(struct reader *r, int32_t *v)
 
 static inline bool take_long(struct reader *r, int64_t *v)
 {
+    uint32_t u;
+    if (take_short(r, &u)) {
+        *v = (int64_t)(u >> 1) ^ -(int64_t)(u & 1);
+        return true;
+    }
     size_t used = vv_varlong_get(r->at, (size_t)(r->end - r->at), v);
     r->at += used;
     return used;
