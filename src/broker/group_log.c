@@ -158,6 +158,7 @@ struct vv_group_write *vv_group_write_new(struct vv_group *group)
 void vv_group_write_free(struct vv_group_write *w)
 {
     struct vv_groups *g = w->group->groups;
+    g->writes_done++;
     g->ops->cancel(g->ctx, &w->timeout);
     *(w->prev ? &w->prev->next : &g->writes) = w->next;
     if (w->next) w->next->prev = w->prev;

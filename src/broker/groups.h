@@ -142,6 +142,7 @@ struct vv_groups {
     struct vv_gmap table;
     size_t bytes;
     uint64_t write_seq;
+    uint64_t writes_done; /* what the table shows has grown by these */
     struct vv_group_write *writes;
     struct vv_timer expiry;
     bool stopping;

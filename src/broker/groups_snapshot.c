@@ -12,7 +12,7 @@
 
 uint64_t vv_groups_changes(const struct vv_groups *g)
 {
-    return g ? g->write_seq : 0;
+    return g ? g->writes_done : 0; /* not those begun: a copy made meanwhile does not have them */
 }
 
 /* ---- out ---- */

@@ -9,7 +9,7 @@
 
 #include <jansson.h>
 
-uint64_t vv_groups_changes(const struct vv_groups *g); /* grows with every write; g may be NULL */
+uint64_t vv_groups_changes(const struct vv_groups *g); /* grows with every write that ended; g may be NULL */
 json_t *vv_groups_export(struct vv_groups *g);         /* on control (or after it stopped); NULL: out of memory */
 /* Restore: writes them to __consumer_offsets, before vv_groups_open reads it. An offset beyond what was restored of
  * its partition becomes the partition's end: its consumer must not skip what comes next. Main thread. */

@@ -30,7 +30,11 @@ static void put(struct vv_work *w)
 {
     struct vv_topics *ts = of_put(w);
     struct vv_error e = {0};
-    ts->snapshot.put_err = vv_tier_put_snapshot(ts->broker->tier, ts->snapshot.json, strlen(ts->snapshot.json), &e);
+    pthread_mutex_lock(&ts->snapshot.put_lock);
+    ts->snapshot.put_err =
+        ts->snapshot.last ? VV_OK
+                          : vv_tier_put_snapshot(ts->broker->tier, ts->snapshot.json, strlen(ts->snapshot.json), &e);
+    pthread_mutex_unlock(&ts->snapshot.put_lock);
     if (ts->snapshot.put_err)
         VLOG_WARN("the list of topics could not be copied to the bucket, will try again: %s",
                   *e.text ? e.text : vv_err_name(ts->snapshot.put_err));
@@ -150,6 +154,9 @@ void vv_topics_last_snapshot(struct vv_broker *b)
     struct vv_topics *ts = b->topics;
     struct vv_tier_stats stats;
     struct vv_snapshot *s = &ts->snapshot;
+    pthread_mutex_lock(&s->put_lock); /* the older copy that is under way goes first */
+    s->last = true;
+    pthread_mutex_unlock(&s->put_lock);
     bool due =
         s->dirty || s->putting || atomic_load(&s->changed.queued) || vv_groups_changes(b->groups) != s->groups_seen;
     if (!b->tier || !due) return;

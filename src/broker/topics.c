@@ -27,6 +27,7 @@ int vv_topics_new(struct vv_broker *b, struct vv_topics **out)
         return VV_E_NOMEM;
     }
     pthread_rwlock_init(&ts->lock, NULL);
+    pthread_mutex_init(&ts->snapshot.put_lock, NULL);
     *out = ts;
     return VV_OK;
 }
@@ -39,6 +40,7 @@ void vv_topics_free(struct vv_topics *ts)
     for (size_t i = 0; i < ts->doomed_count; i++)
         free(ts->doomed[i].name);
     pthread_rwlock_destroy(&ts->lock);
+    pthread_mutex_destroy(&ts->snapshot.put_lock);
     free(ts->snapshot.json);
     free(ts->snapshot.doomed.name);
     free(ts->doomed);

@@ -24,6 +24,8 @@ struct vv_snapshot {
     uint64_t groups_seen;    /* vv_groups_changes() as of the last copy */
     int64_t groups_after_us; /* offsets alone do not cause a copy before */
     char *json;              /* being put */
+    pthread_mutex_t put_lock; /* held by the put under way: a late one must not write over the last one */
+    bool last;               /* put_lock: the last copy is made by the stop itself */
     struct vv_doomed doomed; /* being told to the bucket */
     int put_err, doom_err;
     int64_t put_retry_us, doom_retry_us;
