@@ -533,12 +533,26 @@ int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, struct v
     return vv_tier_saw(t, vv_objstore_put_mem(t->store, VV_KEY_CLUSTER, json, n, NULL, 60000, NULL, e));
 }
 
+/* Without a list of topics a bucket with segments must not pass for a new one: a fresh list would hide them. */
+static int no_snapshot(struct vv_tier *t, struct vv_error *e)
+{
+    struct vv_objlist l = {0};
+    int err = vv_tier_saw(t, vv_objstore_list(t->store, VV_KEY_TOPICS, NULL, 1, 60000, &l, e));
+    bool any = !err && l.count;
+    vv_objlist_release(&l);
+    if (err) return err;
+    return any ? vv_error_set(e, VV_E_CORRUPT, "%s has segments below %s but no %s any more: bring it back (object versions, a copy of "
+                              "the bucket); a new one would hide them", t->store->url, VV_KEY_TOPICS, VV_KEY_CLUSTER)
+               : vv_error_set(e, VV_E_NOENT, "%s is not there: a new bucket", VV_KEY_CLUSTER);
+}
+
 int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_error *e)
 {
     struct vv_slice s = {0};
     *json = NULL;
     *n = 0;
     int err = vv_tier_saw(t, vv_objstore_get_whole(t->store, VV_KEY_CLUSTER, 256u << 20, 60000, &s, NULL, e));
+    if (err == VV_E_NOENT) return no_snapshot(t, e);
     if (err) return err;
     *json = malloc(s.n + 1);
     if (*json) {
