@@ -127,7 +127,7 @@ def partition_lines(cluster, tid_text, partition):
     listed = [s for k in range(len(head["pages"]), 0, -1) for r in head["pages"][k - 1] for s in page(manifest, k, r)]
     log = [Segment(prefix, name_of(s["base"], s["last"], s["epoch"], s["generation"], int(s["nonce"], 16)), *who)
            for s in listed + head["segments"] if s["last"] >= max(head["deleting_below"], head["log_start"])]
-    end, start = head["next_offset"], head["log_start"]
+    end, start, floor = head["next_offset"], head["log_start"], head.get("writer_epoch", 0)
     names = [n for n in listing(prefix) if NAME.match(n)]
     while True:  # roll forward
         best = None
@@ -135,12 +135,13 @@ def partition_lines(cluster, tid_text, partition):
             try:
                 found = Segment(prefix, name, *who)
                 if int(name[:20]) in range(end, max(end, found.log_start) + 1):  # continues, or the log starts there
-                    best = found if not best or found.writer > best.writer else best
+                    best = found if found.writer >= (best.writer + 1 if best else floor) else best
             except (ValueError, struct.error) as e:
                 print("leftover ignored: %s" % e, file=sys.stderr)
         if not best:
             break
         log.append(best)
+        floor = best.writer
         end, start = int(best.name[21:41]) + 1, max(start, best.log_start)
     for segment in log:
         segment.check_blocks()

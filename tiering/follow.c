@@ -60,6 +60,12 @@ static int consider(struct vv_follow *r, const struct vv_segkey *k)
         return VV_OK;
     }
     if (err) return err;
+    if (f.writer_epoch < r->epoch_floor) {
+        VLOG_WARN("%s: ignoring the object of %" PRId64 "..%" PRId64 " by writer epoch %" PRIu64 ": %" PRIu64 " owns the log before it",
+                  r->who, k->base, k->last, f.writer_epoch, r->epoch_floor);
+        vv_footer_release(&f);
+        return VV_OK;
+    }
     if (r->have_best && r->best.writer_epoch >= f.writer_epoch) {
         vv_footer_release(&f);
         return VV_OK;
@@ -78,6 +84,7 @@ static int accept_best(struct vv_follow *r)
     if (!r->have_best) return VV_OK;
     int err = take(r);
     r->log_start = VV_MAX(r->log_start, r->best.log_start);
+    r->epoch_floor = r->best.writer_epoch;
     best_release(r);
     return err;
 }
@@ -88,7 +95,7 @@ static int starts_log(struct vv_follow *r, const struct vv_segkey *k, bool *star
     struct vv_footer f = {0};
     uint64_t object_bytes = 0;
     int err = footer_of(r, k, &f, &object_bytes);
-    *starts = !err && f.log_start >= k->base;
+    *starts = !err && f.log_start >= k->base && f.writer_epoch >= r->epoch_floor;
     vv_footer_release(&f);
     return err == VV_E_CORRUPT || err == VV_E_NOENT ? VV_OK : err;
 }

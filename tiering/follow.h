@@ -3,6 +3,8 @@
  * Objects after the last entry belong to the log if they continue it without a hole: the partition is listed from there on, every
  * candidate's footer must prove its identity, and of several with one base the one of the highest writer epoch wins. What lies beyond a
  * hole is reported, not taken, unless a footer tells that the log start had passed the hole (deleted before it was uploaded).
+ * Writer epochs never fall along a log: an object below the epoch of the manifest, or of the object before it, is what a fenced
+ * writer put there while another one owned the log.
  * Reads only; blocking; one thread. Used by restore and by the reader without a broker. */
 #ifndef VARVE_TIERING_FOLLOW_H
 #define VARVE_TIERING_FOLLOW_H
@@ -20,6 +22,7 @@ struct vv_follow {
     /* in and out */
     int64_t next;            /* expected base */
     int64_t log_start;
+    uint64_t epoch_floor;    /* in: the manifest's writer epoch */
     bool hole;               /* out: something lies beyond a hole */
     /* its own: the candidate for `next` */
     struct vv_footer best;

@@ -16,6 +16,7 @@ struct restore {
     struct vv_extent newest; /* state REMOTE; base -1 = none */
     int64_t next;            /* expected base */
     int64_t log_start;
+    uint64_t epoch_floor;    /* writer epoch of the manifest */
     struct vv_error *e;
 };
 
@@ -39,7 +40,7 @@ static int on_segment(void *ctx, const struct vv_extent *x)
 static int roll_forward(struct restore *r)
 {
     struct vv_follow f = {.w = &r->w, .who = "restore", .each = on_segment, .ctx = r, .after = r->newest.base, .e = r->e,
-                          .next = r->next, .log_start = r->log_start};
+                          .next = r->next, .log_start = r->log_start, .epoch_floor = r->epoch_floor};
     int err = vv_tier_saw(r->t, vv_follow_run(&f));
     r->next = f.next;
     r->log_start = f.log_start;
@@ -89,6 +90,7 @@ int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t par
     if (!err) {
         r.next = VV_MAX(r.next, m.next_offset);
         r.log_start = m.log_start;
+        r.epoch_floor = m.writer_epoch;
         err = roll_forward(&r);
     }
     if (!err) err = newest_footer(&r, out);

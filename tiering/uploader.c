@@ -216,8 +216,9 @@ static int verify_blocks(struct upload *u)
 }
 
 /* Is the object there, whole and ours? 0, E_NOENT, E_CORRUPT (there but wrong), or the store's error.
- * One suffix GET tells length and footer. A footer written by an earlier try of ours may differ in what moved since (log start,
- * writer epoch): the identity and the block table must not. */
+ * One suffix GET tells length and footer. A footer written by an earlier try of ours may differ in what moved since (log start):
+ * identity, block table and writer epoch must not. An earlier life's is put again: once a manifest of this epoch is out, a restore
+ * takes what an older epoch left beyond it for a fenced writer's (follow.h). */
 static int verify_object(struct upload *u, bool whole, struct vv_objinfo *info)
 {
     struct vv_slice s = {0};
@@ -237,6 +238,8 @@ static int verify_object(struct upload *u, bool whole, struct vv_objinfo *info)
     if (!err) err = vv_footer_check(&f, &u->footer.key, t->id.cluster_id, &u->e);
     if (!err && !same_blocks(&f.blocks, &u->footer.blocks))
         err = vv_error_set(&u->e, VV_E_CORRUPT, "%s has another block table than the local segment", u->key);
+    if (!err && f.writer_epoch != u->footer.writer_epoch)
+        err = vv_error_set(&u->e, VV_E_CORRUPT, "%s is of writer epoch %" PRIu64 ", not ours", u->key, f.writer_epoch);
 out:
     vv_footer_release(&f);
     if (s.buf) vv_buf_unref(s.buf);
