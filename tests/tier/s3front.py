@@ -15,16 +15,18 @@ Operations: PUT GET HEAD LIST DELETE DELETE_MANY CREATE PART COMPLETE ABORT UPLO
     lie_altered  store one bit wrong under the ETag of what was sent
     blackhole    read the request, never answer               slow     move bodies at `rate` bytes/s
     error_body   200 with an <Error> inside (COMPLETE)        listing  change(keys) -> keys, for LIST
-    wrong_etag   answer with the ETag of something else
+    wrong_etag   answer with the ETag of something else       endless  every LIST page says that there is more
 With keep="alter" (truncate …) a stall_after or drop also stores that.
 Honest otherwise: Content-MD5 and conditions are checked, listings are strongly consistent and paged. Everything under one lock;
 stalls and pauses are outside of it.
 """
 import base64
+import calendar
 import hashlib
 import random
 import re
 import socket
+import ssl
 import threading
 import time
 import urllib.parse
@@ -84,11 +86,12 @@ class Server(ThreadingHTTPServer):
 
 
 class S3Front:
-    def __init__(self, bucket="bucket", seed=1):
+    def __init__(self, bucket="bucket", seed=1, tls=None):
         self.bucket, self.chance = bucket, random.Random(seed)
         self.lock = threading.RLock()
         self.objects, self.uploads, self.rules, self.calls = {}, {}, [], []
         self.keys_allowed, self.conditions, self.next_upload = None, True, 0
+        self.clock_s = None  # set: the store's clock is that far from ours, and it refuses signatures 15 minutes off
         self.open = set()
         front = self
 
@@ -97,7 +100,11 @@ class S3Front:
 
         Bound.front = front
         self.server = Server(("127.0.0.1", 0), Bound)
-        self.port = self.server.server_address[1]
+        if tls:  # (certificate, key)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.scheme, self.port = "https" if tls else "http", self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
 
@@ -112,7 +119,7 @@ class S3Front:
 
     def settings(self, prefix="p", **more):
         return {"tier.url": f"s3://{self.bucket}/{prefix}" if prefix else f"s3://{self.bucket}",
-                "tier.s3.endpoint": f"http://127.0.0.1:{self.port}", "tier.s3.region": "us-east-1",
+                "tier.s3.endpoint": f"{self.scheme}://127.0.0.1:{self.port}", "tier.s3.region": "us-east-1",
                 "AWS_ACCESS_KEY_ID": "front", "AWS_SECRET_ACCESS_KEY": "planted-secret-3f9c", **more}
 
     # ---- what the tests say and ask
@@ -256,7 +263,14 @@ class Handler(BaseHTTPRequestHandler):
             raise Close
         return self.answer(*answer)
 
+    def date_time_string(self, timestamp=None):
+        return formatdate((timestamp or time.time()) + (self.front.clock_s or 0), usegmt=True)
+
     def refused(self, bucket):
+        if self.front.clock_s is not None:
+            signed = calendar.timegm(time.strptime(self.headers.get("x-amz-date", ""), "%Y%m%dT%H%M%SZ"))
+            if abs(signed - time.time() - self.front.clock_s) > 900:
+                return self.error_answer(403, "RequestTimeTooSkewed")
         if self.front.keys_allowed is not None:
             who = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
             if not who or who[1] not in self.front.keys_allowed:
@@ -376,7 +390,7 @@ class Handler(BaseHTTPRequestHandler):
         out = f"<ListBucketResult {NS}><IsTruncated>{str(more).lower()}</IsTruncated><KeyCount>{len(page)}</KeyCount>"
         if q.get("encoding-type") == "url":
             out += "<EncodingType>url</EncodingType>"
-        if more:
+        if more or (do == "endless" and page):
             out += f"<NextContinuationToken>{encode(page[-1])}</NextContinuationToken>"
         for k in page:
             have = self.front.objects.get(k) or Stored(b"")

@@ -1,8 +1,10 @@
 """store.py — faults 20 to 23: a store that refuses, vanishes, crawls, is silent or cannot do something; two writers."""
+import subprocess
 import struct
 import threading
 import time
 
+from s3front import S3Front
 from world import STORAGE_ERROR, TOPIC, Varve, World, served_again, wait_for
 
 
@@ -182,3 +184,98 @@ def case_claim():
         w.fill(3).quiet()
         w.check()
         w.close()
+
+
+def case_20_skew():
+    """A store whose clock is two hours off refuses our signatures: its time is taken, at start and while we run."""
+    with World(start=False) as w:
+        w.s3.clock_s = 7200
+        w.start()
+        with w.client() as c:
+            c.create(TOPIC, 1, {})
+        w.fill(4).quiet()
+        w.s3.clock_s = -7200
+        w.fill(4).quiet()
+        w.check()
+        w.close()
+
+
+def certificate(w, name, san):
+    cert, key = w.scratch.path(name + ".pem"), w.scratch.path(name + ".key")
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+                    "-subj", "/CN=" + name, "-addext", "subjectAltName=" + san], check=True, stderr=subprocess.DEVNULL)
+    return cert, key
+
+
+def case_21_tls():
+    """A certificate that nobody vouches for, or of another host: refused at start with a word about it; the right one is fine."""
+    with World(start=False) as w:
+        mine, other = certificate(w, "mine", "IP:127.0.0.1"), certificate(w, "other", "DNS:elsewhere.example")
+        for name, pair, ca in (("unknown", mine, None), ("wrong-host", other, other[0]), ("wrong-ca", mine, other[0])):
+            with S3Front(tls=pair) as front:
+                more = {**front.settings(), **({"tier.s3.ca.file": ca} if ca else {})}
+                said = w.refused(more, name=name)
+                assert "certificate" in said, said
+                assert not front.calls, f"{name}: a request was sent to a store that is not who it should be"
+        with S3Front(tls=mine) as front:
+            w.settings.update(front.settings(), **{"tier.s3.ca.file": mine[0]})
+            w.start()
+            with w.client() as c:
+                c.create(TOPIC, 1, {})
+            w.fill(4).quiet()
+            w.check()
+            assert front.keys(r"\.seg$")
+            w.close(strict=False)
+
+
+def case_22_admin():
+    """While the store is silent, topics are made, changed and deleted, offsets committed; the bucket hears of it afterwards."""
+    with World(topics=(TOPIC, "doomed"), settings={"tier.delete.grace.ms": 1}) as w:
+        w.fill(4).quiet()
+        w.fill(4, "doomed").quiet("doomed")
+        doomed = w.topic_dir("doomed")
+        w.s3.rule("ANY", do="blackhole")
+        with w.client(20) as c:
+            c.create("made", 1, {"retention.ms": 1234567})
+            c.alter(TOPIC, {"retention.ms": 123456789012})
+            assert c.delete_records(TOPIC, 0, 20) == 20
+            c.delete_topic("doomed")
+            assert c.topics() & {TOPIC, "made", "doomed"} == {TOPIC, "made"}
+            wait_for("a coordinator", lambda: c.commit("g", TOPIC, 0, 33) == 0)
+            assert c.offset(TOPIC, 0, -2) == 20
+        w.s3.clear()
+        w.s3.cut()
+        wait_for("the deleted topic's objects are gone", lambda: not w.s3.keys(doomed), 120)
+        wait_for("the bucket knows the new topic", lambda: b'"made"' in w.s3.get("p/v1/cluster.json"))
+        w.close()
+
+
+def case_33():
+    """Another broker takes the bucket over while we run: we write nothing more that counts, our deletions do not reach its objects."""
+    with World() as w:
+        w.fill(4).quiet()
+        shared = w.segments()[-1][1] + 1
+        other = Varve(w.scratch, {**w.settings, "data.dir": w.scratch.path("other"), "tier.take.over": "true"}, "other")
+        with w.client() as c:
+            w.ledger.send(c, TOPIC, 0, 8, 3000)
+        first, w.broker = w.broker, other
+        w.ledger.ok = {v: at for v, at in w.ledger.ok.items() if at[1] < shared}
+        w.fill(8).quiet()
+        theirs = {v: at for v, at in w.ledger.ok.items()}
+        w.broker, w.ledger.ok = first, {}
+        w.fill(8)
+        with w.client() as c:
+            c.delete_records(TOPIC, 0, shared + 16)
+        wait_for("the first one sees that it lost the bucket", lambda: "took over the bucket" in w.messages(), 60)
+        before = len(w.s3.keys())
+        w.fill(4)
+        w.broker.stop()
+        assert len(w.s3.keys()) <= before, "objects were written after that"
+        w.broker, w.ledger.ok = other, theirs
+        w.check()
+        other.stop()
+        third = Varve(w.scratch, {**w.settings, "data.dir": w.scratch.path("third")}, "third")
+        w.broker = third
+        with w.client() as c:
+            records = c.read_all(TOPIC, 0)
+        assert all(theirs.get(v) == (0, o) for o, _, v in records) and records, "the fenced broker's records are in the log"

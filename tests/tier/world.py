@@ -51,19 +51,6 @@ class Asker(Client):
         assert code == 0 and epoch == 0, f"InitProducerId: error code {code}, epoch {epoch}"
         return pid
 
-    def commit(self, group, topic, partition, offset):
-        body = text(group) + struct.pack(">i", -1) + text("") + struct.pack(">qi", -1, 1) + text(topic)
-        got = self.ask(8, 2, body + struct.pack(">iiq", 1, partition, offset) + text(""))
-        return struct.unpack_from(">h", got, len(got) - 2)[0]
-
-    def describe(self, topic, key):
-        got = self.ask(32, 1, struct.pack(">ib", 1, 2) + text(topic) + struct.pack(">i", 1) + text(key) + b"\0")
-        code, n = struct.unpack_from(">hh", got, 8)
-        assert code == 0, f"DescribeConfigs: error code {code}"
-        at = 12 + max(n, 0) + 1 + 2 + len(topic) + 4 + 2 + len(key)
-        n = struct.unpack_from(">h", got, at)[0]
-        return got[at + 2:at + 2 + n].decode()
-
 
 class World:
     def __init__(self, settings=None, s3=None, start=True, topics=(TOPIC,), **s3_settings):
