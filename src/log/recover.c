@@ -111,7 +111,7 @@ static int ask_journal(struct recovery *r)
             f.uploaded = st != VV_EXTENT_SEALED;
             vv_extent_release(r->log->index, &x);
             if (!vv_index_next(r->log->index, f.protected_end, &x)) {
-                f.followed = x.base == f.protected_end;
+                f.followed = x.base == f.protected_end || x.base <= log_start; /* or what lay between is deleted */
                 vv_extent_release(r->log->index, &x);
             }
             if (st == VV_EXTENT_REMOTE || st == VV_EXTENT_TOMBSTONED || st == VV_EXTENT_DELETING) {
