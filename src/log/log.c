@@ -327,6 +327,16 @@ int32_t vv_log_epoch_at(struct vv_log *log, int64_t offset)
     return epoch;
 }
 
+int32_t vv_log_epoch_span(struct vv_log *log, int64_t offset, int64_t *end)
+{
+    pthread_mutex_lock(&log->epoch_mu);
+    int32_t epoch = vv_epochs_at(&log->epochs, offset);
+    *end = INT64_MAX;
+    for (size_t i = log->epochs.n; i > 0 && log->epochs.v[i - 1].start > offset; i--) *end = log->epochs.v[i - 1].start;
+    pthread_mutex_unlock(&log->epoch_mu);
+    return epoch;
+}
+
 void vv_log_epoch_end(struct vv_log *log, int32_t asked, int32_t *epoch, int64_t *end)
 {
     pthread_mutex_lock(&log->epoch_mu);

@@ -47,5 +47,7 @@ int vv_log_recover(struct vv_log *log, const struct vv_log_opts *o, struct vv_er
  * stopped. verify: CRC too. Returns 0, what each() returned, or E_CORRUPT at *at. [blocking] */
 int vv_log_walk(struct vv_env *env, struct vv_file *f, uint64_t *at, uint64_t to, bool verify,
                 int (*each)(void *ctx, const uint8_t *p, const struct vv_batch *b, uint64_t at), void *ctx);
+/* The epoch of the batch at this offset, and the first offset above it that has another one. */
+int32_t vv_log_epoch_span(struct vv_log *log, int64_t offset, int64_t *end);
 int vv_log_write_snapshot(struct vv_log *log, const uint8_t *p, size_t n, int64_t offset);
 #endif

@@ -1,7 +1,9 @@
 /* log_read.c — reading local segments: whole batches for fetches, exact time lookup, and the walk that recovery uses.
  *
  * Every batch is checked (header, order, CRC) on the way out, each time: a damaged byte is never handed to a client, whenever it
- * was damaged. Batches before the wanted one are only stepped over by their headers. */
+ * was damaged. Batches before the wanted one are only stepped over by their headers. A batch's CRC does not cover its base offset
+ * and leader epoch: these must be the ones that the batches before it, the index and the epochs make us expect. Where they are not
+ * (compaction leaves holes) the CRC of its block decides, which covers every byte. */
 #include "log_impl.h"
 
 #include <stdlib.h>
@@ -31,9 +33,65 @@ static int header_at(const uint8_t *p, struct vv_batch *b)
     return b->last_delta < 0 ? VV_E_CORRUPT : 0;
 }
 
-/* From a position at or before it to the batch that holds offset. */
-static int seek(struct vv_segment *s, struct vv_file *f, int64_t offset, uint64_t end, bool may_block, uint64_t *at, struct vv_error *e)
+struct reading {
+    struct vv_log *log;
+    struct vv_segment *s;
+    struct vv_file *f;
+    bool may_block;
+    uint64_t proven_from, proven_to; /* bytes of the last block that was checked */
+    int64_t base, last;              /* of the next batch, as far as known; -1 */
+    int32_t epoch;                   /* that of offsets below epoch_end; -1: not known */
+    int64_t epoch_end;
+};
+
+/* Are the bytes of the block at this position what was written? E_AGAIN when that needs the disk and may not. */
+static int check_block(struct reading *g, uint64_t at, struct vv_error *e)
 {
+    struct vv_blocks t;
+    if (at >= g->proven_from && at < g->proven_to) return 0;
+    if (!g->may_block) return VV_E_AGAIN;
+    int err = vv_segment_load_blocks(g->s, &t);
+    if (err) return err == VV_E_NOENT || err == VV_E_CORRUPT ? damaged(g->s, at, e) : err;
+    uint32_t i = 0;
+    while (i < t.count && at >= t.v[i].at + t.v[i].n) i++;
+    uint8_t *p = i < t.count ? malloc(t.v[i].n) : NULL;
+    if (i < t.count && !p) err = VV_E_NOMEM;
+    ssize_t got = p ? vv_fs_pread(g->s->env, g->f, p, t.v[i].n, t.v[i].at) : 0;
+    if (!err && got < 0) err = (int)got;
+    if (!err && (!p || (size_t)got < t.v[i].n || vv_crc32c(0, p, t.v[i].n) != t.v[i].crc)) err = damaged(g->s, at, e);
+    if (!err) {
+        g->proven_from = t.v[i].at;
+        g->proven_to = t.v[i].at + t.v[i].n;
+    }
+    free(p);
+    vv_blocks_release(&t);
+    return err;
+}
+
+/* The batch at this position carries the offsets that are expected, or its block proves them. */
+static int check_offsets(struct reading *g, const struct vv_batch *b, uint64_t at, struct vv_error *e)
+{
+    int64_t last = vv_batch_last(b);
+    bool odd = (g->base >= 0 && b->base_offset != g->base) || (g->last >= 0 && last != g->last);
+    odd = odd || b->base_offset < g->s->base || last >= atomic_load(&g->s->next_offset);
+    int err = odd ? check_block(g, at, e) : 0;
+    g->base = last + 1;
+    g->last = -1;
+    return err;
+}
+
+static int check_epoch(struct reading *g, const struct vv_batch *b, uint64_t at, struct vv_error *e)
+{
+    if (b->base_offset >= g->epoch_end) g->epoch = vv_log_epoch_span(g->log, b->base_offset, &g->epoch_end);
+    return b->leader_epoch == g->epoch ? 0 : check_block(g, at, e);
+}
+
+/* From a position at or before it to the batch that holds offset. */
+static int seek(struct reading *g, int64_t offset, uint64_t end, uint64_t *at, struct vv_error *e)
+{
+    struct vv_segment *s = g->s;
+    struct vv_file *f = g->f;
+    bool may_block = g->may_block;
     uint8_t buf[STEP_BYTES];
     uint64_t from = 0;
     size_t have = 0;
@@ -48,16 +106,24 @@ static int seek(struct vv_segment *s, struct vv_file *f, int64_t offset, uint64_
         }
         struct vv_batch b;
         if (header_at(buf + (*at - from), &b)) return damaged(s, *at, e);
-        if (vv_batch_last(&b) >= offset) return 0;
+        int64_t base = g->base, last = g->last;
+        int err = check_offsets(g, &b, *at, e);
+        if (err) return err;
+        if (vv_batch_last(&b) >= offset) {
+            g->base = base; /* it is looked at again, with all its bytes */
+            g->last = last;
+            return 0;
+        }
         *at += b.bytes;
     }
     return *at == end ? 0 : damaged(s, *at, e);
 }
 
 /* Whole good batches at the front of p: their bytes, at most max (but one when min_one). *next is the offset after them. */
-static int take(struct vv_segment *s, const uint8_t *p, size_t n, uint64_t at, const struct vv_read *r, size_t *taken, size_t *short_of,
+static int take(struct reading *g, const uint8_t *p, size_t n, uint64_t at, const struct vv_read *r, size_t *taken, size_t *short_of,
                 int64_t *next, struct vv_error *e)
 {
+    struct vv_segment *s = g->s;
     *taken = *short_of = 0;
     while (*taken < n) {
         struct vv_batch b;
@@ -67,6 +133,9 @@ static int take(struct vv_segment *s, const uint8_t *p, size_t n, uint64_t at, c
             return 0;
         }
         if (err || (*next >= 0 && b.base_offset < *next)) return damaged(s, at + *taken, e);
+        err = check_offsets(g, &b, at + *taken, e);
+        if (!err) err = check_epoch(g, &b, at + *taken, e);
+        if (err) return err;
         if (vv_batch_last(&b) >= r->limit) return 0;
         if (*taken + b.bytes > r->max_bytes && !(r->min_one && !*taken)) return 0;
         if (!vv_batch_crc_ok(p + *taken, &b)) return damaged(s, at + *taken, e);
@@ -76,14 +145,22 @@ static int take(struct vv_segment *s, const uint8_t *p, size_t n, uint64_t at, c
     return 0;
 }
 
-static int read_locked(struct vv_segment *s, struct vv_file *f, struct vv_read *r, struct vv_chain *out, struct vv_error *e)
+static int read_locked(struct reading *g, struct vv_read *r, struct vv_chain *out, struct vv_error *e)
 {
+    struct vv_segment *s = g->s;
+    struct vv_file *f = g->f;
+    struct vv_place place = {0};
     uint64_t at, end = atomic_load_explicit(&s->bytes, memory_order_acquire);
-    int err = vv_segment_lookup(s, r->offset, r->may_block, &at);
-    if (!err) err = seek(s, f, r->offset, end, r->may_block, &at, e);
+    int err = vv_segment_lookup(s, r->offset, r->may_block, &place);
+    at = place.at;
+    g->base = place.base;
+    g->last = place.last;
+    if (!err) err = seek(g, r->offset, end, &at, e);
     if (err == VV_E_CORRUPT && at) { /* the index may have lied: once more from the beginning */
         at = 0;
-        err = seek(s, f, r->offset, end, r->may_block, &at, e);
+        g->base = s->base;
+        g->last = -1;
+        err = seek(g, r->offset, end, &at, e);
     }
     if (err || at >= end) return err;
     size_t want = (size_t)VV_MIN(end - at, (uint64_t)VV_MAX(r->max_bytes, (size_t)STEP_BYTES));
@@ -92,10 +169,10 @@ static int read_locked(struct vv_segment *s, struct vv_file *f, struct vv_read *
         if (!buf) return VV_E_NOMEM;
         ssize_t got = read_some(s, f, buf->data, want, at, r->may_block);
         size_t taken = 0, short_of = 0;
-        int64_t next = -1;
+        int64_t next = -1, base = g->base, last = g->last;
         if (got < 0) err = (int)got;
         else if ((size_t)got < want) err = damaged(s, at + (uint64_t)got, e); /* the file is shorter than what was written */
-        else err = take(s, buf->data, want, at, r, &taken, &short_of, &next, e);
+        else err = take(g, buf->data, want, at, r, &taken, &short_of, &next, e);
         if (err && taken) err = 0; /* the good ones first; the damage is found again when it is their turn */
         if (!err && taken) {
             err = vv_chain_add(out, buf, buf->data, taken);
@@ -106,6 +183,8 @@ static int read_locked(struct vv_segment *s, struct vv_file *f, struct vv_read *
         if (err || taken || !short_of || !r->min_one || tries) return err;
         if (short_of > end - at) return damaged(s, at, e);
         want = short_of;
+        g->base = base;
+        g->last = last;
     }
 }
 
@@ -113,11 +192,11 @@ int vv_log_read(struct vv_log *log, const struct vv_extent *x, struct vv_read *r
 {
     struct vv_segment *s = x->local;
     struct vv_file *f;
-    (void)log;
     r->next_offset = r->offset;
     int err = vv_segment_enter(s, r->may_block, &f);
     if (err) return err;
-    err = read_locked(s, f, r, out, e);
+    struct reading g = {.log = log, .s = s, .f = f, .may_block = r->may_block, .epoch = -1, .epoch_end = -1};
+    err = read_locked(&g, r, out, e);
     vv_segment_leave(s, f);
     return err;
 }

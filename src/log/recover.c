@@ -387,8 +387,8 @@ static int restore_producers(struct recovery *r, int64_t end)
         struct vv_file *file;
         if (!bytes || atomic_load(&f->s->next_offset) <= from) continue;
         if (f->base < from) { /* the snapshot lies inside: after a clean stop, at the end */
-            int err = vv_segment_lookup(f->s, from, true, &at);
-            if (err) at = 0;
+            struct vv_place place;
+            if (!vv_segment_lookup(f->s, from, true, &place)) at = place.at;
         }
         int err = vv_segment_enter(f->s, true, &file);
         if (err) return fail(r, err, "opening a segment");

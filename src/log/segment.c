@@ -225,7 +225,7 @@ void vv_segment_hint(struct vv_segment *s, int64_t offset, uint64_t at)
 }
 
 /* Largest entry at or below rel among n entries; false when all are above. */
-static bool search_memory(const struct vv_segment *s, uint32_t rel, uint64_t *at)
+static bool search_memory(const struct vv_segment *s, uint32_t rel, struct vv_place *out)
 {
     size_t lo = 0, hi = s->offset_count;
     while (lo < hi) {
@@ -234,16 +234,17 @@ static bool search_memory(const struct vv_segment *s, uint32_t rel, uint64_t *at
         else hi = mid;
     }
     if (!lo) return false;
-    *at = s->offsets[lo - 1].at;
+    *out = (struct vv_place){s->offsets[lo - 1].at, -1, s->base + s->offsets[lo - 1].rel};
     return true;
 }
 
 /* The same in the .index file, an entry at a time; anything odd is "not found". */
-static bool search_file(struct vv_segment *s, uint32_t rel, uint64_t *at)
+static bool search_file(struct vv_segment *s, uint32_t rel, struct vv_place *out)
 {
     char path[VV_SEGMENT_PATH];
     struct vv_file *f;
-    uint64_t size, found = 0;
+    struct vv_place found = {.base = s->base, .last = -1};
+    uint64_t size;
     uint8_t e[8];
     vv_segment_path(s->dir, s->base, ".index", path);
     if (vv_fs_open(s->env, path, VV_O_READ, &f)) return false;
@@ -254,33 +255,33 @@ static bool search_file(struct vv_segment *s, uint32_t rel, uint64_t *at)
         if (vv_fs_pread(s->env, f, e, 8, mid * 8) != 8) break;
         if (vv_get32(e) <= rel) {
             lo = mid + 1;
-            found = vv_get32(e + 4);
+            found = (struct vv_place){vv_get32(e + 4), -1, s->base + vv_get32(e)};
         } else {
             hi = mid;
         }
     }
     vv_fs_close(s->env, f);
-    *at = found;
-    return found < atomic_load(&s->bytes);
+    *out = found;
+    return found.at < atomic_load(&s->bytes);
 }
 
-int vv_segment_lookup(struct vv_segment *s, int64_t offset, bool may_block, uint64_t *at)
+int vv_segment_lookup(struct vv_segment *s, int64_t offset, bool may_block, struct vv_place *out)
 {
     uint32_t rel = offset > s->base ? (uint32_t)VV_MIN(offset - s->base, (int64_t)UINT32_MAX) : 0;
-    *at = 0;
+    *out = (struct vv_place){.base = s->base, .last = -1};
     if (!rel) return 0;
     pthread_mutex_lock(&s->mu);
     bool found = false, open = s->open;
     for (int i = 0; i < VV_SEGMENT_HINTS && !found; i++) {
         if (s->hints[i].offset != offset) continue;
-        *at = s->hints[i].at;
+        *out = (struct vv_place){s->hints[i].at, offset, -1};
         found = true;
     }
-    if (!found && open) search_memory(s, rel, at);
+    if (!found && open) search_memory(s, rel, out);
     pthread_mutex_unlock(&s->mu);
     if (found || open) return 0;
     if (!may_block) return VV_E_AGAIN;
-    if (!search_file(s, rel, at)) *at = 0;
+    if (!search_file(s, rel, out)) *out = (struct vv_place){.base = s->base, .last = -1};
     return 0;
 }
 

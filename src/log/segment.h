@@ -70,8 +70,13 @@ void vv_segment_leave(struct vv_segment *s, struct vv_file *f);
 /* Takes note of one batch at position `at` (the present end): tables, times, epoch, next_offset, bytes. The caller holds the log's
  * mutex or owns the segment. E_NOMEM leaves everything as it was. */
 int vv_segment_account(struct vv_segment *s, const uint8_t *p, const struct vv_batch *b, int64_t index_interval);
-/* Position at or before the batch that holds offset. E_AGAIN as above. */
-int vv_segment_lookup(struct vv_segment *s, int64_t offset, bool may_block, uint64_t *at);
+/* A batch at or before the one that holds offset: its position, and what its base or last offset should be (-1: not known).
+ * E_AGAIN as above. */
+struct vv_place {
+    uint64_t at;
+    int64_t base, last;
+};
+int vv_segment_lookup(struct vv_segment *s, int64_t offset, bool may_block, struct vv_place *out);
 void vv_segment_hint(struct vv_segment *s, int64_t offset, uint64_t at);
 /* Writes .index, .timeindex and .blocks from the tables, in this order, each synced; the directory is the caller's. [blocking] */
 int vv_segment_write_tables(struct vv_segment *s);

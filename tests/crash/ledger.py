@@ -8,6 +8,7 @@ Anomalies have the names of Jepsen's Kafka workload. Python's standard library o
 import ctypes
 import socket
 import struct
+import time
 
 TABLE = []
 for _n in range(256):
@@ -56,12 +57,14 @@ def read_varint(data, at):
             return (value >> 1) ^ -(value & 1), at
 
 
-def encode_batch(values):
+def encode_batch(values, producer=(-1, -1, -1)):
+    """producer: id, epoch, first sequence."""
     records = b""
     for i, value in enumerate(values):
         record = b"\0" + varint(0) + varint(i) + varint(-1) + varint(len(value)) + value + varint(0)
         records += varint(len(record)) + record
-    tail = struct.pack(">hiqqqhii", 0, len(values) - 1, 0, 0, -1, -1, -1, len(values)) + records
+    when = int(time.time() * 1000) if producer[0] >= 0 else 0  # what is known of a producer ages by its records
+    tail = struct.pack(">hiqqqhii", 0, len(values) - 1, when, when, *producer, len(values)) + records
     return struct.pack(">qiibI", 0, len(tail) + 9, -1, 2, crc32c(tail)) + tail
 
 
@@ -207,9 +210,9 @@ class Client:
         code = self.try_alter(topic, configs)
         assert code == 0, f"IncrementalAlterConfigs: error code {code}"
 
-    def produce(self, topic, partition, values, acks=-1):
+    def produce(self, topic, partition, values, acks=-1, producer=(-1, -1, -1)):
         """(error code, base offset)"""
-        name, batch = topic.encode(), encode_batch(values)
+        name, batch = topic.encode(), encode_batch(values, producer)
         body = struct.pack(">hhiih", -1, acks, 30000, 1, len(name)) + name + struct.pack(">iii", 1, partition, len(batch)) + batch
         got = self.ask(0, 3, body)
         return struct.unpack_from(">hq", got, 4 + 2 + len(name) + 4 + 4)

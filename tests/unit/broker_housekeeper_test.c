@@ -112,6 +112,30 @@ static void a_start_behind_the_journal_waits_until_it_has_caught_up(void **state
     assert_true(vv_clock_watch_look(&w, A_DATE + HOUR + 1000, 4000));
 }
 
+static void between_two_looks_a_jump_is_seen_and_writes_count(void **state)
+{
+    struct vv_broker b = {.env = &vv_env_posix};
+    int64_t wall = vv_wall_ms(b.env);
+    (void)state;
+    assert_false(vv_broker_time_trusted(&b, wall)); /* nobody looked yet */
+    atomic_store(&b.time_trusted, true);
+    atomic_store(&b.clock_gap_ms, wall - vv_mono_ms(b.env));
+    assert_true(vv_broker_time_trusted(&b, wall));
+    assert_false(vv_broker_time_trusted(&b, wall + DAY));
+    assert_false(vv_broker_time_trusted(&b, wall - DAY));
+    vv_broker_disk_written(&b, 1 << 30); /* no limit is known */
+    assert_int_equal(atomic_load(&b.disk_state), VV_DISK_OK);
+    uint64_t written = atomic_load(&b.disk_written);
+    atomic_store(&b.disk_written_slow, written + 100);
+    atomic_store(&b.disk_written_max, written + 200);
+    vv_broker_disk_written(&b, 99);
+    assert_int_equal(atomic_load(&b.disk_state), VV_DISK_OK);
+    vv_broker_disk_written(&b, 1);
+    assert_int_equal(atomic_load(&b.disk_state), VV_DISK_THROTTLE);
+    vv_broker_disk_written(&b, 100);
+    assert_int_equal(atomic_load(&b.disk_state), VV_DISK_REFUSE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -123,6 +147,7 @@ int main(void)
         cmocka_unit_test(a_person_may_confirm_a_jump),
         cmocka_unit_test(a_start_compares_with_the_journal),
         cmocka_unit_test(a_start_behind_the_journal_waits_until_it_has_caught_up),
+        cmocka_unit_test(between_two_looks_a_jump_is_seen_and_writes_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "extent.h"
+#include "env_sim.h"
 #include "varve/index.h"
 
 struct vv_segment { int refs; };
@@ -266,6 +267,42 @@ static void journal_is_rewritten(void **state)
     vv_index_close(ix);
 }
 
+/* A disk that is full takes nothing and says so; when there is room again the journal goes on, whole. A failed sync is for good. */
+static void a_full_disk_passes_and_a_failed_sync_does_not(void **state)
+{
+    (void)state;
+    struct vv_segment s[4] = {{1}, {1}, {1}, {1}};
+    struct vv_fs_fault *fault = vv_fs_fault_new(vv_env_posix.fs_ops, vv_env_posix.fs);
+    struct vv_env faulty = vv_env_posix;
+    faulty.fs_ops = &vv_fs_fault_ops;
+    faulty.fs = fault;
+    env = &faulty;
+    struct vv_index *ix = open_index();
+    add_sealed(ix, 0, 9, 100, &s[0]);
+    vv_fs_fault_add(fault, &(struct vv_fsfault_rule){
+                               .ops = VV_FSOP_PWRITE, .count = 3, .action = VV_FSFAULT_HALF, .err = VV_E_NOSPC});
+    assert_int_equal(vv_index_add_open(ix, 10, 1, &s[1]), 0);
+    struct vv_extent x = {.base = 10, .last = 19, .first_ts = 1, .max_ts = 2, .bytes = 100, .sealed_ms = 7};
+    int err = VV_E_NOSPC;
+    for (int i = 0; i < 5 && err == VV_E_NOSPC; i++) err = vv_index_seal(ix, &x);
+    assert_int_equal(err, VV_OK);
+    vv_fs_fault_clear(fault);
+    vv_fs_fault_add(fault, &(struct vv_fsfault_rule){.ops = VV_FSOP_DATASYNC, .count = 1, .err = VV_E_IO});
+    assert_int_equal(vv_index_add_open(ix, 20, 1, &s[2]), 0);
+    x.base = 20;
+    x.last = 29;
+    assert_int_equal(vv_index_seal(ix, &x), VV_E_IO);
+    assert_int_equal(vv_index_seal(ix, &x), VV_E_OFFLINE);
+    vv_index_close(ix);
+    env = &vv_env_posix;
+    ix = open_index();
+    assert_int_equal(vv_index_find(ix, 15, &x), 0);
+    assert_int_equal(x.last, 19);
+    vv_extent_release(ix, &x);
+    vv_index_close(ix);
+    vv_fs_fault_free(fault);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +313,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(truncate_and_reseal, setup, teardown),
         cmocka_unit_test_setup_teardown(roll_before_seal, setup, teardown),
         cmocka_unit_test_setup_teardown(journal_is_rewritten, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_full_disk_passes_and_a_failed_sync_does_not, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
