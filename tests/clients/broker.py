@@ -75,7 +75,7 @@ class Scratch:
     """A temporary directory and everything that was started in it. VARVE_KEEP=1 keeps the directory."""
 
     def __enter__(self):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="varve-test-"))
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f"varve-{pathlib.Path(sys.argv[0]).stem}-"))
         self.started = []
         return self
 
