@@ -200,7 +200,7 @@ static int open_output(struct replay *r)
 static bool flush_export(struct replay *r)
 {
     struct vv_text *t = &r->x.out;
-    bool ok = !t->broken && fwrite(t->p, 1, t->n, r->to) == t->n;
+    bool ok = !t->broken && (!t->n || fwrite(t->p, 1, t->n, r->to) == t->n);
     t->n = 0;
     return ok;
 }
