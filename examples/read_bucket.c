@@ -9,7 +9,8 @@ static int print(void *ctx, const struct vv_scan_batch *b, const struct vv_recor
 {
     (void)ctx;
     (void)b;
-    printf("%" PRId64 " %.*s %.*s\n", r->offset, r->key_n > 0 ? r->key_n : 0, (const char *)r->key, r->value_n > 0 ? r->value_n : 0,
+    printf("%" PRId64 " %.*s %.*s\n", r->offset, r->key_n > 0 ? r->key_n : 0, (const char *)r->key,
+           r->value_n > 0 ? r->value_n : 0,
            (const char *)r->value);
     return 0; /* anything else stops the scan and is returned by vv_scan_each */
 }

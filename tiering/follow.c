@@ -9,7 +9,8 @@
 #define DEADLINE_MS 60000
 #define FOOTER_GUESS 65536
 
-int vv_footer_get(struct vv_objstore *store, const struct vv_segkey *k, const char *cluster_id, size_t guess, struct vv_footer *f,
+int vv_footer_get(struct vv_objstore *store, const struct vv_segkey *k, const char *cluster_id, size_t guess,
+                  struct vv_footer *f,
                   uint64_t *object_bytes, struct vv_error *e)
 {
     char key[VV_KEY_MAX];
@@ -56,7 +57,8 @@ static int consider(struct vv_follow *r, const struct vv_segkey *k)
     uint64_t object_bytes = 0;
     int err = footer_of(r, k, &f, &object_bytes);
     if (err == VV_E_CORRUPT || err == VV_E_NOENT) { /* an unfinished or damaged leftover is not part of the log */
-        VLOG_WARN("%s: ignoring the object of %" PRId64 "..%" PRId64 ": %s", r->who, k->base, k->last, r->e ? r->e->text : "damaged");
+        VLOG_WARN("%s: ignoring the object of %" PRId64 "..%" PRId64 ": %s", r->who, k->base, k->last,
+                  r->e ? r->e->text : "damaged");
         return VV_OK;
     }
     if (err) return err;
@@ -74,7 +76,8 @@ static int consider(struct vv_follow *r, const struct vv_segkey *k)
     r->best = f;
     r->have_best = true;
     r->best_x = (struct vv_extent){.base = k->base, .last = k->last, .first_ts = f.first_ts, .max_ts = f.max_ts,
-                                   .sealed_ms = f.sealed_ms, .bytes = f.data_bytes, .object_bytes = object_bytes, .nonce = k->nonce,
+                                   .sealed_ms = f.sealed_ms, .bytes = f.data_bytes, .object_bytes = object_bytes,
+                                   .nonce = k->nonce,
                                    .generation = k->generation, .epoch = k->epoch, .state = VV_EXTENT_REMOTE};
     return VV_OK;
 }

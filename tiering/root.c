@@ -42,14 +42,18 @@ static int parse_root(const uint8_t *p, size_t n, struct vv_root *r)
     int node = 0, format = 0, released = 0;
     json_int_t epoch = 0, claimed = 0, renewed = 0;
     json_t *o = json_loadb((const char *)p, n, JSON_REJECT_DUPLICATES, NULL);
-    if (json_is_integer(json_object_get(o, "format")) && json_integer_value(json_object_get(o, "format")) > VV_BUCKET_FORMAT) {
+    const json_t *written = json_object_get(o, "format");
+    if (json_is_integer(written) && json_integer_value(written) > VV_BUCKET_FORMAT) {
         json_decref(o);
         return VV_E_UNSUPPORTED;
     }
-    int bad = json_unpack(o, "{s:i,s:s,s:i,s:s,s:I,s:I,s:I,s:b}", "format", &format, "cluster_id", &cluster, "node_id", &node,
-                          "incarnation", &incarnation, "writer_epoch", &epoch, "claimed_ms", &claimed, "renewed_ms", &renewed,
+    int bad = json_unpack(o, "{s:i,s:s,s:i,s:s,s:I,s:I,s:I,s:b}", "format", &format, "cluster_id", &cluster, "node_id",
+                          &node,
+                          "incarnation", &incarnation, "writer_epoch", &epoch, "claimed_ms", &claimed, "renewed_ms",
+                          &renewed,
                           "released", &released);
-    int err = bad || format != VV_BUCKET_FORMAT || epoch < 0 || strlen(cluster) >= sizeof r->cluster_id ? VV_E_CORRUPT : VV_OK;
+    int err = bad || format != VV_BUCKET_FORMAT || epoch < 0 ||
+    strlen(cluster) >= sizeof r->cluster_id ? VV_E_CORRUPT : VV_OK;
     if (!err) {
         snprintf(r->cluster_id, sizeof r->cluster_id, "%s", cluster);
         snprintf(r->incarnation, sizeof r->incarnation, "%s", incarnation);
@@ -76,7 +80,7 @@ int vv_root_get(struct vv_objstore *store, int64_t deadline_ms, struct vv_root *
     if (err) {
         vv_root_release(r);
         if (err == VV_E_UNSUPPORTED)
-            return vv_error_set(e, err, "%s in %s has a format this Varve does not know: a newer one wrote it; upgrade this one",
+            return vv_error_set(e, err, "%s in %s has a format that a newer Varve wrote: upgrade this one",
                                 VV_KEY_ROOT, store->url);
         return vv_error_set(e, err, "%s in %s is damaged", VV_KEY_ROOT, store->url);
     }

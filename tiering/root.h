@@ -1,4 +1,5 @@
-/* root.h — the root object as it is read: whose bucket this is, who writes to it, which topics are deleted. Pure but for the
+/* root.h — the root object as it is read: whose bucket this is, who writes to it, which topics are deleted. Pure but
+ * for the
  * one GET; any thread. Who writes it: claim.c. */
 #ifndef VARVE_TIERING_ROOT_H
 #define VARVE_TIERING_ROOT_H

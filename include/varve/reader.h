@@ -1,32 +1,36 @@
 /* reader.h — read a Varve bucket without a broker.
  *
- * Everything is told by the bucket itself (docs/bucket-format.md): nothing is written to it, no claim is taken, a broker
- * may be at work on it at the same time. Four things, each opened from the one before:
+ * Everything is told by the bucket itself (docs/bucket-format.md). Nothing is written to it, no claim is taken; a
+ * broker may be at work on it at the same time. Four things, each opened from the one before:
  *
  *   vv_bucket       a store URL: whose bucket it is, which topics and partitions are in it
- *   vv_bucket_log   one partition: its manifest and what continues it; its segments, in pages as long as the history is
+ *   vv_bucket_log   one partition: its manifest and what continues it; its segments, however long the history is
  *   vv_scan         batches or records of a window of it, by parallel ranged GETs with read-ahead, in bounded memory
  *   vv_verify_log   everything there is to check about it
  *
- * What a scan hands out is verified: the footer's checksum and identity, the CRC of every block read, the CRC of every batch,
- * offsets that go up. Records below the log start, control batches and batches of aborted transactions are not handed out.
+ * What a scan hands out is verified: the footer's checksum and identity, the CRC of every block read, the CRC of
+ * every batch, offsets that go up. Records below the log start, control batches and batches of aborted transactions
+ * are not handed out.
  *
- * WINDOWS. Offsets and times are both [from, to). A time window is exact for records in any order, across batches; a record older
- * than the first of its own batch is found if `to` is above that first one (blocks are chosen by their batches' first
- * and largest times). Segments after the window cost one small GET each, for they may hold late records.
+ * WINDOWS. Offsets and times are both [from, to). A time window is exact for records in any order across batches; a
+ * record older than the first of its own batch is found if `to` is above that first one (blocks are chosen by their
+ * batches' first and largest times). Segments behind `to` cost one small GET each, for they may hold late records.
  *
  * ERRORS (and a text in *e, which names the object):
  *   E_NOENT        no bucket, no Varve root in it, no such topic or partition
  *   E_UNSUPPORTED  written in a newer format
  *   E_CORRUPT      a damaged, forged or missing object, a hole in the log
  *   E_CONFLICT     an object of another cluster; a topic name that two live topics have
- *   others         of the object store (objstore.h): E_ACCESS, E_AGAIN, E_TIMEOUT ... ; E_NOMEM
+ *   others         of the object store (objstore.h): E_ACCESS, E_AGAIN, E_TIMEOUT ...; E_NOMEM
  *
- * THREADS. A bucket may be shared; a log and its scans belong to one thread at a time. Close in reverse order of opening.
+ * THREADS. A bucket may be shared; a log and its scans belong to one thread at a time. Close in reverse order.
  *
  * EXAMPLE: examples/read_bucket.c. In short:
- *   vv_bucket_open("fs:./varve-data/tier", NULL, &b, &e); vv_bucket_find_topic(b, "cars", &t, &e);
- *   vv_bucket_log_open(b, &t, 0, &log, &e); vv_scan_open(log, &VV_SCAN_ALL, &scan, &e); vv_scan_each(scan, print, NULL, &e); */
+ *   vv_bucket_open("fs:./varve-data/tier", NULL, &b, &e);
+ *   vv_bucket_find_topic(b, "cars", &t, &e);
+ *   vv_bucket_log_open(b, &t, 0, &log, &e);
+ *   vv_scan_open(log, &VV_SCAN_ALL, &scan, &e);
+ *   vv_scan_each(scan, print, NULL, &e); */
 #ifndef VARVE_READER_H
 #define VARVE_READER_H
 #include "varve/env.h"
@@ -43,14 +47,15 @@ struct vv_bucket_opts { /* zeroed = defaults */
     struct vv_objstore_config store; /* credentials, endpoint …; read_only is set for you */
     struct vv_env *env;              /* NULL = the real world */
     size_t memory_max;               /* bytes a scan holds or has asked for, default 128 MiB (one chunk at least) */
-    size_t chunk_bytes;              /* of one ranged GET, default 8 MiB, whole blocks (a larger block is one of its own) */
+    size_t chunk_bytes;              /* of one ranged GET, default 8 MiB, whole blocks (one at least) */
     unsigned gets_max;               /* data GETs of a scan in flight, default 16 */
-    int64_t deadline_ms;             /* of one request, default 60000; a GET that the store could not answer is tried 5 times */
+    int64_t deadline_ms;             /* of one request, default 60000; an unanswered GET is tried 5 times */
 };
 /* url: fs:DIR or s3://BUCKET[/PREFIX]. opts may be NULL. [blocking] */
 int vv_bucket_open(const char *url, const struct vv_bucket_opts *opts, struct vv_bucket **out, struct vv_error *e);
 /* The same on an open store, which stays the caller's and outlives the bucket (tests; wrappers). */
-int vv_bucket_attach(struct vv_objstore *store, const struct vv_bucket_opts *opts, struct vv_bucket **out, struct vv_error *e);
+int vv_bucket_attach(struct vv_objstore *store, const struct vv_bucket_opts *opts, struct vv_bucket **out,
+                     struct vv_error *e);
 void vv_bucket_close(struct vv_bucket *b); /* NULL is fine */
 const char *vv_bucket_cluster_id(const struct vv_bucket *b);
 struct vv_objstore *vv_bucket_store(const struct vv_bucket *b);
@@ -75,7 +80,7 @@ struct vv_bucket_log_info {
     struct vv_uuid topic_id;
     int32_t partition;
     int64_t log_start, next_offset;
-    uint64_t segments, bytes;   /* in the bucket, those below the log start that wait for their deletion included; data bytes */
+    uint64_t segments, bytes;   /* data bytes; what waits for its deletion is included */
     uint64_t followed;          /* of the segments: not in the manifest yet */
     int64_t first_ts, max_ts;   /* of the first segment's first batch; of all; -1 when none */
     bool manifest;              /* there is one */
@@ -84,11 +89,12 @@ struct vv_bucket_log_info {
     bool hole;                  /* objects lie beyond a hole: they are not part of the log */
 };
 /* Manifest head, then what continues it by listing. [blocking] */
-int vv_bucket_log_open(struct vv_bucket *b, const struct vv_bucket_topic *t, int32_t partition, struct vv_bucket_log **out,
+int vv_bucket_log_open(struct vv_bucket *b, const struct vv_bucket_topic *t, int32_t partition,
+                       struct vv_bucket_log **out,
                        struct vv_error *e);
 void vv_bucket_log_close(struct vv_bucket_log *log);
 const struct vv_bucket_log_info *vv_bucket_log_info(const struct vv_bucket_log *log);
-/* Every segment that ends at or above offset `from`, ascending. each() returning non-zero stops and is returned. [blocking] */
+/* Every segment that ends at or above offset `from`, ascending. each()'s non-zero stops and is returned. [blocking] */
 int vv_bucket_log_segments(struct vv_bucket_log *log, int64_t from, int (*each)(void *ctx, const struct vv_extent *x),
                            void *ctx, struct vv_error *e);
 
@@ -115,12 +121,13 @@ struct vv_scan_plan { uint64_t segments, footers_only, gets, bytes; };
 int vv_scan_plan(struct vv_bucket_log *log, const struct vv_scan_opts *o, struct vv_scan_plan *out, struct vv_error *e);
 
 int vv_scan_open(struct vv_bucket_log *log, const struct vv_scan_opts *o, struct vv_scan **out, struct vv_error *e);
-/* The next batch that touches the window. After an error of a segment (E_CORRUPT) vv_scan_skip() gives that segment up, and the scan
- * goes on behind it; without that the same error comes again. [blocking] */
+/* The next batch that touches the window. After an error of a segment (E_CORRUPT) vv_scan_skip() gives that segment
+ * up, and the scan goes on behind it; without that the same error comes again. [blocking] */
 int vv_scan_next(struct vv_scan *s, struct vv_scan_batch *out, struct vv_error *e);
 void vv_scan_skip(struct vv_scan *s);
 /* Every record of the window, decompressed; a callback's non-zero stops and is returned. */
-int vv_scan_each(struct vv_scan *s, int (*each)(void *ctx, const struct vv_scan_batch *b, const struct vv_record *r), void *ctx,
+int vv_scan_each(struct vv_scan *s, int (*each)(void *ctx, const struct vv_scan_batch *b, const struct vv_record *r),
+                 void *ctx,
                  struct vv_error *e);
 void vv_scan_stats(const struct vv_scan *s, struct vv_scan_stats *out);
 /* Waits for the GETs under way. NULL is fine. */
@@ -133,9 +140,10 @@ int vv_record_headers(const struct vv_record *r,
 
 /* ---- checking ---- */
 struct vv_verified { uint64_t segments, batches, records, bytes, damages; };
-/* Every object of the partition from its log start on: trailer, footer, identity, what the manifest says of it, block table, the CRC of every
- * block and batch, the number of records, offsets without a hole from segment to segment. Each damage is told to found() and the
- * check goes on behind it; an error is returned only when the store cannot be read. [blocking] */
+/* Every object of the partition from its log start on: trailer, footer, identity, what the manifest says of it, block
+ * table, the CRC of every block and batch, the number of records, offsets without a hole from segment to segment.
+ * Each damage is told to found() and the check goes on behind it; an error is returned only when the store cannot be
+ * read. [blocking] */
 int vv_verify_log(struct vv_bucket_log *log, void (*found)(void *ctx, const struct vv_error *damage), void *ctx,
                   struct vv_verified *out, struct vv_error *e);
 #endif

@@ -39,7 +39,8 @@ int vv_cli_bucket_fail(const struct vv_args *a, int err, const struct vv_error *
     return err == VV_E_CORRUPT ? VV_EXIT_DAMAGE : VV_EXIT_FAILED;
 }
 
-int vv_cli_logs_open(const struct vv_args *a, struct vv_bucket *b, const char *topic, int32_t partition, struct vv_cli_logs *out)
+int vv_cli_logs_open(const struct vv_args *a, struct vv_bucket *b, const char *topic, int32_t partition,
+                     struct vv_cli_logs *out)
 {
     struct vv_error e = {0};
     struct vv_bucket_topic t;
@@ -106,10 +107,12 @@ static bool rfc3339(const char *p, int64_t *ms)
     struct tm t = {0};
     int year, month, fraction = 0;
     int64_t minutes;
-    if (!digits(&p, 4, &year) || *p++ != '-' || !digits(&p, 2, &month) || *p++ != '-' || !digits(&p, 2, &t.tm_mday)) return false;
+    if (!digits(&p, 4, &year) || *p++ != '-' || !digits(&p, 2, &month) || *p++ != '-' ||
+        !digits(&p, 2, &t.tm_mday)) return false;
     if (*p != 'T' && *p != 't' && *p != ' ') return false;
     p++;
-    if (!digits(&p, 2, &t.tm_hour) || *p++ != ':' || !digits(&p, 2, &t.tm_min) || *p++ != ':' || !digits(&p, 2, &t.tm_sec)) return false;
+    if (!digits(&p, 2, &t.tm_hour) || *p++ != ':' || !digits(&p, 2, &t.tm_min) || *p++ != ':' ||
+        !digits(&p, 2, &t.tm_sec)) return false;
     if (*p == '.') {
         int scale = 100;
         if (*++p < '0' || *p > '9') return false;

@@ -1,4 +1,5 @@
-/* bucket.h — what the commands that read a bucket share: `varve replay`, `ls`, `inspect`, `verify`. The first operand is the URL;
+/* bucket.h — what the commands that read a bucket share: `varve replay`, `ls`, `inspect`, `verify`. The first operand
+ * is the URL;
  * --config and --set say how to reach it, as for the broker. One thread. */
 #ifndef VARVE_CLI_BUCKET_H
 #define VARVE_CLI_BUCKET_H
@@ -15,7 +16,8 @@ struct vv_cli_logs { /* the partitions that a command works on; release even aft
     size_t n;
 };
 /* All partitions of a topic, or one (-1 = all). An exit code, after a message. */
-int vv_cli_logs_open(const struct vv_args *a, struct vv_bucket *b, const char *topic, int32_t partition, struct vv_cli_logs *out);
+int vv_cli_logs_open(const struct vv_args *a, struct vv_bucket *b, const char *topic, int32_t partition,
+                     struct vv_cli_logs *out);
 void vv_cli_logs_close(struct vv_cli_logs *l);
 
 struct vv_position { bool given, is_time; int64_t at; };

@@ -106,8 +106,10 @@ static json_t *blocks_json(const struct vv_blocks *t)
     for (uint32_t i = 0; i < t->count; i++) {
         const struct vv_block *b = &t->v[i];
         snprintf(crc, sizeof crc, "%08x", b->crc);
-        json_array_append_new(all, json_pack("{s:I,s:I,s:s,s:I,s:o,s:o}", "at", (json_int_t)b->at, "bytes", (json_int_t)b->n, "crc32c", crc,
-                                             "first_offset", (json_int_t)b->first_offset, "min_time", time_json(b->min_ts), "max_time",
+        json_array_append_new(all, json_pack("{s:I,s:I,s:s,s:I,s:o,s:o}", "at", (json_int_t)b->at, "bytes",
+                                             (json_int_t)b->n, "crc32c", crc,
+                                             "first_offset", (json_int_t)b->first_offset, "min_time",
+                                             time_json(b->min_ts), "max_time",
                                              time_json(b->max_ts)));
     }
     return all;
@@ -118,16 +120,22 @@ static json_t *footer_json(const char *key, const struct vv_footer *f, uint64_t 
     char id[23], nonce[17];
     vv_uuid_text(f->key.topic_id, id);
     snprintf(nonce, sizeof nonce, "%016" PRIx64, f->key.nonce);
-    json_t *o = json_pack("{s:s,s:i,s:s,s:s,s:s,s:i,s:I,s:I,s:i,s:i,s:s,s:I,s:I,s:I,s:I}", "key", key, "version", f->version, "cluster_id",
+    json_t *o = json_pack("{s:s,s:i,s:s,s:s,s:s,s:i,s:I,s:I,s:i,s:i,s:s,s:I,s:I,s:I,s:I}", "key", key, "version",
+                          f->version, "cluster_id",
                           f->cluster_id, "topic", f->topic, "topic_id", id, "partition", (int)f->key.partition, "base",
-                          (json_int_t)f->key.base, "last", (json_int_t)f->key.last, "epoch", (int)f->key.epoch, "generation",
-                          (int)f->key.generation, "nonce", nonce, "writer_epoch", (json_int_t)f->writer_epoch, "records",
-                          (json_int_t)f->records, "bytes", (json_int_t)f->data_bytes, "object_bytes", (json_int_t)object_bytes);
+                          (json_int_t)f->key.base, "last", (json_int_t)f->key.last, "epoch", (int)f->key.epoch,
+                          "generation",
+                          (int)f->key.generation, "nonce", nonce, "writer_epoch", (json_int_t)f->writer_epoch,
+                          "records",
+                          (json_int_t)f->records, "bytes", (json_int_t)f->data_bytes, "object_bytes",
+                          (json_int_t)object_bytes);
     json_t *epochs = json_array(), *aborted = json_array();
     for (size_t i = 0; i < f->epoch_count; i++)
-        json_array_append_new(epochs, json_pack("{s:i,s:I}", "epoch", (int)f->epochs[i].epoch, "start", (json_int_t)f->epochs[i].start));
+        json_array_append_new(epochs, json_pack("{s:i,s:I}", "epoch", (int)f->epochs[i].epoch, "start",
+                                                (json_int_t)f->epochs[i].start));
     for (size_t i = 0; i < f->aborted_count; i++)
-        json_array_append_new(aborted, json_pack("{s:I,s:I,s:I}", "producer_id", (json_int_t)f->aborted[i].producer_id, "first_offset",
+        json_array_append_new(aborted, json_pack("{s:I,s:I,s:I}", "producer_id", (json_int_t)f->aborted[i].producer_id,
+                                                 "first_offset",
                                                  (json_int_t)f->aborted[i].first_offset, "last_offset",
                                                  (json_int_t)f->aborted[i].last_offset));
     json_object_set_new(o, "first_time", time_json(f->first_ts));
@@ -181,9 +189,12 @@ static int add_segment(void *ctx, const struct vv_extent *x)
     char key[VV_KEY_MAX];
     vv_segkey_of(s->l->topic_id, s->l->partition, x, &k);
     vv_segkey_format(&k, key);
-    json_array_append_new(s->all, json_pack("{s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:s}", "base", (json_int_t)x->base, "last", (json_int_t)x->last,
-                                            "bytes", (json_int_t)x->bytes, "object_bytes", (json_int_t)x->object_bytes, "first_time",
-                                            time_json(x->first_ts), "max_time", time_json(x->max_ts), "sealed", time_json(x->sealed_ms),
+    json_array_append_new(s->all, json_pack("{s:I,s:I,s:I,s:I,s:o,s:o,s:o,s:s}", "base", (json_int_t)x->base, "last",
+                                            (json_int_t)x->last,
+                                            "bytes", (json_int_t)x->bytes, "object_bytes", (json_int_t)x->object_bytes,
+                                            "first_time",
+                                            time_json(x->first_ts), "max_time", time_json(x->max_ts), "sealed",
+                                            time_json(x->sealed_ms),
                                             "key", key));
     return VV_OK;
 }
@@ -201,10 +212,14 @@ static int inspect_partition(const struct vv_args *a, struct vv_bucket *b, const
         char id[23];
         int err = vv_bucket_log_segments(logs.v[0], 0, add_segment, &s, &e);
         vv_uuid_text(l->topic_id, id);
-        json_t *o = json_pack("{s:s,s:s,s:s,s:i,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "cluster_id", vv_bucket_cluster_id(b), "topic", l->topic,
-                              "topic_id", id, "partition", (int)l->partition, "manifest", l->manifest, "revision", (json_int_t)l->revision,
-                              "log_start", (json_int_t)l->log_start, "deleting_below", (json_int_t)l->deleting_below, "next_offset",
-                              (json_int_t)l->next_offset, "bytes", (json_int_t)l->bytes, "not_in_manifest", (json_int_t)l->followed,
+        json_t *o = json_pack("{s:s,s:s,s:s,s:i,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "cluster_id",
+                              vv_bucket_cluster_id(b), "topic", l->topic,
+                              "topic_id", id, "partition", (int)l->partition, "manifest", l->manifest, "revision",
+                              (json_int_t)l->revision,
+                              "log_start", (json_int_t)l->log_start, "deleting_below", (json_int_t)l->deleting_below,
+                              "next_offset",
+                              (json_int_t)l->next_offset, "bytes", (json_int_t)l->bytes, "not_in_manifest",
+                              (json_int_t)l->followed,
                               "segments", s.all);
         if (err)
             rc = vv_cli_bucket_fail(a, err, &e);
@@ -242,8 +257,9 @@ const struct vv_command vv_cmd_inspect = {
     .words_min = 1,
     .words_max = 2,
     .summary = "Show what an object of a bucket says, or a partition's manifest and segments.",
-    .text = "KEY is an object's name below the URL: a segment (its footer and block table), v1/root.json, v1/cluster.json, a manifest's\n"
-            "head or page. With --topic: the partition's log as a reader sees it, segments that the manifest lacks included.",
+    .text = "KEY is an object's name below the URL: a segment (its footer and block table), v1/root.json, v1/cluster.json,\n"
+            "a manifest's head or page. With --topic: the partition's log as a reader sees it, segments that the manifest\n"
+            "lacks included.",
     .opts = opts,
     .run = run,
 };

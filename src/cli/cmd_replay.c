@@ -63,7 +63,8 @@ static int parse_position(struct replay *r, const char *name)
     struct vv_position p = {0};
     if (!text) return VV_EXIT_DONE;
     if (!vv_position_parse(text, &p))
-        return vv_cli_usage(r->a, "--%s %s: expected an offset (42), a time (2026-03-01T00:00:00Z) or ts:MILLIS", name, text);
+        return vv_cli_usage(r->a, "--%s %s: expected an offset (42), a time (2026-03-01T00:00:00Z) or ts:MILLIS", name,
+                            text);
     bool from = !strcmp(name, "from");
     if (p.is_time)
         *(from ? &r->window.from_ts : &r->window.to_ts) = p.at;
@@ -79,7 +80,8 @@ static int parse(struct replay *r)
     r->key = vv_arg(r->a, "key");
     r->key_n = r->key ? strlen(r->key) : 0;
     r->output = vv_arg(r->a, "output");
-    if (!vv_arg(r->a, "topic")) return vv_cli_usage(r->a, "--topic is needed: varve ls %s shows what there is", r->a->words[0]);
+    if (!vv_arg(r->a, "topic")) return vv_cli_usage(r->a, "--topic is needed: varve ls %s shows what there is",
+                                                    r->a->words[0]);
     if (format && !vv_export_format_parse(format, &r->x.format))
         return vv_cli_usage(r->a, "--format %s: must be ndjson, json, csv or raw", format);
     if (!vv_arg_number(r->a, "partition", -1, 0, INT32_MAX, &r->partition)) return VV_EXIT_USAGE;
@@ -87,7 +89,8 @@ static int parse(struct replay *r)
     if (!rc) rc = parse_position(r, "to");
     if (rc) return rc;
     if (r->window.from >= r->window.to || r->window.from_ts >= r->window.to_ts)
-        return vv_cli_usage(r->a, "--to %s is not after --from %s: nothing lies between", vv_arg(r->a, "to"), vv_arg(r->a, "from"));
+        return vv_cli_usage(r->a, "--to %s is not after --from %s: nothing lies between", vv_arg(r->a, "to"),
+                            vv_arg(r->a, "from"));
     if (re) {
         char why[200];
         int bad = regcomp(&r->re, re, REG_EXTENDED | REG_NOSUB | REG_NEWLINE);
@@ -114,13 +117,17 @@ static int check_window(struct replay *r, const struct vv_cli_logs *logs)
         max_ts = VV_MAX(max_ts, b->max_ts);
     }
     if (r->window.to <= start && end > start)
-        return vv_cli_fail(r->a, "--to %s is before the beginning: the log starts at offset %" PRId64, vv_arg(r->a, "to"), start);
+        return vv_cli_fail(r->a, "--to %s is before the beginning: the log starts at offset %" PRId64,
+                           vv_arg(r->a, "to"), start);
     if (r->window.from > end)
-        return vv_cli_fail(r->a, "--from %s is past the end: the bucket's last offset is %" PRId64, vv_arg(r->a, "from"), end - 1);
+        return vv_cli_fail(r->a, "--from %s is past the end: the bucket's last offset is %" PRId64,
+                           vv_arg(r->a, "from"), end - 1);
     if (max_ts >= 0 && r->window.to_ts <= first_ts)
-        return vv_cli_fail(r->a, "--to %s is before the beginning: the first record is of %s", vv_arg(r->a, "to"), vv_time_text(first_ts, at));
+        return vv_cli_fail(r->a, "--to %s is before the beginning: the first record is of %s", vv_arg(r->a, "to"),
+                           vv_time_text(first_ts, at));
     if (max_ts >= 0 && r->window.from_ts > max_ts)
-        return vv_cli_fail(r->a, "--from %s is past the end: the last record is of %s", vv_arg(r->a, "from"), vv_time_text(max_ts, at));
+        return vv_cli_fail(r->a, "--from %s is past the end: the last record is of %s", vv_arg(r->a, "from"),
+                           vv_time_text(max_ts, at));
     if (r->window.from > 0 && r->window.from < start)
         fprintf(stderr, "varve replay: the log starts at offset %" PRId64 ": what was before is deleted\n", start);
     if (max_ts >= 0 && r->window.from_ts > INT64_MIN && r->window.from_ts < first_ts)
@@ -158,9 +165,12 @@ static int say_plan(const struct replay *r, const struct vv_scan_plan *p, size_t
     double transfer = directory ? 0 : (double)p->bytes / 1e9 * USD_PER_GB;
     char size[32];
     if (r->x.format == VV_EXPORT_JSON || (r->x.format == VV_EXPORT_NDJSON && vv_arg_given(r->a, "format"))) {
-        json_t *o = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f}", "topic", r->x.topic, "partitions", (json_int_t)partitions, "segments",
-                              (json_int_t)p->segments, "footers_only", (json_int_t)p->footers_only, "gets", (json_int_t)p->gets, "bytes",
-                              (json_int_t)p->bytes, "minutes_at_1_gbit", minutes, "usd_requests", requests, "usd_transfer", transfer);
+        json_t *o = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f}", "topic", r->x.topic, "partitions",
+                              (json_int_t)partitions, "segments",
+                              (json_int_t)p->segments, "footers_only", (json_int_t)p->footers_only, "gets",
+                              (json_int_t)p->gets, "bytes",
+                              (json_int_t)p->bytes, "minutes_at_1_gbit", minutes, "usd_requests", requests,
+                              "usd_transfer", transfer);
         int bad = !o || json_dumpf(o, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(o);
@@ -174,7 +184,8 @@ static int say_plan(const struct replay *r, const struct vv_scan_plan *p, size_t
     if (directory)
         printf("money     none: a directory\n");
     else
-        printf("money     $%.4f for requests, and $%.2f if the bytes leave the region (AWS list prices: $0.0004 per 1,000 GETs, $0.09 per GB)\n",
+        printf("money     $%.4f for requests, and $%.2f if the bytes leave the region\n"
+               "          (AWS list prices: $0.0004 per 1,000 GETs, $0.09 per GB)\n",
                requests, transfer);
     return VV_EXIT_DONE;
 }
@@ -194,7 +205,8 @@ static int open_output(struct replay *r)
         return vv_cli_fail(r->a, "out of memory");
     }
     r->to = fopen(special ? r->output : r->part, "w");
-    return r->to ? VV_EXIT_DONE : vv_cli_fail(r->a, "cannot write %s: %s", special ? r->output : r->part, strerror(errno));
+    return r->to ? VV_EXIT_DONE : vv_cli_fail(r->a, "cannot write %s: %s", special ? r->output : r->part,
+                                              strerror(errno));
 }
 
 static bool flush_export(struct replay *r)
@@ -222,7 +234,8 @@ static int close_output(struct replay *r, int rc)
 
 static bool matches(const struct replay *r, const struct vv_record *rec)
 {
-    if (r->key && (rec->key_n < 0 || (size_t)rec->key_n != r->key_n || memcmp(rec->key, r->key, r->key_n))) return false;
+    if (r->key && (rec->key_n < 0 || (size_t)rec->key_n != r->key_n ||
+                   memcmp(rec->key, r->key, r->key_n))) return false;
     if (!r->grep) return true;
     if (rec->value_n < 0) return false;
     regmatch_t range = {.rm_so = 0, .rm_eo = rec->value_n};
@@ -309,10 +322,11 @@ const struct vv_command vv_cmd_replay = {
     .words_min = 1,
     .words_max = 1,
     .summary = "Read, search and export a topic from its bucket, without a broker.",
-    .text = "URL is fs:DIR or s3://BUCKET/PREFIX; credentials are found as the broker finds them. Every checksum is verified, records\n"
-            "below the log start and of aborted transactions are left out, nothing is written to the bucket. Partitions come one after\n"
-            "the other, each in offset order. --to is exclusive; a time window is exact for records in any order.\n"
-            "On a terminal the progress goes to stderr. Exit code 3: a damaged or missing object, named.",
+    .text = "URL is fs:DIR or s3://BUCKET/PREFIX; credentials are found as the broker finds them. Every checksum is\n"
+            "verified, records below the log start and of aborted transactions are left out, nothing is written to the\n"
+            "bucket. Partitions come one after the other, each in offset order. --to is exclusive; a time window is exact\n"
+            "for records in any order. On a terminal the progress goes to stderr. Exit code 3: a damaged or missing object,\n"
+            "named.",
     .opts = opts,
     .run = run,
 };

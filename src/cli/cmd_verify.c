@@ -61,12 +61,16 @@ static int verify_partition(struct verify *v, struct vv_bucket *b, const struct 
     v->partitions++;
     const struct vv_bucket_log_info *l = log ? vv_bucket_log_info(log) : NULL;
     if (v->json)
-        json_array_append_new(v->rows, json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:O}", "topic", t->name, "partition", (int)partition, "log_start",
-                                                 (json_int_t)(l ? l->log_start : 0), "next_offset", (json_int_t)(l ? l->next_offset : 0),
-                                                 "objects", (json_int_t)got.segments, "records", (json_int_t)got.records, "bytes",
+        json_array_append_new(v->rows, json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:O}", "topic", t->name, "partition",
+                                                 (int)partition, "log_start",
+                                                 (json_int_t)(l ? l->log_start : 0), "next_offset",
+                                                 (json_int_t)(l ? l->next_offset : 0),
+                                                 "objects", (json_int_t)got.segments, "records",
+                                                 (json_int_t)got.records, "bytes",
                                                  (json_int_t)got.bytes, "damages", v->damages));
     else if (!got.damages && !rc)
-        printf("ok       %s-%d: offsets %" PRId64 "..%" PRId64 ", %" PRIu64 " objects, %" PRIu64 " records\n", t->name, (int)partition,
+        printf("ok       %s-%d: offsets %" PRId64 "..%" PRId64 ", %" PRIu64 " objects, %" PRIu64 " records\n", t->name,
+               (int)partition,
                l->log_start, l->next_offset - 1, got.segments, got.records);
     json_decref(v->damages);
     vv_bucket_log_close(log);
@@ -109,7 +113,8 @@ static int run(const struct vv_args *a)
         json_dumpf(v.rows, stdout, JSON_INDENT(2));
         putchar('\n');
     } else if (!rc) {
-        printf("%" PRIu64 " partitions, %" PRIu64 " objects, %" PRIu64 " records, %s: %" PRIu64 " damaged\n", v.partitions, v.sum.segments,
+        printf("%" PRIu64 " partitions, %" PRIu64 " objects, %" PRIu64 " records, %s: %" PRIu64 " damaged\n",
+               v.partitions, v.sum.segments,
                v.sum.records, vv_human_bytes((double)v.sum.bytes, size), v.sum.damages);
     }
     json_decref(v.rows);
@@ -123,8 +128,9 @@ const struct vv_command vv_cmd_verify = {
     .words_min = 1,
     .words_max = 1,
     .summary = "Check every object of a bucket: checksums, identity, continuity from the log start.",
-    .text = "Reads everything: manifests and their pages by their hashes, each object's footer against its name, its cluster and the\n"
-            "manifest, every block and batch, every record's frame, and that no offset is missing. Exit code 3: damage, each one named.",
+    .text = "Reads everything: manifests and their pages by their hashes, each object's footer against its name, its\n"
+            "cluster and the manifest, every block and batch, every record's frame, and that no offset is missing. Exit\n"
+            "code 3: damage, each one named.",
     .opts = opts,
     .run = run,
 };

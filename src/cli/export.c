@@ -60,7 +60,11 @@ bool vv_utf8_ok(const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n;) {
         uint8_t c = p[i], low = 0x80, high = 0xbf;
-        size_t more = c < 0x80 ? 0 : c >= 0xc2 && c <= 0xdf ? 1 : c >= 0xe0 && c <= 0xef ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 9;
+        size_t more = 9;
+        if (c < 0x80) more = 0;
+        if (c >= 0xc2 && c <= 0xdf) more = 1;
+        if (c >= 0xe0 && c <= 0xef) more = 2;
+        if (c >= 0xf0 && c <= 0xf4) more = 3;
         if (c == 0xe0) low = 0xa0;
         if (c == 0xed) high = 0x9f;
         if (c == 0xf0) low = 0x90;

@@ -1,8 +1,11 @@
-/* export.h — records as text: NDJSON, JSON, CSV, or their bare values. Pure: bytes go into a buffer that the caller empties.
+/* export.h — records as text: NDJSON, JSON, CSV, or their bare values. Pure: bytes go into a buffer that the caller
+ * empties.
  *
  * NDJSON and JSON: {"topic","partition","offset","timestamp","timestampType","key","value","headers"}; bytes that are
- * UTF-8 are a string, others {"base64": "..."}, null is null; headers are [{"key","value"}...], for names may repeat. CSV: the same
- * columns (RFC 4180, LF); null is an empty cell, the empty string "", other bytes and headers their JSON. raw: the value and LF. */
+ * UTF-8 are a string, others {"base64": "..."}, null is null; headers are [{"key","value"}...], for names may repeat.
+ * CSV: the same
+ * columns (RFC 4180, LF); null is an empty cell, the empty string "", other bytes and headers their JSON. raw: the
+ * value and LF. */
 #ifndef VARVE_CLI_EXPORT_H
 #define VARVE_CLI_EXPORT_H
 #include "varve/log.h"

@@ -30,7 +30,8 @@ void vv_progress_text(char *out, unsigned n, uint64_t bytes, uint64_t total, uin
             snprintf(eta, sizeof eta, "%u:%02u", (unsigned)(s / 60), (unsigned)(s % 60));
     }
     snprintf(out, n, "%s of %s  %u %%  %s/s  ETA %s  %" PRIu64 " records", vv_human_bytes((double)bytes, done),
-             vv_human_bytes((double)VV_MAX(total, bytes), all), total ? (unsigned)(100 * VV_MIN(bytes, total) / total) : 0,
+             vv_human_bytes((double)VV_MAX(total, bytes), all),
+             total ? (unsigned)(100 * VV_MIN(bytes, total) / total) : 0,
              vv_human_bytes(per_s, rate), eta, records);
 }
 
@@ -56,6 +57,7 @@ void vv_progress_sum(const struct vv_progress *p, uint64_t bytes, uint64_t recor
     char got[32], rate[32];
     if (!p->on) return;
     int64_t us = VV_MAX(vv_mono_us(&vv_env_posix) - p->began_us, 1);
-    fprintf(stderr, "%s: %" PRIu64 " records from %s in %.1f s (%s/s)\n", p->who, records, vv_human_bytes((double)bytes, got),
+    fprintf(stderr, "%s: %" PRIu64 " records from %s in %.1f s (%s/s)\n", p->who, records,
+            vv_human_bytes((double)bytes, got),
             (double)us / 1e6, vv_human_bytes((double)bytes * 1e6 / (double)us, rate));
 }

@@ -1,4 +1,5 @@
-/* bucket.c — a store URL becomes a bucket: its root is read, its topics are found by skipping through the listing (one LIST of one key
+/* bucket.c — a store URL becomes a bucket: its root is read, its topics are found by skipping through the listing (one
+ * LIST of one key
  * per topic and partition, however many objects they have). */
 #include "reader_impl.h"
 
@@ -22,11 +23,13 @@ static int read_root(struct vv_bucket *b, struct vv_error *e)
 {
     int err = vv_root_get(b->store, b->deadline_ms, &b->root, e);
     if (err == VV_E_NOENT)
-        return vv_error_set(e, err, "%s is not a Varve bucket: there is no %s in it (is the prefix right?)", b->store->url, VV_KEY_ROOT);
+        return vv_error_set(e, err, "%s is not a Varve bucket: there is no %s in it (is the prefix right?)",
+                            b->store->url, VV_KEY_ROOT);
     return err;
 }
 
-int vv_bucket_attach(struct vv_objstore *store, const struct vv_bucket_opts *opts, struct vv_bucket **out, struct vv_error *e)
+int vv_bucket_attach(struct vv_objstore *store, const struct vv_bucket_opts *opts, struct vv_bucket **out,
+                     struct vv_error *e)
 {
     static const struct vv_bucket_opts defaults;
     struct vv_bucket *b = calloc(1, sizeof *b);
@@ -142,7 +145,8 @@ static int read_topic(struct vv_bucket *b, struct vv_uuid id, struct vv_bucket_t
     else if (!name || strlen(name) >= sizeof t->name || !topic_id || strcmp(topic_id, text))
         err = vv_error_set(e, VV_E_CORRUPT, "%s is damaged", key);
     else if (!cluster || strcmp(cluster, b->root.cluster_id))
-        err = vv_error_set(e, VV_E_CONFLICT, "%s belongs to cluster %s, not to %s", key, cluster ? cluster : "?", b->root.cluster_id);
+        err = vv_error_set(e, VV_E_CONFLICT, "%s belongs to cluster %s, not to %s", key, cluster ? cluster : "?",
+                           b->root.cluster_id);
     if (!err) snprintf(t->name, sizeof t->name, "%s", name);
     json_decref(o);
     if (err) return err;
@@ -239,7 +243,8 @@ int vv_bucket_find_topic(struct vv_bucket *b, const char *name, struct vv_bucket
     } else if (!hits) {
         err = no_topic(b, name, e);
     } else {
-        err = vv_error_set(e, VV_E_CONFLICT, "%zu topics in %s are called %s: name one by its id", hits, b->store->url, name);
+        err = vv_error_set(e, VV_E_CONFLICT, "%zu topics in %s are called %s: name one by its id", hits, b->store->url,
+                           name);
     }
     vv_bucket_topics_free(v, n);
     return err;

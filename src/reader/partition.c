@@ -1,4 +1,5 @@
-/* partition.c — one partition as the bucket has it: the manifest's head, its page references, and what continues it (tiering/follow.h).
+/* partition.c — one partition as the bucket has it: the manifest's head, its page references, and what continues it
+ * (tiering/follow.h).
  * Pages are loaded when a cursor comes to them. */
 #include "reader_impl.h"
 
@@ -28,7 +29,8 @@ static int first_of(void *ctx, const struct vv_extent *x)
     return STOP;
 }
 
-/* The log start may have moved since the manifest was written: the newest footer knows. Its damage is not this call's business. */
+/* The log start may have moved since the manifest was written: the newest footer knows. Its damage is not this call's
+ * business. */
 static int newest_log_start(struct vv_bucket_log *log, struct vv_error *e)
 {
     struct vv_footer f = {0};
@@ -37,7 +39,8 @@ static int newest_log_start(struct vv_bucket_log *log, struct vv_error *e)
     if (!log->tail_n) return VV_OK;
     const struct vv_extent *x = &log->tail[log->tail_n - 1];
     vv_segkey_of(log->info.topic_id, log->info.partition, x, &k);
-    int err = vv_footer_get(log->bucket->store, &k, log->where.cluster_id, (size_t)(x->object_bytes - x->bytes), &f, &bytes, e);
+    int err = vv_footer_get(log->bucket->store, &k, log->where.cluster_id, (size_t)(x->object_bytes - x->bytes), &f,
+                            &bytes, e);
     if (err == VV_E_CORRUPT || err == VV_E_NOENT || err == VV_E_UNSUPPORTED) return VV_OK;
     if (!err) log->info.log_start = VV_MAX(log->info.log_start, f.log_start);
     vv_footer_release(&f);
@@ -77,7 +80,8 @@ static int load(struct vv_bucket_log *log, struct vv_error *e)
     i->revision = log->manifest.revision;
     i->deleting_below = log->manifest.deleting_below;
     size_t listed = log->tail_n;
-    struct vv_follow f = {.w = &log->where, .who = i->topic, .each = tail_push, .ctx = log, .e = e, .log_start = log->manifest.log_start,
+    struct vv_follow f = {.w = &log->where, .who = i->topic, .each = tail_push, .ctx = log, .e = e,
+                          .log_start = log->manifest.log_start,
                           .next = VV_MAX(log->manifest.next_offset, log->manifest.folded_end), .after = -1};
     if (log->tail_n) {
         f.after = log->tail[log->tail_n - 1].base;
@@ -94,20 +98,23 @@ static int load(struct vv_bucket_log *log, struct vv_error *e)
     return err ? err : summarize(log, e);
 }
 
-int vv_bucket_log_open(struct vv_bucket *b, const struct vv_bucket_topic *t, int32_t partition, struct vv_bucket_log **out,
+int vv_bucket_log_open(struct vv_bucket *b, const struct vv_bucket_topic *t, int32_t partition,
+                       struct vv_bucket_log **out,
                        struct vv_error *e)
 {
     bool known = false;
     *out = NULL;
     for (size_t i = 0; i < t->partition_count; i++) known = known || t->partitions[i] == partition;
-    if (!known) return vv_error_set(e, VV_E_NOENT, "there is nothing of partition %d of %s in %s", (int)partition, t->name, b->store->url);
+    if (!known) return vv_error_set(e, VV_E_NOENT, "there is nothing of partition %d of %s in %s", (int)partition,
+                                    t->name, b->store->url);
     struct vv_bucket_log *log = calloc(1, sizeof *log);
     if (!log) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     log->bucket = b;
     log->info.topic_id = t->id;
     log->info.partition = partition;
     snprintf(log->info.topic, sizeof log->info.topic, "%s", t->name);
-    log->where = (struct vv_manifest_where){.env = b->env, .store = b->store, .cluster_id = b->root.cluster_id, .topic = log->info.topic,
+    log->where = (struct vv_manifest_where){.env = b->env, .store = b->store, .cluster_id = b->root.cluster_id,
+                                            .topic = log->info.topic,
                                             .topic_id = t->id, .partition = partition};
     int err = load(log, e);
     if (err) {
@@ -159,7 +166,8 @@ int vv_cursor_next(struct vv_cursor *c, struct vv_extent *out, struct vv_error *
         c->n = c->next = 0;
         int err = vv_manifest_pages(&log->manifest, &log->where, c->at, c->from_ts, cursor_take, c, e);
         if (err == VV_E_NOENT)
-            return vv_error_set(e, VV_E_CORRUPT, "a manifest page of %s-%d is missing", log->info.topic, (int)log->info.partition);
+            return vv_error_set(e, VV_E_CORRUPT, "a manifest page of %s-%d is missing", log->info.topic,
+                                (int)log->info.partition);
         if (err && err != STOP) return err;
         if (err) continue;
         for (; c->tail_next < log->tail_n && !err; c->tail_next += !err)

@@ -1,4 +1,5 @@
-/* reader_impl.h — what the reader's files share: bucket.c (root, topics), partition.c (manifest, segments), scan.c (reading),
+/* reader_impl.h — what the reader's files share: bucket.c (root, topics), partition.c (manifest, segments), scan.c
+ * (reading),
  * verify.c. Public side: include/varve/reader.h. */
 #ifndef VARVE_READER_IMPL_H
 #define VARVE_READER_IMPL_H

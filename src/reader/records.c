@@ -22,7 +22,8 @@ static int one(void *ctx, const struct vv_record *r)
     return x->stopped;
 }
 
-int vv_scan_each(struct vv_scan *s, int (*fn)(void *ctx, const struct vv_scan_batch *b, const struct vv_record *r), void *ctx,
+int vv_scan_each(struct vv_scan *s, int (*fn)(void *ctx, const struct vv_scan_batch *b, const struct vv_record *r),
+                 void *ctx,
                  struct vv_error *e)
 {
     struct vv_scan_batch b;
@@ -34,13 +35,15 @@ int vv_scan_each(struct vv_scan *s, int (*fn)(void *ctx, const struct vv_scan_ba
         err = vv_batch_each(b.p, &b.b, OUTPUT_MAX, one, &x);
         if (x.stopped) return x.stopped;
         if (err)
-            return vv_error_set(e, VV_E_CORRUPT, "the batch at offset %lld cannot be decoded: %s", (long long)b.b.base_offset,
+            return vv_error_set(e, VV_E_CORRUPT, "the batch at offset %lld cannot be decoded: %s",
+                                (long long)b.b.base_offset,
                                 vv_err_name(err));
     }
 }
 
 int vv_record_headers(const struct vv_record *r,
-                      int (*each)(void *ctx, const uint8_t *key, int32_t key_n, const uint8_t *value, int32_t value_n), void *ctx)
+                      int (*each)(void *ctx, const uint8_t *key, int32_t key_n, const uint8_t *value, int32_t value_n),
+                      void *ctx)
 {
     const uint8_t *p = r->headers_p;
     size_t n = r->headers_n;

@@ -1,7 +1,9 @@
 /* scan.c — a window of a partition, read with many ranged GETs at once, handed out batch by batch in order.
  *
- * Segments pass through a ring, oldest at the head: their footers are asked for as they enter, so that footers are there when their turn
- * comes. From a decoded footer the wanted blocks become chunks (runs of neighbouring blocks), each one GET; chunks are asked for as
+ * Segments pass through a ring, oldest at the head: their footers are asked for as they enter, so that footers are
+ * there when their turn
+ * comes. From a decoded footer the wanted blocks become chunks (runs of neighbouring blocks), each one GET; chunks are
+ * asked for as
  * long as memory and GETs allow, across segment borders. A small object comes whole in one GET. The consumer
  * takes chunks of the head segment in order, checks every block, then every batch.
  *
@@ -170,20 +172,23 @@ static struct scan_segment *enter(struct vv_scan *s, const struct vv_extent *x)
     return seg;
 }
 
-/* Segments tile: what is missing between two is an entry of its own, failed from the start, so that it can be skipped. */
+/* Segments tile: what is missing between two is an entry of its own, failed from the start, so that it can be skipped
+ * like one. */
 static void check_tiling(struct vv_scan *s, const struct vv_extent *x)
 {
     if (s->o.from_ts != INT64_MIN) return; /* pages before the time are skipped: nothing can be said */
     if (x->base > s->expect) {
         struct scan_segment *seg = enter(s, &(struct vv_extent){.base = s->expect, .last = x->base - 1});
         seg->planned = true;
-        seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT, "%s-%d: offsets %" PRId64 "..%" PRId64 " are in no object",
+        seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT,
+                                   "%s-%d: offsets %" PRId64 "..%" PRId64 " are in no object",
                                    s->log->info.topic, (int)s->log->info.partition, s->expect, x->base - 1));
     }
     if (s->started && x->base < s->expect) {
         struct scan_segment *seg = enter(s, x);
         seg->planned = true;
-        seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT, "object %s begins before the end of the one before it (%" PRId64 ")",
+        seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT,
+                                   "object %s begins before the end of the one before it (%" PRId64 ")",
                                    seg->key, s->expect - 1));
     }
     s->expect = x->last + 1;
@@ -223,11 +228,13 @@ static int check_against_manifest(const struct scan_segment *seg, struct vv_erro
 {
     const struct vv_footer *f = &seg->footer;
     const struct vv_extent *x = &seg->x;
-    if (f->data_bytes != x->bytes || f->max_ts != x->max_ts || f->first_ts != x->first_ts || f->sealed_ms != x->sealed_ms)
+    if (f->data_bytes != x->bytes || f->max_ts != x->max_ts || f->first_ts != x->first_ts ||
+        f->sealed_ms != x->sealed_ms)
         return vv_error_set(e, VV_E_CORRUPT,
                             "%s: the footer (%" PRIu64 " bytes, times %" PRId64 " and %" PRId64 ", sealed %" PRId64
                             ") is not what the manifest says (%" PRIu64 ", %" PRId64 ", %" PRId64 ", %" PRId64 ")",
-                            seg->key, f->data_bytes, f->first_ts, f->max_ts, f->sealed_ms, x->bytes, x->first_ts, x->max_ts,
+                            seg->key, f->data_bytes, f->first_ts, f->max_ts, f->sealed_ms, x->bytes, x->first_ts,
+                            x->max_ts,
                             x->sealed_ms);
     return VV_OK;
 }
@@ -258,9 +265,11 @@ static int decode(struct vv_scan *s, struct scan_segment *seg)
         vv_error_set(&seg->error, err == VV_E_AGAIN ? VV_E_CORRUPT : err, "object %s: %.300s", seg->key,
                      err == VV_E_AGAIN ? "the footer is longer than the manifest says" : why.text);
     if (!err) err = vv_footer_check(&seg->footer, &seg->id, s->b->root.cluster_id, &seg->error);
-    if (!err && (s->o.everything || seg->footer.data_bytes != seg->x.bytes)) err = check_against_manifest(seg, &seg->error);
+    if (!err && (s->o.everything || seg->footer.data_bytes != seg->x.bytes)) err = check_against_manifest(seg,
+                                                                                                          &seg->error);
     if (!err && s->o.everything && strcmp(seg->footer.topic, s->log->info.topic))
-        err = vv_error_set(&seg->error, VV_E_CORRUPT, "object %s was written for topic %s", seg->key, seg->footer.topic);
+        err = vv_error_set(&seg->error, VV_E_CORRUPT, "object %s was written for topic %s", seg->key,
+                           seg->footer.topic);
     seg->decoded = true;
     const struct vv_blocks *t = &seg->footer.blocks;
     if (!err && t->count) seg->next_block = seg->x.base >= s->o.from ? 0 : vv_blocks_find(t, s->o.from);
@@ -391,7 +400,8 @@ static int take_chunk(struct vv_scan *s, struct scan_segment *seg)
     for (uint32_t i = c->first; i < c->first + c->count; i++) {
         if (vv_crc32c(0, c->buf->data + (t->v[i].at - c->at), t->v[i].n) == t->v[i].crc) continue;
         return seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT, "object %s: block %u (bytes %" PRIu64 "..%" PRIu64
-                                          ") is damaged: its checksum is wrong", seg->key, i, t->v[i].at, t->v[i].at + t->v[i].n - 1));
+                                          ") is damaged: its checksum is wrong", seg->key, i, t->v[i].at,
+                                          t->v[i].at + t->v[i].n - 1));
     }
     s->cur = c;
     s->cur_at = 0;
@@ -413,7 +423,8 @@ static bool is_aborted(const struct vv_footer *f, const struct vv_batch *b)
 
 static int bad_batch(struct vv_scan *s, struct scan_segment *seg, const char *what)
 {
-    return seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT, "object %s: the batch at byte %" PRIu64 " %s", seg->key,
+    return seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT, "object %s: the batch at byte %" PRIu64 " %s",
+                                      seg->key,
                                       s->cur->at + s->cur_at, what));
 }
 
@@ -441,15 +452,18 @@ static bool in_window(const struct vv_scan *s, const struct vv_scan_batch *x)
 {
     const struct vv_batch *b = &x->b;
     if (s->o.everything) return true;
-    return !x->aborted && !b->control && vv_batch_last(b) >= s->o.from && b->base_offset < s->o.to && b->max_ts >= s->o.from_ts;
+    return !x->aborted && !b->control && vv_batch_last(b) >= s->o.from && b->base_offset < s->o.to &&
+    b->max_ts >= s->o.from_ts;
 }
 
 /* The head segment is done with. */
 static int finish(struct vv_scan *s, struct scan_segment *seg)
 {
-    bool all = s->o.everything && s->o.from <= seg->x.base && s->o.to > seg->x.last && s->o.from_ts == INT64_MIN && s->o.to_ts == INT64_MAX;
+    bool all = s->o.everything && s->o.from <= seg->x.base && s->o.to > seg->x.last && s->o.from_ts == INT64_MIN &&
+    s->o.to_ts == INT64_MAX;
     if (all && seg->records != seg->footer.records)
-        return seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT, "object %s has %" PRIu64 " records, its footer says %" PRIu64, seg->key,
+        return seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT,
+                                          "object %s has %" PRIu64 " records, its footer says %" PRIu64, seg->key,
                                           seg->records, seg->footer.records));
     pop(s);
     return VV_OK;

@@ -1,4 +1,4 @@
-/* verify.c — everything there is to check about one partition: a scan of everything that goes on behind each damage. */
+/* verify.c — everything there is to check about one partition: a scan that goes on behind each damage. */
 #include "reader_impl.h"
 
 #include <stdlib.h>
@@ -33,7 +33,7 @@ static int check_batch(struct verify *v, const struct vv_scan_batch *b)
     int err = vv_batch_each(b->p, &b->b, OUTPUT_MAX, nothing, NULL);
     if (err == VV_E_NOMEM) return err;
     if (err) {
-        vv_error_set(&e, VV_E_CORRUPT, "the records of the batch at offset %lld cannot be decoded, although its checksum is right (%s)",
+        vv_error_set(&e, VV_E_CORRUPT, "the records of the batch at offset %lld cannot be decoded (%s), its checksum is right",
                      (long long)b->b.base_offset, vv_err_name(err));
         tell(v, &e);
     }
@@ -57,7 +57,8 @@ int vv_verify_log(struct vv_bucket_log *log, void (*found)(void *ctx, const stru
         if (!err && !b.p) break;
         if (!err) {
             err = check_batch(&v, &b);
-        } else if (vv_scan_failed_segment(s) && (err == VV_E_CORRUPT || err == VV_E_UNSUPPORTED || err == VV_E_CONFLICT)) {
+        } else if (vv_scan_failed_segment(s) && (err == VV_E_CORRUPT || err == VV_E_UNSUPPORTED ||
+                                                 err == VV_E_CONFLICT)) {
             tell(&v, &why);
             vv_scan_skip(s);
             err = VV_OK;
@@ -71,7 +72,8 @@ int vv_verify_log(struct vv_bucket_log *log, void (*found)(void *ctx, const stru
     }
     if (!err && log->info.hole) {
         struct vv_error hole;
-        vv_error_set(&hole, VV_E_CORRUPT, "%s-%d: objects lie beyond offset %lld, which is in none: they are lost to the log", log->info.topic,
+        vv_error_set(&hole, VV_E_CORRUPT, "%s-%d: objects lie beyond offset %lld, which is in none: lost to the log",
+                     log->info.topic,
                      (int)log->info.partition, (long long)log->info.next_offset);
         tell(&v, &hole);
     }

@@ -1,4 +1,5 @@
-/* The reader on buckets made here: windows against a plain list of what was put in, with chunks, memory and GETs as small as can be; aborted
+/* The reader on buckets made here: windows against a plain list of what was put in, with chunks, memory and GETs as
+ * small as can be; aborted
  * transactions; a store that stumbles; manifests with pages; what is missing or forged. */
 #include <stdarg.h>
 #include <stddef.h>
@@ -57,7 +58,8 @@ static int setup(void **state)
     put_text(VV_KEY_ROOT, "{\"format\":1,\"cluster_id\":\"" CLUSTER "\",\"node_id\":1,\"incarnation\":\"x\",\"writer_epoch\":3,\"claimed_ms\":1,"
                           "\"renewed_ms\":1,\"released\":true,\"deleted_topics\":[]}");
     vv_key_topic(topic_id, key);
-    snprintf(text, sizeof text, "{\"format\":1,\"topic\":\"cars\",\"topic_id\":\"%s\",\"cluster_id\":\"" CLUSTER "\"}", id);
+    snprintf(text, sizeof text, "{\"format\":1,\"topic\":\"cars\",\"topic_id\":\"%s\",\"cluster_id\":\"" CLUSTER "\"}",
+             id);
     put_text(key, text);
     fact_n = segment_n = 0;
     seed = 7;
@@ -77,7 +79,8 @@ static int teardown(void **state)
 struct build { uint8_t *p; size_t n; struct vv_blocks blocks; int64_t next, first_ts, max_ts; };
 
 /* A batch of count records from b->next on. attributes 0x10 transactional, 0x20 control; hidden: not to be handed out. */
-static void add_batch(struct build *b, int count, int64_t ts, size_t value_n, uint16_t attributes, int64_t producer, bool hidden)
+static void add_batch(struct build *b, int count, int64_t ts, size_t value_n, uint16_t attributes, int64_t producer,
+                      bool hidden)
 {
     struct vv_batch_builder *w = vv_batch_builder_new();
     uint8_t *p, *value = calloc(1, value_n + 1);
@@ -105,12 +108,16 @@ static void add_batch(struct build *b, int count, int64_t ts, size_t value_n, ui
     vv_batch_builder_free(w);
 }
 
-static void finish_segment(struct build *b, int64_t base, int64_t log_start, struct vv_aborted *aborted, size_t aborted_n)
+static void finish_segment(struct build *b, int64_t base, int64_t log_start, struct vv_aborted *aborted,
+                           size_t aborted_n)
 {
     struct vv_epoch epoch = {0, 0};
-    struct vv_footer f = {.data_bytes = b->n, .key = {topic_id, 0, base, b->next - 1, 0, 0, (uint64_t)base + 1}, .records = b->blocks.records,
-                          .writer_epoch = 3, .first_ts = b->first_ts, .max_ts = b->max_ts, .sealed_ms = 99, .log_start = log_start,
-                          .topic = (char *)(uintptr_t)"cars", .cluster_id = (char *)(uintptr_t)CLUSTER, .epochs = &epoch, .epoch_count = 1,
+    struct vv_footer f = {.data_bytes = b->n, .key = {topic_id, 0, base, b->next - 1, 0, 0, (uint64_t)base + 1},
+                          .records = b->blocks.records,
+                          .writer_epoch = 3, .first_ts = b->first_ts, .max_ts = b->max_ts, .sealed_ms = 99,
+                          .log_start = log_start,
+                          .topic = (char *)(uintptr_t)"cars", .cluster_id = (char *)(uintptr_t)CLUSTER,
+                          .epochs = &epoch, .epoch_count = 1,
                           .aborted = aborted, .aborted_count = aborted_n};
     uint8_t *foot;
     size_t n;
@@ -123,8 +130,10 @@ static void finish_segment(struct build *b, int64_t base, int64_t log_start, str
     memcpy(b->p + b->n, foot, n);
     vv_segkey_format(&f.key, key);
     assert_int_equal(vv_objstore_put_mem(inner, key, b->p, b->n + n, NULL, 0, NULL, &e), 0);
-    segments[segment_n++] = (struct vv_extent){.base = base, .last = b->next - 1, .first_ts = b->first_ts, .max_ts = b->max_ts, .sealed_ms = 99,
-                                               .bytes = b->n, .object_bytes = b->n + n, .nonce = (uint64_t)base + 1, .state = VV_EXTENT_REMOTE};
+    segments[segment_n++] = (struct vv_extent){.base = base, .last = b->next - 1, .first_ts = b->first_ts,
+                                               .max_ts = b->max_ts, .sealed_ms = 99,
+                                               .bytes = b->n, .object_bytes = b->n + n, .nonce = (uint64_t)base + 1,
+                                               .state = VV_EXTENT_REMOTE};
     free(foot);
     free(b->p);
     vv_blocks_release(&b->blocks);
@@ -265,14 +274,17 @@ static void stumbling_store(void **state)
     struct vv_bucket_log *log = open_log(&(struct vv_bucket_opts){.chunk_bytes = 100000});
     struct vv_scan_opts all = VV_SCAN_ALL;
     struct vv_error e = {0};
-    int id = vv_objfault_add(store, &(struct vv_objfault_rule){.op = VV_OBJ_GET_ASYNC, .percent = 20, .action = VV_FAULT_FAIL, .err = VV_E_AGAIN});
+    int id = vv_objfault_add(store, &(struct vv_objfault_rule){.op = VV_OBJ_GET_ASYNC, .percent = 20,
+                                                               .action = VV_FAULT_FAIL, .err = VV_E_AGAIN});
     expect_window(log, &all);
     assert_true(vv_objfault_hits(store, id) > 0);
     vv_objfault_clear(store);
-    vv_objfault_add(store, &(struct vv_objfault_rule){.op = VV_OBJ_GET_ASYNC, .from = 5, .action = VV_FAULT_FAIL, .err = VV_E_AGAIN});
+    vv_objfault_add(store, &(struct vv_objfault_rule){.op = VV_OBJ_GET_ASYNC, .from = 5, .action = VV_FAULT_FAIL,
+                                                      .err = VV_E_AGAIN});
     assert_int_equal(scan(log, &all, &e), VV_E_AGAIN); /* away for good: said, not damage */
     vv_objfault_clear(store);
-    vv_objfault_add(store, &(struct vv_objfault_rule){.op = VV_OBJ_GET_ASYNC, .from = 1, .action = VV_FAULT_FAIL, .err = VV_E_ACCESS});
+    vv_objfault_add(store, &(struct vv_objfault_rule){.op = VV_OBJ_GET_ASYNC, .from = 1, .action = VV_FAULT_FAIL,
+                                                      .err = VV_E_ACCESS});
     assert_int_equal(scan(log, &all, &e), VV_E_ACCESS);
     vv_objfault_clear(store);
     expect_window(log, &all);
@@ -334,7 +346,8 @@ static void commit(size_t n)
 {
     struct vv_manifest m = {0};
     struct vv_error e = {0};
-    struct vv_manifest_where w = {.env = &vv_env_posix, .store = inner, .cluster_id = CLUSTER, .topic = "cars", .topic_id = topic_id, .writer_epoch = 3};
+    struct vv_manifest_where w = {.env = &vv_env_posix, .store = inner, .cluster_id = CLUSTER, .topic = "cars",
+                                  .topic_id = topic_id, .writer_epoch = 3};
     struct vv_index *ix = index_of(n);
     assert_int_equal(vv_manifest_commit(&m, &w, ix, 0, &e), 0);
     vv_index_close(ix);
