@@ -80,9 +80,9 @@ static int load(struct vv_bucket_log *log, struct vv_error *e)
     i->revision = log->manifest.revision;
     i->deleting_below = log->manifest.deleting_below;
     size_t listed = log->tail_n;
-    struct vv_follow f = {.w = &log->where, .who = i->topic, .each = tail_push, .ctx = log, .e = e,
-                          .log_start = log->manifest.log_start,
-                          .next = VV_MAX(log->manifest.next_offset, log->manifest.folded_end), .after = -1};
+    struct vv_follow f = {.w = &log->where, .who = i->topic, .each = tail_push, .ctx = log, .e = e, .after = -1,
+                          .next = VV_MAX(log->manifest.next_offset, log->manifest.folded_end),
+                          .log_start = log->manifest.log_start, .epoch_floor = log->manifest.writer_epoch};
     if (log->tail_n) {
         f.after = log->tail[log->tail_n - 1].base;
         f.next = VV_MAX(f.next, log->tail[log->tail_n - 1].last + 1);

@@ -23,7 +23,7 @@ static struct fact facts[200000];
 static size_t fact_n;
 static struct vv_extent segments[2000];
 static size_t segment_n;
-static uint64_t seed;
+static uint64_t seed, writer_epoch;
 
 static uint32_t chance(uint32_t n)
 {
@@ -63,6 +63,7 @@ static int setup(void **state)
     put_text(key, text);
     fact_n = segment_n = 0;
     seed = 7;
+    writer_epoch = 3;
     return 0;
 }
 
@@ -114,7 +115,7 @@ static void finish_segment(struct build *b, int64_t base, int64_t log_start, str
     struct vv_epoch epoch = {0, 0};
     struct vv_footer f = {.data_bytes = b->n, .key = {topic_id, 0, base, b->next - 1, 0, 0, (uint64_t)base + 1},
                           .records = b->blocks.records,
-                          .writer_epoch = 3, .first_ts = b->first_ts, .max_ts = b->max_ts, .sealed_ms = 99,
+                          .writer_epoch = writer_epoch, .first_ts = b->first_ts, .max_ts = b->max_ts, .sealed_ms = 99,
                           .log_start = log_start,
                           .topic = (char *)(uintptr_t)"cars", .cluster_id = (char *)(uintptr_t)CLUSTER,
                           .epochs = &epoch, .epoch_count = 1,
@@ -431,6 +432,24 @@ static void verify_goes_on(void **state)
     close_log(log);
 }
 
+/* What a fenced writer put behind the manifest of its successor is not the log's continuation. */
+static void fenced_writer(void **state)
+{
+    (void)state;
+    make_log(3, 5, 50);
+    commit(3);
+    size_t known = fact_n;
+    writer_epoch = 2;
+    make_log(1, 5, 50);
+    struct vv_bucket_log *log = open_log(NULL);
+    assert_int_equal(vv_bucket_log_info(log)->followed, 0);
+    assert_int_equal(vv_bucket_log_info(log)->next_offset, segments[2].last + 1);
+    fact_n = known;
+    struct vv_scan_opts o = VV_SCAN_ALL;
+    expect_window(log, &o);
+    close_log(log);
+}
+
 static void no_bucket(void **state)
 {
     (void)state;
@@ -465,7 +484,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define VV_T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         VV_T(windows), VV_T(closed_early), VV_T(stumbling_store), VV_T(transactions), VV_T(log_start),
-        VV_T(pages),   VV_T(verify_goes_on), VV_T(no_bucket),
+        VV_T(pages),   VV_T(verify_goes_on), VV_T(fenced_writer), VV_T(no_bucket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
