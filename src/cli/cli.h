@@ -48,6 +48,10 @@ struct vv_command {
     X(verify)                                                                                      \
     X(config_reference)                                                                            \
     X(config_check)                                                                                \
+    X(bench_produce)                                                                               \
+    X(bench_fetch)                                                                                 \
+    X(bench_latency)                                                                               \
+    X(bench_machine)                                                                               \
     X(demo_ev)
 #define VV_X(id) extern const struct vv_command vv_cmd_##id;
 VV_COMMANDS(VV_X)

@@ -386,6 +386,17 @@ void vv_client_close(struct vv_client *c)
     free(c);
 }
 
+int vv_client_dial(struct vv_client *c, int32_t node, int *fd, struct vv_error *e)
+{
+    const struct conn *known = conn_of(c, node);
+    if (!known) return vv_error_set(e, VV_E_STATE, "no address for broker %d", node);
+    struct conn k = *known;
+    k.fd = -1;
+    int rc = open_socket(c, &k, e);
+    *fd = k.fd;
+    return rc;
+}
+
 void vv_client_set_timeout(struct vv_client *c, int timeout_ms)
 {
     c->timeout_ms = timeout_ms;

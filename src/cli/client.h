@@ -34,6 +34,8 @@ int vv_client_call(struct vv_client *c, int32_t node, int16_t key, const void *r
 void vv_reply_release(struct vv_reply *r);
 /* The version vv_client_call would use, or -1. */
 int16_t vv_client_version(struct vv_client *c, int32_t node, int16_t key);
+/* A socket of the caller's own to a node: connected, non-blocking, no bytes exchanged. */
+int vv_client_dial(struct vv_client *c, int32_t node, int *fd, struct vv_error *e);
 /* How long one call may take beyond what the request itself asks to wait; default 30000. */
 void vv_client_set_timeout(struct vv_client *c, int timeout_ms);
 

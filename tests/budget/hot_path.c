@@ -1,12 +1,12 @@
-/* hot_path.c — canned work through the broker's hot path, to be counted by callgrind (run): how many instructions one
- * request costs, from its bytes to the bytes of its answer, without the network.
+/* hot_path.c — canned work through the broker's hot path, to be counted by callgrind (run): how many instructions
+ * one request costs, from its bytes to the bytes of its answer, without the network.
  *
  *     hot_path                     prints the compiler and the cases
  *     hot_path CASE DIRECTORY      prints "<operations>"; everything counted happens inside counted()
  *
  * Produce: header, body, vv_batch_check, vv_log_append, response. Fetch: header, body, vv_log_read (every CRC is
- * verified), response. The inputs are the same in every run: no clock, no random numbers. Calls of the kernel cost nothing
- * here; what they cost is bench/'s business. One thread. */
+ * verified), response. The inputs are the same in every run: no clock, no random numbers. Calls of the kernel cost
+ * nothing here; what they cost is bench/'s business. One thread. */
 #include "varve/bytes.h"
 #include "varve/env.h"
 #include "varve/log.h"
@@ -69,7 +69,8 @@ static void keep(struct rig *r, struct vv_out *o)
 
 static void write_header(struct vv_out *o, int16_t key, int16_t version)
 {
-    struct vv_request_header h = {.key = key, .version = version, .correlation_id = 7, .client_id = VV_STR_LIT("budget")};
+    struct vv_request_header h = {.key = key, .version = version, .correlation_id = 7,
+                                  .client_id = VV_STR_LIT("budget")};
     vv_out_init(o);
     must(vv_request_header_encode(&h, o), "header");
 }
@@ -173,7 +174,8 @@ static void produce(struct rig *r)
     VV_MSG_INIT(ProduceResponse, &out);
     must(VV_ARRAY_NEW(out.Responses, ProduceResponse_TopicProduceResponse, &arena, 1), "response");
     out.Responses.v[0].Name = q->TopicData.v[0].Name;
-    must(VV_ARRAY_NEW(out.Responses.v[0].PartitionResponses, ProduceResponse_PartitionProduceResponse, &arena, 1), "response");
+    must(VV_ARRAY_NEW(out.Responses.v[0].PartitionResponses, ProduceResponse_PartitionProduceResponse, &arena, 1),
+         "response");
     out.Responses.v[0].PartitionResponses.v[0].BaseOffset = a.base_offset;
     answer(r, &h, &out);
     vv_arena_release(&arena);
@@ -223,7 +225,8 @@ static void open_log(struct rig *r, const char *dir)
     must(vv_index_open(&vv_env_posix, dir, &vv_segment_refs, &r->index, &e), e.text);
     struct vv_log_opts o = {.env = &vv_env_posix, .dir = dir, .topic = "numbers", .topic_id = {{7}}, .index = r->index,
         .config = {.segment_bytes = 1 << 30, .segment_ms = INT64_MAX, .segment_index_bytes = 10 << 20,
-            .index_interval_bytes = 4096, .flush_messages = INT64_MAX, .flush_ms = INT64_MAX, .producer_expiry_ms = 86400000},
+            .index_interval_bytes = 4096, .flush_messages = INT64_MAX, .flush_ms = INT64_MAX,
+                .producer_expiry_ms = 86400000},
         .now_ms = NOW_MS};
     must(vv_log_open(&o, &r->log, &e), e.text);
 }
