@@ -184,8 +184,9 @@
     X(tier_delete_grace_ms, "tier.delete.grace.ms", LONG, "604800000", 0, VV_I64, NULL, 0,         \
       "Deleted segments and topics can be undeleted for this long.")                               \
     X(tier_disk_reserve, "tier.disk.reserve", LONG, "-1", -1, VV_I64, NULL, 0,                     \
-      "Free bytes below which producers are refused (throttled below twice that); -1: 1 GiB or "   \
-      "5 % of the disk, whichever is more, less on small disks.")                                  \
+      "Free bytes below which producers are refused; below twice that they are throttled and "     \
+      "local copies of what is in the bucket go before their time. -1: 1 GiB or 5 % of the disk, " \
+      "whichever is more, less on small disks.")                                                   \
     X(tier_take_over, "tier.take.over", BOOLEAN, "false", 0, 0, NULL, 0,                           \
       "Claim a bucket that another live writer holds. Only when that writer is surely dead.")      \
     X(tier_s3_endpoint, "tier.s3.endpoint", STRING, NULL, 0, 0, NULL, 0,                           \

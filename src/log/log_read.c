@@ -40,6 +40,7 @@ struct reading {
     bool may_block;
     uint64_t proven_from, proven_to; /* bytes of the last block that was checked */
     int64_t base, last;              /* of the next batch, as far as known; -1 */
+    int64_t next_offset;             /* of the segment, when the read began or later */
     int32_t epoch;                   /* that of offsets below epoch_end; -1: not known */
     int64_t epoch_end;
 };
@@ -73,7 +74,7 @@ static int check_offsets(struct reading *g, const struct vv_batch *b, uint64_t a
 {
     int64_t last = vv_batch_last(b);
     bool odd = (g->base >= 0 && b->base_offset != g->base) || (g->last >= 0 && last != g->last);
-    odd = odd || b->base_offset < g->s->base || last >= atomic_load(&g->s->next_offset);
+    odd = odd || b->base_offset < g->s->base || last >= g->next_offset;
     int err = odd ? check_block(g, at, e) : 0;
     g->base = last + 1;
     g->last = -1;
@@ -84,6 +85,13 @@ static int check_epoch(struct reading *g, const struct vv_batch *b, uint64_t at,
 {
     if (b->base_offset >= g->epoch_end) g->epoch = vv_log_epoch_span(g->log, b->base_offset, &g->epoch_end);
     return b->leader_epoch == g->epoch ? 0 : check_block(g, at, e);
+}
+
+/* Nearly always, and then nothing more need be asked. */
+static inline bool as_expected(const struct reading *g, const struct vv_batch *b, int64_t last)
+{
+    return b->base_offset == g->base && g->last < 0 && last < g->next_offset && b->base_offset < g->epoch_end &&
+           b->leader_epoch == g->epoch;
 }
 
 /* From a position at or before it to the batch that holds offset. */
@@ -133,14 +141,19 @@ static int take(struct reading *g, const uint8_t *p, size_t n, uint64_t at, cons
             return 0;
         }
         if (err || (*next >= 0 && b.base_offset < *next)) return damaged(s, at + *taken, e);
-        err = check_offsets(g, &b, at + *taken, e);
-        if (!err) err = check_epoch(g, &b, at + *taken, e);
-        if (err) return err;
-        if (vv_batch_last(&b) >= r->limit) return 0;
+        int64_t last = vv_batch_last(&b);
+        if (as_expected(g, &b, last)) {
+            g->base = last + 1;
+        } else {
+            err = check_offsets(g, &b, at + *taken, e);
+            if (!err) err = check_epoch(g, &b, at + *taken, e);
+            if (err) return err;
+        }
+        if (last >= r->limit) return 0;
         if (*taken + b.bytes > r->max_bytes && !(r->min_one && !*taken)) return 0;
         if (!vv_batch_crc_ok(p + *taken, &b)) return damaged(s, at + *taken, e);
         *taken += b.bytes;
-        *next = vv_batch_last(&b) + 1;
+        *next = last + 1;
     }
     return 0;
 }
@@ -151,6 +164,7 @@ static int read_locked(struct reading *g, struct vv_read *r, struct vv_chain *ou
     struct vv_file *f = g->f;
     struct vv_place place = {0};
     uint64_t at, end = atomic_load_explicit(&s->bytes, memory_order_acquire);
+    g->next_offset = atomic_load_explicit(&s->next_offset, memory_order_acquire); /* covers bytes: it is set before them */
     int err = vv_segment_lookup(s, r->offset, r->may_block, &place);
     at = place.at;
     g->base = place.base;
