@@ -51,14 +51,21 @@ static void puts_(struct vv_text *t, const char *s)
 
 static void put_int(struct vv_text *t, int64_t v)
 {
-    char text[24];
-    put(t, text, (size_t)snprintf(text, sizeof text, "%" PRId64, v));
+    char text[24], *p = text + sizeof text;
+    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    do *--p = (char)('0' + u % 10);
+    while (u /= 10);
+    if (v < 0) *--p = '-';
+    put(t, p, (size_t)(text + sizeof text - p));
 }
 
 /* Well-formed as Unicode defines it (table 3-7): no surrogates, nothing over-long, nothing above U+10FFFF. */
 bool vv_utf8_ok(const uint8_t *p, size_t n)
 {
     for (size_t i = 0; i < n;) {
+        uint64_t eight;
+        while (n - i >= 8 && (memcpy(&eight, p + i, 8), !(eight & 0x8080808080808080u))) i += 8;
+        if (i == n) break;
         uint8_t c = p[i], low = 0x80, high = 0xbf;
         size_t more = 9;
         if (c < 0x80) more = 0;
@@ -84,11 +91,12 @@ static void put_string(struct vv_text *t, const uint8_t *p, size_t n)
     if (!q) return;
     *q++ = '"';
     for (size_t i = 0; i < n; i++) {
+        size_t run = i; /* what needs no escape is copied in one piece */
+        while (i < n && p[i] >= 0x20 && p[i] != '"' && p[i] != '\\') i++;
+        memcpy(q, p + run, i - run);
+        q += i - run;
+        if (i == n) break;
         uint8_t c = p[i];
-        if (c >= 0x20 && c != '"' && c != '\\') {
-            *q++ = (char)c;
-            continue;
-        }
         *q++ = '\\';
         switch (c) {
         case '"':
@@ -157,14 +165,24 @@ static void put_headers(struct vv_text *t, const struct vv_record *r)
     puts_(t, "]");
 }
 
+/* What all records of a partition begin with. */
+static void make_prefix(struct vv_export *x)
+{
+    x->prefix.n = 0;
+    puts_(&x->prefix, "{\"topic\":");
+    put_string(&x->prefix, (const uint8_t *)x->topic, strlen(x->topic));
+    puts_(&x->prefix, ",\"partition\":");
+    put_int(&x->prefix, x->partition);
+    puts_(&x->prefix, ",\"offset\":");
+    x->prefix_of = x->partition;
+}
+
 static void put_json(struct vv_export *x, const struct vv_record *r, const char *type)
 {
     struct vv_text *t = &x->out;
-    puts_(t, "{\"topic\":");
-    put_string(t, (const uint8_t *)x->topic, strlen(x->topic));
-    puts_(t, ",\"partition\":");
-    put_int(t, x->partition);
-    puts_(t, ",\"offset\":");
+    if (!x->prefix.n || x->prefix_of != x->partition) make_prefix(x);
+    put(t, x->prefix.p, x->prefix.n);
+    t->broken |= x->prefix.broken;
     put_int(t, r->offset);
     puts_(t, ",\"timestamp\":");
     put_int(t, r->timestamp);
@@ -278,5 +296,6 @@ void vv_export_release(struct vv_export *x)
 {
     free(x->out.p);
     free(x->scratch.p);
-    x->out = x->scratch = (struct vv_text){0};
+    free(x->prefix.p);
+    x->out = x->scratch = x->prefix = (struct vv_text){0};
 }

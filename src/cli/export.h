@@ -21,7 +21,8 @@ struct vv_export {
     const char *topic;
     int32_t partition;
     uint64_t records; /* written so far */
-    struct vv_text out, scratch;
+    struct vv_text out, scratch, prefix;
+    int32_t prefix_of; /* partition */
 };
 bool vv_export_format_parse(const char *text, enum vv_export_format *out);
 void vv_export_begin(struct vv_export *x);
