@@ -2,9 +2,11 @@
  *
  * Receiving: one buffer per connection while it has unread bytes, none while it is idle. A whole frame is handed over as
  * a slice of the buffer (no copy); the handler may keep and change it. When a frame does not fit, the buffer grows to at most
- * GROWTH times what has really arrived: a declared length alone allocates nothing.
+ * GROWTH times what has really arrived: a declared length alone allocates nothing. A new buffer has room for a frame as large as
+ * those that came lately, so that a stream of equal requests is read one by one, each into its place.
  * Answering: see struct vv_slot. Slots move from the waiting list to the output list in request order and are
- * written with their response's slices by writev; a slot's frame and arena go when it is answered.
+ * written with their response's slices by writev, small ones together at the end of the turn; a slot's frame and arena go
+ * when it is answered.
  * Back-pressure: not read from while too many requests are unanswered, too many bytes unsent, or the process holds
  * too many frame bytes; looked at again when a slot ends, bytes leave, and once a second.
  * Death: the descriptor closes at once; the struct stays until the last exchange has been answered.
@@ -22,6 +24,8 @@
 #define READ_BYTES 16384
 #define READ_TURN_BYTES (1 << 20) /* per event, then the others' turn */
 #define GROWTH 16
+#define HINT_MAX ((size_t)256 << 10)
+#define FLUSH_AT ((size_t)64 << 10) /* not worth waiting for more */
 #define FRAME_BYTES_TOTAL_MAX ((size_t)1 << 30)
 
 /* ---- end ---- */
@@ -37,7 +41,7 @@ static void free_slot(struct vv_conn *c, struct vv_slot *s)
 
 static void maybe_free(struct vv_conn *c)
 {
-    if (!c->dead || c->head) return;
+    if (!c->dead || c->head || atomic_load(&c->flush.queued)) return;
     struct vv_net *net = c->net;
     if (net->handler->on_close) net->handler->on_close(net->ctx, c);
     *c->link = c->next;
@@ -242,8 +246,19 @@ static void slot_done(struct vv_task *t)
         return;
     }
     advance(c);
+    if (c->unsent >= FLUSH_AT && !vv_conn_flush(c)) return;
+    vv_reactor_later(c->reactor, &c->flush);
+}
+
+static void flush_turn(struct vv_task *t)
+{
+    struct vv_conn *c = VV_CONTAINER(t, struct vv_conn, flush);
+    if (c->dead) {
+        maybe_free(c);
+        return;
+    }
     if (!vv_conn_flush(c)) return;
-    /* Frames that waited in the buffer for this slot to end. */
+    /* Frames that waited in the buffer for a slot to end. */
     if (c->in_end > c->in_start && may_read(c) && !take_frames(c)) return;
     update_interest(c);
 }
@@ -338,6 +353,7 @@ static bool take_frames(struct vv_conn *c)
         if (c->in_end - c->in_start - 4 < n) break;
         size_t at = c->in_start + 4;
         c->in_start = at + n;
+        c->frame_hint = VV_MIN(VV_MAX((size_t)n + 4, c->frame_hint - c->frame_hint / 8), HINT_MAX);
         if (!hand_over(c, at, n)) return false;
     }
     if (c->in && c->in_start == c->in_end) { /* an idle connection keeps no buffer */
@@ -348,10 +364,10 @@ static bool take_frames(struct vv_conn *c)
     return true;
 }
 
-/* Makes room behind in_end. The next buffer is at most GROWTH times what is here. */
+/* Makes room behind in_end. The next buffer is at most GROWTH times what is here, or as large as what came lately. */
 static bool make_room(struct vv_conn *c)
 {
-    size_t have = c->in_end - c->in_start, cap = READ_BYTES;
+    size_t have = c->in_end - c->in_start, cap = VV_MAX((size_t)READ_BYTES, c->frame_hint);
     if (c->in && c->in->cap - c->in_end >= (have < 4 ? 4 : 1) && c->in_start + 4 <= c->in->cap) {
         size_t whole = have >= 4 ? 4 + (size_t)vv_get32(c->in->data + c->in_start) : 0;
         /* Stay when the frame under way fits, or while it is small. */
@@ -427,6 +443,7 @@ void vv_conn_adopt(struct vv_task *t)
     struct vv_reactor *r = c->reactor;
     c->source.ready = on_ready;
     c->mute.fire = unmute;
+    c->flush.run = flush_turn;
     c->first = true;
     c->progress_us = vv_reactor_now_us(r);
     c->next = r->conns;

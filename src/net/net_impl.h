@@ -24,6 +24,7 @@ struct vv_reactor {
     _Atomic bool started; /* stored after thread is: whoever reads true may read thread */
     _Atomic bool stopping;
     _Atomic(struct vv_task *) mailbox; /* pushed in reverse; taken whole */
+    struct vv_task *later;             /* the reactor's own: run behind the tasks of this turn */
     struct vv_timer **timers;          /* binary min-heap by due_us */
     size_t timer_count, timer_cap;
     _Atomic int64_t now_us;
@@ -37,6 +38,8 @@ int vv_reactor_watch(struct vv_reactor *r, int fd, uint32_t events, struct vv_so
 int vv_reactor_rewatch(struct vv_reactor *r, int fd, uint32_t events, struct vv_source *s);
 void vv_reactor_unwatch(struct vv_reactor *r, int fd);
 
+/* On r's thread, from a task: run once behind all tasks of this turn; nothing when it is queued already. */
+void vv_reactor_later(struct vv_reactor *r, struct vv_task *t);
 void vv_reactor_drain(struct vv_reactor *r); /* stopped: run what was still posted, on the caller's thread */
 
 /* A transport moves bytes; E_AGAIN: not now; E_SHUTDOWN: the peer is gone. One per connection kind. */
@@ -79,6 +82,7 @@ struct vv_conn {
     /* receiving */
     struct vv_buf *in;         /* bytes [in_start, in_end) are not yet handed over */
     size_t in_start, in_end;
+    size_t frame_hint;         /* about the largest of the frames that came lately */
     bool reading;              /* false: back-pressure or muted */
     bool eof, dead, first;     /* first: nothing received yet */
     int64_t muted_until_us;
@@ -87,6 +91,7 @@ struct vv_conn {
     /* answering */
     struct vv_slot *head, *tail;         /* unanswered or out of turn, in request order */
     struct vv_slot *out_head, *out_tail; /* being written */
+    struct vv_task flush;      /* writes what the tasks of one turn have answered */
     size_t out_skip;           /* bytes of out_head (length and response) already written */
     int inflight;
     size_t unsent, reserved;   /* bytes of finished responses; what unfinished ones may need */

@@ -2,7 +2,7 @@
  *
  * Tasks: an MPSC stack of embedded nodes; the pusher that finds it empty writes the eventfd, so a burst of posts costs one
  * wake-up. A task that is queued already is not queued again; its flag is cleared before it runs, so a post during the
- * run queues it anew. Timers: a binary heap of embedded nodes that know their slot, so cancelling is O(log n).
+ * run queues it anew. A task may ask for one that runs behind all of this turn's (vv_reactor_later). Timers: a binary heap of embedded nodes that know their slot, so cancelling is O(log n).
  * Invariant: everything but vv_reactor_post runs on the reactor's thread (asserted by owner functions). */
 #include "net_impl.h"
 #include "varve/vlog.h"
@@ -58,6 +58,19 @@ void vv_reactor_post(struct vv_reactor *r, struct vv_task *t)
     if (!head && !(r->started && pthread_equal(pthread_self(), r->thread))) wake(r);
 }
 
+void vv_reactor_later(struct vv_reactor *r, struct vv_task *t)
+{
+    if (atomic_exchange(&t->queued, 1)) return;
+    t->next = r->later;
+    r->later = t;
+}
+
+static void run_one(struct vv_task *t)
+{
+    atomic_store(&t->queued, 0);
+    t->run(t);
+}
+
 static void run_tasks(struct vv_reactor *r)
 {
     struct vv_task *taken = atomic_exchange(&r->mailbox, NULL), *list = NULL;
@@ -70,8 +83,12 @@ static void run_tasks(struct vv_reactor *r)
     while (list) {
         struct vv_task *t = list;
         list = t->next;
-        atomic_store(&t->queued, 0);
-        t->run(t);
+        run_one(t);
+    }
+    while (r->later) {
+        struct vv_task *t = r->later;
+        r->later = t->next;
+        run_one(t);
     }
 }
 
