@@ -465,6 +465,8 @@ int vv_uploader_step(struct vv_tier_part *p)
                   u.e.text[0] ? u.e.text : "failed", vv_err_name(err));
     } else if (done) {
         vv_tier_part_dirty(p);
+        vv_index_summary(p->o.index, &s);
+        if (u.x.last < s.log_start) vv_tier_part_log_start_moved(p); /* meanwhile: the sweep saw an upload under way and went on */
         if (p->o.on_progress) p->o.on_progress(p->o.ctx);
     }
     release(&u);
