@@ -11,17 +11,15 @@ LARGE = {"log.segment.bytes": 2 * PART + (1 << 20), "tier.s3.part.bytes": PART, 
 
 # ---- 14: kill -9 at every step of an upload
 
-def killed_at(op, key, do, nth=1, settings=None, size=3000, prepare=None, after=None):
+def killed_at(op, key, do, nth=1, settings=None, size=3000, batches=64, after=None):
     """Stall there, kill, start again: everything closed gets to the bucket, once."""
     with World(settings) as w:
-        if prepare:
-            prepare(w)
         rule = w.s3.rule(op, key, do, nth=nth, times=1)
         sent = threading.Event()
 
         def send():
             with contextlib.suppress(Gone, OSError), w.client() as c:
-                for _ in range(64):
+                for _ in range(batches):
                     if rule.reached.is_set():
                         break
                     w.ledger.send(c, TOPIC, 0, 8, size)
@@ -51,6 +49,12 @@ def case_14_small():
                          ("GET", r"\.seg$", 2), ("PUT", r"head\.json$", 1)):
         for do in ("stall", "stall_after"):
             killed_at(op, key, do, nth)
+
+
+def case_14_page():
+    """The same where a manifest's entries are folded into a page."""
+    for do in ("stall", "stall_after"):
+        killed_at("PUT", r"/1-[0-9a-f]{64}\.json$", do, batches=600)
 
 
 def case_14_multipart():

@@ -24,7 +24,7 @@ from s3front import S3Front  # noqa: E402
 TOPIC = "t"
 CORRUPT_MESSAGE, OUT_OF_RANGE, STORAGE_ERROR = 2, 1, 56
 SETTINGS = {"listeners": "PLAINTEXT://127.0.0.1:0", "metrics.listener": "127.0.0.1:0", "log.segment.bytes": 65536,
-            "log.local.retention.bytes": 1, "log.segment.delete.delay.ms": 0,
+            "log.local.retention.bytes": 0, "log.segment.delete.delay.ms": 0,
             "offsets.topic.num.partitions": 1, "tier.fetch.deadline.ms": 2000, "socket.request.max.bytes": 20 << 20}
 
 
