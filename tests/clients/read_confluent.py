@@ -1,4 +1,5 @@
 """read_confluent.py BOOTSTRAP TOPIC — reads a topic from offset 0 with confluent-kafka (librdkafka); see dataset.py."""
+
 import sys
 import time
 
@@ -10,8 +11,15 @@ QUIET_S = 60  # a broker that sends nothing for so long will not send the rest
 
 
 def main(bootstrap, topic):
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "not-used", "enable.auto.commit": False,
-                         "check.crcs": True, "auto.offset.reset": "error"})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "not-used",
+            "enable.auto.commit": False,
+            "check.crcs": True,
+            "auto.offset.reset": "error",
+        }
+    )
     partitions = sorted(consumer.list_topics(topic, 30).topics[topic].partitions)
     hashers = {p: dataset.Hasher() for p in partitions}
     ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 30)[1] for p in partitions}

@@ -1,4 +1,5 @@
 """read_kafkapython.py BOOTSTRAP TOPIC — reads a topic from offset 0 with kafka-python; see dataset.py."""
+
 import sys
 
 from kafka import KafkaConsumer, TopicPartition
@@ -9,11 +10,19 @@ QUIET_MS = 60000  # a broker that sends nothing for so long will not send the re
 
 
 def main(bootstrap, topic):
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, check_crcs=True,
-                             auto_offset_reset="none", max_poll_records=5000)
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        check_crcs=True,
+        auto_offset_reset="none",
+        max_poll_records=5000,
+    )
     partitions = sorted(consumer.partitions_for_topic(topic))
     hashers = {p: dataset.Hasher() for p in partitions}
-    ends = {t.partition: end for t, end in consumer.end_offsets([TopicPartition(topic, p) for p in partitions]).items()}
+    ends = {
+        t.partition: end for t, end in consumer.end_offsets([TopicPartition(topic, p) for p in partitions]).items()
+    }
     reading = {p for p in partitions if ends[p] > 0}
     consumer.assign([TopicPartition(topic, p) for p in sorted(reading)])
     consumer.seek_to_beginning()

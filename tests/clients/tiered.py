@@ -1,4 +1,5 @@
 """tiered.py — a broker with a tier for the tests, and how cold a topic is."""
+
 import contextlib
 
 import broker
@@ -30,8 +31,10 @@ class Tiered:
 
     def state(self, topic):
         page = self.broker.metrics()
-        of = {name: sum(v for k, v in page.items() if k[0] == f"varve_partition_{name}" and ("topic", topic) in k[1:])
-              for name in ("local_bytes", "remote_bytes", "tier_lag_bytes")}
+        of = {
+            name: sum(v for k, v in page.items() if k[0] == f"varve_partition_{name}" and ("topic", topic) in k[1:])
+            for name in ("local_bytes", "remote_bytes", "tier_lag_bytes")
+        }
         return of["local_bytes"], of["remote_bytes"], of["tier_lag_bytes"]
 
     def on_disk(self, topic):
@@ -44,8 +47,11 @@ class Tiered:
 
     def local_starts(self, topic):
         """partition -> first offset on the local disk."""
-        return {int(dict(k[1:])["partition"]): int(v) for k, v in self.broker.metrics().items()
-                if k[0] == "varve_partition_local_start_offset" and ("topic", topic) in k[1:]}
+        return {
+            int(dict(k[1:])["partition"]): int(v)
+            for k, v in self.broker.metrics().items()
+            if k[0] == "varve_partition_local_start_offset" and ("topic", topic) in k[1:]
+        }
 
     def cold(self, topic):
         """Waits until only the open segments are here, by the metrics page and by the files in the log directory.
@@ -59,7 +65,9 @@ class Tiered:
         try:
             local, remote, size = broker.wait_for(f"{topic} is cold", only_open)
         except TimeoutError as e:
-            raise RuntimeError(f"{e}; local, remote, lag {self.state(topic)}; files, bytes {self.on_disk(topic)}") from None
+            raise RuntimeError(
+                f"{e}; local, remote, lag {self.state(topic)}; files, bytes {self.on_disk(topic)}"
+            ) from None
         share = remote / (remote + size)
         if share < COLD:
             raise RuntimeError(f"{topic}: only {share:.0%} of its bytes are in the bucket alone")
@@ -86,3 +94,16 @@ class Reference:
 
     def cold_bytes_served(self):
         return 0
+
+
+def chosen(scratch, arguments):
+    """The store by a program's arguments: --kafka, or --tier fs|minio|libs3 (fs)."""
+    if "--kafka" in arguments:
+        return Reference(scratch, "fs")
+    tier = arguments[arguments.index("--tier") + 1] if "--tier" in arguments else "fs"
+    if tier == "fs":
+        return Tiered(scratch, tier)
+    try:
+        return Tiered(scratch, tier, broker.Minio(scratch))
+    except broker.Missing as e:
+        broker.skip(str(e))
