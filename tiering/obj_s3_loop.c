@@ -11,6 +11,7 @@
  *
  * Threads: the loop's own, named in the functions below; submit, cancel and free from any. `lock`
  * is a leaf and never held during curl's calls or done. */
+#include "bufpool.h"
 #include "obj_s3.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
@@ -44,6 +45,8 @@ struct s3_loop {
     bool closing;
     CURL *spare[SPARE_MAX]; /* the loop thread's: easy handles to use again */
     unsigned spare_count;
+    struct vv_bufpool *bufs;
+    int64_t busy_us; /* the loop thread's: last seen at work */
 };
 
 static void list_push(struct s3_list *list, struct s3_get *g)
@@ -204,6 +207,16 @@ static bool take_submitted(struct s3_loop *loop)
     return !closing;
 }
 
+/* A second without a GET: nobody reads, the spare buffers go. */
+static void trim_idle(struct s3_loop *loop)
+{
+    int64_t now = vv_mono_us(loop->s->base.env);
+    if (loop->running.count || loop->waiting.count)
+        loop->busy_us = now;
+    else if (now - loop->busy_us >= POLL_MS * 1000)
+        vv_bufpool_trim(loop->bufs);
+}
+
 static void *loop_main(void *arg)
 {
     struct s3_loop *loop = arg;
@@ -216,6 +229,7 @@ static void *loop_main(void *arg)
         int sleep_ms = dispatch(loop);
         curl_multi_perform(loop->multi, &running);
         reap(loop);
+        trim_idle(loop);
         if (open) curl_multi_poll(loop->multi, NULL, 0, sleep_ms, NULL); /* a wake-up sticks */
     } while (open || loop->running.count || loop->waiting.count);
     return NULL;
@@ -224,7 +238,7 @@ static void *loop_main(void *arg)
 void s3_loop_submit(struct s3_loop *loop, struct vv_objget *get)
 {
     struct s3_get *g = calloc(1, sizeof *g);
-    struct vv_buf *buf = vv_buf_new(get->n);
+    struct vv_buf *buf = vv_bufpool_get(loop->bufs, get->n);
     if (!g || !buf) {
         free(g);
         vv_buf_unref(buf);
@@ -263,7 +277,8 @@ int s3_loop_new(struct obj_s3 *s, struct s3_loop **out)
     loop->s = s;
     pthread_mutex_init(&loop->lock, NULL);
     loop->multi = curl_multi_init();
-    if (!loop->multi) goto fail;
+    loop->bufs = vv_bufpool_new();
+    if (!loop->multi || !loop->bufs) goto fail;
     curl_multi_setopt(loop->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)s->connections_max);
     curl_multi_setopt(loop->multi, CURLMOPT_MAXCONNECTS, (long)s->connections_max);
     if (pthread_create(&loop->thread, NULL, loop_main, loop)) goto fail;
@@ -271,6 +286,7 @@ int s3_loop_new(struct obj_s3 *s, struct s3_loop **out)
     return VV_OK;
 fail:
     if (loop->multi) curl_multi_cleanup(loop->multi);
+    vv_bufpool_free(loop->bufs);
     pthread_mutex_destroy(&loop->lock);
     free(loop);
     return VV_E_NOMEM;
@@ -287,6 +303,7 @@ void s3_loop_free(struct s3_loop *loop)
     for (unsigned i = 0; i < loop->spare_count; i++)
         curl_easy_cleanup(loop->spare[i]);
     curl_multi_cleanup(loop->multi);
+    vv_bufpool_free(loop->bufs);
     pthread_mutex_destroy(&loop->lock);
     free(loop);
 }

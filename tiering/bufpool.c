@@ -1,0 +1,152 @@
+/* bufpool.c — see bufpool.h.
+ *
+ * Invariants: a mapping is either a spare or belongs to exactly one buffer in use; `refs` counts the owner and the
+ * buffers in use. A spare is given to a GET that fills at least half of it, so small ranges do not hold big mappings.
+ * `lock` is a leaf; mapping and unmapping are done without it. */
+#include "bufpool.h"
+#include "varve/bytes.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
+#define PAGE ((size_t)64 << 10) /* a multiple of any page */
+
+struct pooled {
+    struct vv_buf buf; /* first: release() gets it */
+    size_t room;       /* bytes mapped at data */
+};
+
+struct vv_bufpool {
+    pthread_mutex_t lock;
+    size_t refs;
+    bool closed;
+    struct pooled *spare[VV_BUFPOOL_SPARE];
+};
+
+static size_t up(size_t n, size_t unit)
+{
+    return (n + unit - 1) / unit * unit;
+}
+
+static void unmap(struct pooled *b)
+{
+    if (!b) return;
+    munmap(b->buf.data, b->room);
+    free(b);
+}
+
+/* Aligned to a huge page. */
+static uint8_t *map_huge(size_t room, size_t n)
+{
+    uint8_t *p = mmap(NULL, room + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    size_t before = up((uintptr_t)p, HUGE_PAGE) - (uintptr_t)p;
+    if (before) munmap(p, before);
+    munmap(p + before + room, HUGE_PAGE - before);
+    /* The last page only where it is nearly full: the budget counts n. */
+    size_t whole = up(n, HUGE_PAGE) - n <= n / 16 ? room : n / HUGE_PAGE * HUGE_PAGE;
+    madvise(p + before, whole, MADV_HUGEPAGE);
+    return p + before;
+}
+
+static struct pooled *map(size_t n)
+{
+    struct pooled *b = calloc(1, sizeof *b);
+    if (!b) return NULL;
+    b->room = up(n, n < HUGE_PAGE ? PAGE : HUGE_PAGE);
+    if (n < HUGE_PAGE) {
+        void *p = mmap(NULL, b->room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        b->buf.data = p == MAP_FAILED ? NULL : p;
+    } else {
+        b->buf.data = map_huge(b->room, n);
+    }
+    if (b->buf.data) return b;
+    free(b);
+    return NULL;
+}
+
+static void let_go(struct vv_bufpool *p) /* with lock, which it gives up */
+{
+    bool last = --p->refs == 0;
+    pthread_mutex_unlock(&p->lock);
+    if (!last) return;
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+}
+
+static void give_back(struct vv_buf *buf)
+{
+    struct pooled *b = (struct pooled *)buf, *drop = b;
+    struct vv_bufpool *p = buf->owner;
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < VV_BUFPOOL_SPARE && drop && !p->closed; i++)
+        if (!p->spare[i]) {
+            p->spare[i] = b;
+            drop = NULL;
+        }
+    let_go(p);
+    unmap(drop);
+}
+
+struct vv_bufpool *vv_bufpool_new(void)
+{
+    struct vv_bufpool *p = calloc(1, sizeof *p);
+    if (!p) return NULL;
+    p->refs = 1;
+    pthread_mutex_init(&p->lock, NULL);
+    return p;
+}
+
+struct vv_buf *vv_bufpool_get(struct vv_bufpool *p, size_t n)
+{
+    if (n < VV_BUFPOOL_FROM) return vv_buf_new(n);
+    struct pooled *b = NULL;
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < VV_BUFPOOL_SPARE && !b; i++) {
+        struct pooled *s = p->spare[i];
+        if (!s || s->room < n || s->room / 2 > n) continue;
+        b = s;
+        p->spare[i] = NULL;
+    }
+    p->refs++;
+    pthread_mutex_unlock(&p->lock);
+    if (!b) b = map(n);
+    if (!b) {
+        pthread_mutex_lock(&p->lock);
+        let_go(p);
+        return NULL;
+    }
+    atomic_init(&b->buf.refs, 1);
+    b->buf.cap = n;
+    b->buf.release = give_back;
+    b->buf.owner = p;
+    return &b->buf;
+}
+
+size_t vv_bufpool_trim(struct vv_bufpool *p)
+{
+    struct pooled *gone[VV_BUFPOOL_SPARE];
+    size_t bytes = 0;
+    pthread_mutex_lock(&p->lock);
+    memcpy(gone, p->spare, sizeof gone);
+    memset(p->spare, 0, sizeof p->spare);
+    pthread_mutex_unlock(&p->lock);
+    for (size_t i = 0; i < VV_BUFPOOL_SPARE; i++) {
+        bytes += gone[i] ? gone[i]->room : 0;
+        unmap(gone[i]);
+    }
+    return bytes;
+}
+
+void vv_bufpool_free(struct vv_bufpool *p)
+{
+    if (!p) return;
+    pthread_mutex_lock(&p->lock);
+    p->closed = true;
+    pthread_mutex_unlock(&p->lock);
+    vv_bufpool_trim(p);
+    pthread_mutex_lock(&p->lock);
+    let_go(p);
+}

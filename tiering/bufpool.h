@@ -1,0 +1,20 @@
+/* bufpool.h — buffers for what is read from the bucket, with memory that was touched before.
+ *
+ * Fresh pages cost a read more than its checksum: the kernel clears each one, and it faults once per 4 KiB. So big
+ * buffers come in huge pages where the kernel has them, and the last few that were given back are kept for the next
+ * GETs: when the cache is full, each eviction frees just what the next GET needs. Small buffers are vv_buf_new's.
+ *
+ * A buffer may outlive the pool's free (a socket still sends it): it holds a reference. Any thread. */
+#ifndef VARVE_TIERING_BUFPOOL_H
+#define VARVE_TIERING_BUFPOOL_H
+#include "varve/buf.h"
+
+#define VV_BUFPOOL_SPARE 2             /* buffers kept; what they hold is in nobody's budget */
+#define VV_BUFPOOL_FROM (256u << 10)   /* bytes: smaller ones are not pooled */
+
+struct vv_bufpool;
+struct vv_bufpool *vv_bufpool_new(void); /* NULL when out of memory */
+void vv_bufpool_free(struct vv_bufpool *p); /* NULL is fine */
+struct vv_buf *vv_bufpool_get(struct vv_bufpool *p, size_t n); /* cap == n, contents undefined; NULL when out of memory */
+size_t vv_bufpool_trim(struct vv_bufpool *p); /* nothing is read any more: the spares go; their bytes */
+#endif
