@@ -1,8 +1,9 @@
 /* bufpool.c — see bufpool.h.
  *
  * Invariants: a mapping is either a spare or belongs to exactly one buffer in use; `refs` counts the owner and the
- * buffers in use. A spare is given to a GET that fills at least half of it, so small ranges do not hold big mappings.
- * `lock` is a leaf; mapping and unmapping are done without it. */
+ * buffers in use. A spare is given only to a GET that nearly fills it, because the cache's budget counts the GET's
+ * bytes. The newest are kept: sizes change with the topic that is read. `lock` is a leaf; mapping and unmapping are
+ * done without it. */
 #include "bufpool.h"
 #include "varve/bytes.h"
 
@@ -10,8 +11,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-#define HUGE_PAGE ((size_t)2 << 20)
-#define PAGE ((size_t)64 << 10) /* a multiple of any page */
+#define MIB ((size_t)1 << 20)
 
 struct pooled {
     struct vv_buf buf; /* first: release() gets it */
@@ -25,11 +25,6 @@ struct vv_bufpool {
     struct pooled *spare[VV_BUFPOOL_SPARE];
 };
 
-static size_t up(size_t n, size_t unit)
-{
-    return (n + unit - 1) / unit * unit;
-}
-
 static void unmap(struct pooled *b)
 {
     if (!b) return;
@@ -37,34 +32,19 @@ static void unmap(struct pooled *b)
     free(b);
 }
 
-/* Aligned to a huge page. */
-static uint8_t *map_huge(size_t room, size_t n)
-{
-    uint8_t *p = mmap(NULL, room + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    size_t before = up((uintptr_t)p, HUGE_PAGE) - (uintptr_t)p;
-    if (before) munmap(p, before);
-    munmap(p + before + room, HUGE_PAGE - before);
-    /* The last page only where it is nearly full: the budget counts n. */
-    size_t whole = up(n, HUGE_PAGE) - n <= n / 16 ? room : n / HUGE_PAGE * HUGE_PAGE;
-    madvise(p + before, whole, MADV_HUGEPAGE);
-    return p + before;
-}
-
 static struct pooled *map(size_t n)
 {
+    size_t step = n < MIB ? MIB / 16 : MIB / 4; /* chunks differ by a block; what is never touched costs nothing */
+    size_t room = (n + step - 1) / step * step;
     struct pooled *b = calloc(1, sizeof *b);
-    if (!b) return NULL;
-    b->room = up(n, n < HUGE_PAGE ? PAGE : HUGE_PAGE);
-    if (n < HUGE_PAGE) {
-        void *p = mmap(NULL, b->room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        b->buf.data = p == MAP_FAILED ? NULL : p;
-    } else {
-        b->buf.data = map_huge(b->room, n);
+    void *p = b ? mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) : MAP_FAILED;
+    if (p == MAP_FAILED) {
+        free(b);
+        return NULL;
     }
-    if (b->buf.data) return b;
-    free(b);
-    return NULL;
+    b->buf.data = p;
+    b->room = room;
+    return b;
 }
 
 static void let_go(struct vv_bufpool *p) /* with lock, which it gives up */
@@ -81,11 +61,11 @@ static void give_back(struct vv_buf *buf)
     struct pooled *b = (struct pooled *)buf, *drop = b;
     struct vv_bufpool *p = buf->owner;
     pthread_mutex_lock(&p->lock);
-    for (size_t i = 0; i < VV_BUFPOOL_SPARE && drop && !p->closed; i++)
-        if (!p->spare[i]) {
-            p->spare[i] = b;
-            drop = NULL;
-        }
+    if (!p->closed) {
+        drop = p->spare[0];
+        memmove(p->spare, p->spare + 1, sizeof p->spare - sizeof *p->spare);
+        p->spare[VV_BUFPOOL_SPARE - 1] = b;
+    }
     let_go(p);
     unmap(drop);
 }
@@ -106,7 +86,7 @@ struct vv_buf *vv_bufpool_get(struct vv_bufpool *p, size_t n)
     pthread_mutex_lock(&p->lock);
     for (size_t i = 0; i < VV_BUFPOOL_SPARE && !b; i++) {
         struct pooled *s = p->spare[i];
-        if (!s || s->room < n || s->room / 2 > n) continue;
+        if (!s || s->room < n || s->room - n > s->room / 8) continue;
         b = s;
         p->spare[i] = NULL;
     }

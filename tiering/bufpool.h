@@ -1,10 +1,10 @@
 /* bufpool.h — buffers for what is read from the bucket, with memory that was touched before.
  *
- * Fresh pages cost a read more than its checksum: the kernel clears each one, and it faults once per 4 KiB. So big
- * buffers come in huge pages where the kernel has them, and the last few that were given back are kept for the next
- * GETs: when the cache is full, each eviction frees just what the next GET needs. Small buffers are vv_buf_new's.
+ * Fresh pages cost a read more than its checksum: the kernel faults once per 4 KiB and clears each page, and malloc gives
+ * buffers of this size back at once. So the last few that were given back are kept for the next GETs: when the cache is
+ * full, each eviction frees just what the next GET needs. Small buffers are vv_buf_new's.
  *
- * A buffer may outlive the pool's free (a socket still sends it): it holds a reference. Any thread. */
+ * A buffer may outlive the pool (a socket still sends it): it holds a reference. Any thread. */
 #ifndef VARVE_TIERING_BUFPOOL_H
 #define VARVE_TIERING_BUFPOOL_H
 #include "varve/buf.h"

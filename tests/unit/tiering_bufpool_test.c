@@ -54,6 +54,30 @@ static void reused(void **state)
     vv_bufpool_free(p);
 }
 
+static void newest_are_kept(void **state)
+{
+    (void)state;
+    struct vv_bufpool *p = vv_bufpool_new();
+    struct vv_buf *b[VV_BUFPOOL_SPARE + 1];
+    uint8_t *was;
+    for (size_t i = 0; i <= VV_BUFPOOL_SPARE; i++) {
+        b[i] = vv_bufpool_get(p, (i ? 4 : 2) * MIB);
+    }
+    for (size_t i = 0; i <= VV_BUFPOOL_SPARE; i++) vv_buf_unref(b[i]); /* the small one first: it has to go */
+    assert_int_equal(vv_bufpool_trim(p), VV_BUFPOOL_SPARE * 4 * MIB);
+    for (size_t i = 0; i < 3; i++) { /* one that fits is found behind one that does not */
+        b[0] = vv_bufpool_get(p, 4 * MIB);
+        b[1] = vv_bufpool_get(p, 2 * MIB);
+        was = b[0]->data;
+        vv_buf_unref(b[i % 2]);
+        vv_buf_unref(b[1 - i % 2]);
+        b[0] = vv_bufpool_get(p, 4 * MIB);
+        assert_ptr_equal(b[0]->data, was);
+        vv_buf_unref(b[0]);
+    }
+    vv_bufpool_free(p);
+}
+
 static void bounded(void **state)
 {
     (void)state;
@@ -84,6 +108,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes),
         cmocka_unit_test(reused),
+        cmocka_unit_test(newest_are_kept),
         cmocka_unit_test(bounded),
         cmocka_unit_test(outlives_the_pool),
     };
