@@ -22,7 +22,7 @@ struct vv_tier_config {
     int upload_threads;             /* default 2 */
     int64_t upload_bytes_per_s;     /* 0 = no limit (remote.log.manager.copy.max.bytes.per.second) */
     int64_t fetch_bytes_per_s;      /* 0 = no limit */
-    size_t cache_bytes_max;         /* memory of the chunk cache, default 128 MiB, never exceeded by more than what is being sent */
+    size_t cache_bytes_max;         /* memory of the chunk cache, default 128 MiB, never exceeded by more than what is being sent and two spare buffers */
     size_t chunk_bytes;             /* one ranged GET, default 4 MiB, whole blocks */
     int readahead_chunks;           /* per sequential reader; 0 = none, < 0 = 4; crosses segment borders */
     int64_t fetch_deadline_ms;      /* tier.fetch.deadline.ms, default 30000: one chunk's GET incl. retries */
