@@ -46,27 +46,47 @@ static bool process_cpu(int64_t pid, double *out)
 
 /* ---- open ---- */
 
+/* Leaders are named, and answer as such: Apache Kafka names them a moment before they do. */
+static bool leaders_ready(struct vv_bench *b, int64_t partitions)
+{
+    struct vv_error ignored = {0};
+    bool ready = b->part_count == (size_t)partitions;
+    for (size_t i = 0; ready && i < b->part_count; i++) {
+        ready = b->parts[i].leader >= 0;
+        b->parts[i].timestamp = -1;
+    }
+    ready = ready && !vv_client_offsets(b->client, b->parts, b->part_count, &ignored);
+    for (size_t i = 0; ready && i < b->part_count; i++)
+        ready = !b->parts[i].err;
+    return ready;
+}
+
+static int create_topic(struct vv_bench *b, int64_t partitions, struct vv_error *e)
+{
+    int rc = vv_admin_create_topic(b->client, b->topic, (int32_t)partitions, -1, NULL, 0, e);
+    for (int tries = 0; !rc && tries < 200; tries++) {
+        free(b->parts);
+        rc = vv_client_partitions(b->client, b->topic, &b->parts, &b->part_count, e);
+        if (!rc && leaders_ready(b, partitions)) return 0;
+        if (rc == VV_UNKNOWN_TOPIC_OR_PARTITION || rc == VV_LEADER_NOT_AVAILABLE) rc = 0;
+        usleep(50000);
+    }
+    return rc ? rc : vv_error_set(e, VV_E_TIMEOUT, "topic %s was created, but has no leaders yet", b->topic);
+}
+
 static int find_topic(struct vv_bench *b, int64_t partitions, struct vv_error *e)
 {
     int rc = vv_client_partitions(b->client, b->topic, &b->parts, &b->part_count, e);
     if (rc == VV_UNKNOWN_TOPIC_OR_PARTITION && partitions > 0) {
-        rc = vv_admin_create_topic(b->client, b->topic, (int32_t)partitions, -1, NULL, 0, e);
-        for (int tries = 0; !rc && tries < 100; tries++) { /* until the leaders are known */
-            free(b->parts);
-            rc = vv_client_partitions(b->client, b->topic, &b->parts, &b->part_count, e);
-            bool ready = !rc && b->part_count == (size_t)partitions;
-            for (size_t i = 0; ready && i < b->part_count; i++)
-                ready = b->parts[i].leader >= 0;
-            if (ready) return 0;
-            if (rc == VV_UNKNOWN_TOPIC_OR_PARTITION || rc == VV_LEADER_NOT_AVAILABLE) rc = 0;
-            usleep(50000);
-        }
-        if (!rc) rc = vv_error_set(e, VV_E_TIMEOUT, "topic %s was created, but has no leaders yet", b->topic);
+        free(b->parts);
+        b->parts = NULL;
+        rc = create_topic(b, partitions, e);
     }
     if (!rc && partitions > 0 && b->part_count != (size_t)partitions)
         rc = vv_error_set(e, VV_E_CONFLICT,
                           "topic %s has %zu partitions, not %" PRId64 "; name a new topic or leave --partitions out",
                           b->topic, b->part_count, partitions);
+    if (!rc && !b->part_count) rc = vv_error_set(e, VV_E_PROTO, "topic %s has no partitions", b->topic);
     for (size_t i = 0; i < b->part_count && !rc; i++)
         if (b->parts[i].leader < 0)
             rc = vv_error_set(e, VV_LEADER_NOT_AVAILABLE, "%s-%d has no leader", b->topic, b->parts[i].partition);
