@@ -69,8 +69,16 @@ static void count(struct vv_objstore *s, enum vv_objop op, int64_t start_us, int
 {
     atomic_fetch_add(&s->stats.calls[op], 1);
     if (err) atomic_fetch_add(&s->stats.errors[op], 1);
-    atomic_fetch_add(&s->stats.call_us[op],
-                     (uint64_t)VV_MAX(vv_mono_us(s->env) - start_us, (int64_t)0));
+    static const int64_t le_us[] = {
+#define VV_X(ms) ms * 1000,
+        VV_OBJ_LATENCY_MS(VV_X)
+#undef VV_X
+    };
+    int64_t us = VV_MAX(vv_mono_us(s->env) - start_us, (int64_t)0);
+    size_t bucket = 0;
+    while (bucket < VV_COUNT(le_us) && us > le_us[bucket]) bucket++;
+    atomic_fetch_add(&s->stats.call_us[op], (uint64_t)us);
+    atomic_fetch_add(&s->stats.call_le[op][bucket], 1);
 }
 
 void vv_objget_finish(struct vv_objstore *s, struct vv_objget *get, int err, struct vv_buf *buf)

@@ -524,6 +524,11 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
     };
 }
 
+const struct vv_objstore_stats *vv_tier_store_stats(const struct vv_tier *t)
+{
+    return &t->store->stats;
+}
+
 /* ---- cluster snapshot ---- */
 
 int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, struct vv_error *e)

@@ -177,11 +177,22 @@ struct vv_objstore_ops {
     void (*interrupt)(struct vv_objstore *s); /* NULL: the flag is enough */
 };
 
+/* Upper bounds of the buckets of call durations, in ms; the last bucket is everything above. */
+#define VV_OBJ_LATENCY_MS(X) X(2) X(5) X(10) X(20) X(50) X(100) X(200) X(500) X(1000) X(2000) X(5000) X(10000) X(30000)
+enum {
+#define VV_X(ms) VV_OBJ_LATENCY_##ms,
+    VV_OBJ_LATENCY_MS(VV_X)
+#undef VV_X
+    VV_OBJ_LATENCY_MORE,
+    VV_OBJ_LATENCIES
+};
+
 /* Counters; read them any time. A call is one of the functions below, a request is one HTTP exchange with S3
  * (0 for a directory), retries included. */
 struct vv_objstore_stats {
     atomic_uint_fast64_t calls[VV_OBJ_OP_COUNT], errors[VV_OBJ_OP_COUNT], call_us[VV_OBJ_OP_COUNT];
     atomic_uint_fast64_t requests[VV_OBJ_OP_COUNT], retries[VV_OBJ_OP_COUNT];
+    atomic_uint_fast64_t call_le[VV_OBJ_OP_COUNT][VV_OBJ_LATENCIES]; /* calls by duration: the first bucket that holds it */
     atomic_uint_fast64_t bytes_put, bytes_got;
 };
 

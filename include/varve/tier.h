@@ -151,4 +151,5 @@ struct vv_tier_stats {
     bool store_ok;             /* the last call reached the store */
 };
 void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out);
+const struct vv_objstore_stats *vv_tier_store_stats(const struct vv_tier *t); /* as long as the tier; any thread */
 #endif

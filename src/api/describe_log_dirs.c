@@ -1,7 +1,8 @@
 /* describe_log_dirs.c — DescribeLogDirs: the log directory, and the tier as a second one.
  *
  * The second entry is named "remote://" and the tier's URL; a partition's size there is what the bucket holds of it. A
- * segment that is in both places counts in both. The lag of a local partition is 0 (this broker leads), that of a
+ * segment that is in both places counts in both. What Kafka has no field for (objects, what is pending) is told in tagged
+ * fields of our own, which other clients step over. The lag of a local partition is 0 (this broker leads), that of a
  * remote one the offsets that are not uploaded yet. Threads: iopool (statfs, many partitions). */
 #include "defer.h"
 #include "partition.h"
@@ -52,6 +53,9 @@ static void add_partition(struct lookup *l, topic_result *local, topic_result *r
     at->PartitionIndex = p->id;
     at->PartitionSize = (int64_t)s.remote_bytes;
     at->OffsetLag = VV_MAX(s.high_watermark - VV_MAX(s.remote_end, s.log_start), 0);
+    at->Segments = (int64_t)s.remote_segments;
+    at->PendingBytes = (int64_t)s.lag_bytes;
+    at->PendingSegments = (int64_t)s.lag_segments;
 }
 
 static topic_result *topic_begin(struct vv_call *c, dir_result *d, struct vv_str name, int32_t partitions)

@@ -283,7 +283,10 @@ static void remote_failed(struct fetch_part *part, const struct vv_tier_read *r)
     } else if (again || r->err == VV_E_TIMEOUT) { /* not yet: the download goes on for the next request */
         part->stuck = true;
     } else {
-        if (r->err != VV_OFFSET_OUT_OF_RANGE) vv_count(fetch_cold_errors, 1);
+        if (r->err != VV_OFFSET_OUT_OF_RANGE) {
+            vv_count(fetch_cold_errors, 1);
+            vv_topic_count(part->topic, cold_errors, 1);
+        }
         vv_fetch_fail(part, r->err, r->error.text[0] ? r->error.text : vv_err_name(r->err));
     }
 }
@@ -304,6 +307,8 @@ static void take_remote(struct fetch_part *part)
         return;
     }
     vv_count(fetch_cold_bytes, got);
+    vv_topic_count(part->topic, cold_bytes, got);
+    vv_topic_count(part->topic, cold_requests, 1);
     part->next = VV_MAX(part->next, r->next_offset);
     if (got && part->op->committed)
         find_aborted(part);

@@ -70,6 +70,7 @@ static void fill_part(struct fetch_part *part, struct FetchResponse_PartitionDat
     }
     out->Records = (struct vv_records){(const uint8_t *)"", 0, part->bytes.bytes ? &part->bytes : NULL};
     if (part->err) vv_count(fetch_errors, 1);
+    if (part->bytes.bytes) vv_topic_count(part->topic, fetch_bytes, part->bytes.bytes);
 }
 
 /* An incremental answer names a partition only when there is something to tell (KIP-227). */

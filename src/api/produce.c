@@ -140,6 +140,8 @@ static int append(struct produce_op *op, struct vv_partition *p, struct vv_recor
     vv_count(produce_batches, 1);
     vv_count(produce_bytes, batch.bytes);
     vv_count(produce_records, batch.records);
+    vv_topic_count(p->topic, produce_bytes, batch.bytes);
+    vv_topic_count(p->topic, produce_records, batch.records);
     if (a.duplicate) vv_count(produce_duplicates, 1);
     if (waits_for_disk(c)) {
         struct produce_part *part = &op->parts[op->part_count++];

@@ -40,6 +40,7 @@ struct vv_broker {
     _Atomic bool time_trusted; /* at the last look; vv_broker_time_trusted asks anew */
     _Atomic int64_t clock_gap_ms; /* wall - mono that was believed at the last look; 0: not known */
     _Atomic int disk_state;    /* enum vv_disk_state (housekeeper.c) */
+    _Atomic int64_t disk_seconds_left; /* until the reserve, at the rate producers write; INT64_MAX: they do not */
     /* Bytes that producers wrote; from slow on they are slowed down, from max on the reserve is reached. 0: no limit. */
     _Atomic uint64_t disk_written, disk_written_slow, disk_written_max;
     bool restoring;            /* the directory was empty and the bucket was not */
@@ -74,6 +75,12 @@ void vv_broker_endpoint(struct vv_broker *b, int listener, const char **host, in
 
 /* ---- topics (topics.c): names, ids, partitions, configs; durable in <log.dirs>/varve-topics.json ---- */
 struct vv_partition;
+/* What clients did with a topic since this process began; relaxed, shown on /metrics (Kafka's BrokerTopicMetrics). */
+struct vv_topic_counters {
+    _Atomic int64_t produce_bytes, produce_records, fetch_bytes;
+    _Atomic int64_t cold_requests, cold_bytes, cold_errors;
+};
+#define vv_topic_count(t, field, n) atomic_fetch_add_explicit(&(t)->counters.field, (int64_t)(n), memory_order_relaxed)
 struct vv_topic {
     char *name;
     struct vv_uuid id;
@@ -88,6 +95,7 @@ struct vv_topic {
     struct vv_broker *broker;
     struct vv_partition **retired[16]; /* arrays that readers may still hold, one per growth */
     struct vv_work destroy_work;
+    struct vv_topic_counters counters;
 };
 /* Lookups take a reference; any thread. NULL when absent. */
 struct vv_topic *vv_topics_get(struct vv_topics *ts, const char *name, size_t n);
@@ -130,7 +138,7 @@ int vv_partition_append_internal(struct vv_partition *p, uint8_t *batch, size_t 
 int vv_partition_scan(struct vv_partition *p, int (*each)(void *ctx, const struct vv_record *r), void *ctx,
                       struct vv_error *e);
 struct vv_partition_sizes {
-    uint64_t local_bytes, remote_bytes, lag_bytes;
+    uint64_t local_bytes, remote_bytes, lag_bytes, lag_segments, remote_segments;
     int64_t log_start, local_start, remote_end, end, high_watermark;
 };
 void vv_partition_sizes(struct vv_partition *p, struct vv_partition_sizes *out);

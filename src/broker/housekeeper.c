@@ -20,6 +20,7 @@
 #define JOURNAL_MS     60000
 #define ROLLS_PER_TICK 256
 #define GIB            (1ULL << 30)
+#define RATE_TICKS     300 /* the rate of producers is an average that forgets over about so many seconds */
 
 struct vv_housekeeper {
     struct vv_broker *b;
@@ -29,6 +30,9 @@ struct vv_housekeeper {
     pthread_cond_t changed;
     bool stopped;
     int disk_told;
+    uint64_t disk_written;      /* at the last look */
+    double disk_rate;           /* bytes a second */
+    int64_t disk_us;            /* monotonic, of the last look */
     struct vv_clock_watch clock;
     char *clock_path, *confirm_path;
     int64_t journalled_ms, maintained_ms, last_ms; /* monotonic */
@@ -52,6 +56,21 @@ enum vv_disk_state vv_disk_state_of(const struct vv_broker_config *c, const stru
     return s->available / 2 < reserve ? VV_DISK_THROTTLE : VV_DISK_OK;
 }
 
+/* How long the disk lasts if nothing leaves it: what an operator must know while the bucket is away. */
+static void look_at_rate(struct vv_housekeeper *h, uint64_t written, uint64_t room)
+{
+    int64_t now = vv_mono_us(h->b->env), passed = now - h->disk_us;
+    if (h->disk_us && passed > 0) {
+        double lately = (double)(written - h->disk_written) * 1e6 / (double)passed;
+        double share = VV_MIN((double)passed / 1e6 / RATE_TICKS, 1.0);
+        h->disk_rate += (lately - h->disk_rate) * share;
+    }
+    h->disk_us = now;
+    h->disk_written = written;
+    bool lasts = h->disk_rate < 1 || (double)room / h->disk_rate > 1e10;
+    atomic_store(&h->b->disk_seconds_left, lasts ? INT64_MAX : (int64_t)((double)room / h->disk_rate));
+}
+
 /* True: there is something to do about it. */
 static bool look_at_disk(struct vv_housekeeper *h)
 {
@@ -65,6 +84,7 @@ static bool look_at_disk(struct vv_housekeeper *h)
     uint64_t reserve = vv_disk_reserve(b->config, s.total);
     int now = vv_disk_state_of(b->config, &s), before = h->disk_told;
     uint64_t room = s.available > reserve ? s.available - reserve : 0;
+    look_at_rate(h, written, room);
     atomic_store(&b->disk_written_slow, written + 1 + (room > reserve ? room - reserve : 0));
     atomic_store(&b->disk_written_max, reserve ? written + 1 + room : 0); /* without a reserve the disk itself refuses */
     atomic_store(&b->disk_state, now);
@@ -307,6 +327,7 @@ int vv_housekeeper_start(struct vv_broker *b, struct vv_housekeeper **out, struc
     believe(h);
     atomic_store(&b->time_trusted, h->clock.trusted);
     if (!h->clock.trusted) say_clock(h, false);
+    atomic_store(&b->disk_seconds_left, INT64_MAX);
     h->last_ms = mono;
     h->maintained_ms = mono - b->config->log_retention_check_interval_ms; /* nothing was deleted by age before the first look */
     h->journalled_ms = mono - JOURNAL_MS;

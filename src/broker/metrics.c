@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <microhttpd.h>
 #include <netdb.h>
 #include <stdarg.h>
@@ -40,6 +41,8 @@ static void number(FILE *to, double v)
 {
     if (v > -1e15 && v < 1e15 && v == (double)(int64_t)v)
         fprintf(to, "%" PRId64, (int64_t)v);
+    else if (isinf(v))
+        fputs(v > 0 ? "+Inf" : "-Inf", to);
     else
         fprintf(to, "%.9g", v);
 }
@@ -63,22 +66,54 @@ static void label_value(FILE *to, const char *v)
     }
 }
 
-void vv_metrics_sample(struct vv_metrics_out *o, double value, ...)
+static void sample(struct vv_metrics_out *o, const char *suffix, double value, va_list ap)
 {
-    va_list ap;
     const char *name, *sep = "{";
-    fputs(o->name, o->to);
-    va_start(ap, value);
+    fprintf(o->to, "%s%s", o->name, suffix);
     while ((name = va_arg(ap, const char *))) {
         fprintf(o->to, "%s%s=\"", sep, name);
         label_value(o->to, va_arg(ap, const char *));
         fputc('"', o->to);
         sep = ",";
     }
-    va_end(ap);
     fputs(*sep == ',' ? "} " : " ", o->to);
     number(o->to, value);
     fputc('\n', o->to);
+}
+
+void vv_metrics_sample(struct vv_metrics_out *o, double value, ...)
+{
+    va_list ap;
+    va_start(ap, value);
+    sample(o, "", value, ap);
+    va_end(ap);
+}
+
+__attribute__((sentinel)) static void part(struct vv_metrics_out *o, const char *suffix, double value, ...)
+{
+    va_list ap;
+    va_start(ap, value);
+    sample(o, suffix, value, ap);
+    va_end(ap);
+}
+
+void vv_metrics_histogram(struct vv_metrics_out *o, const struct vv_metrics_histogram *h)
+{
+    vv_metrics_family(o, h->name, "histogram", h->help);
+}
+
+void vv_metrics_observed(struct vv_metrics_out *o, const struct vv_metrics_histogram *h, const char *label,
+                         const uint64_t *counts, double sum)
+{
+    uint64_t below = 0;
+    for (size_t i = 0; i <= h->bounds; i++) {
+        char le[32];
+        snprintf(le, sizeof le, "%g", i < h->bounds ? h->le[i] : 0);
+        below += counts[i];
+        part(o, "_bucket", (double)below, h->label, label, "le", i < h->bounds ? le : "+Inf", (const char *)NULL);
+    }
+    part(o, "_sum", sum, h->label, label, (const char *)NULL);
+    part(o, "_count", (double)below, h->label, label, (const char *)NULL);
 }
 
 void vv_metrics_one(struct vv_metrics_out *o, const char *name, const char *type, const char *help,

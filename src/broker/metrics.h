@@ -67,6 +67,16 @@ void vv_metrics_family(struct vv_metrics_out *o, const char *name, const char *t
                        const char *help);
 /* One sample; labels are name, value pairs ended by NULL (values are escaped). */
 void vv_metrics_sample(struct vv_metrics_out *o, double value, ...) __attribute__((sentinel));
+/* A family of type histogram; label is the name of its one label. */
+struct vv_metrics_histogram {
+    const char *name, *help, *label;
+    const double *le; /* upper bounds, ascending, of `bounds` buckets; one more bucket is everything above */
+    size_t bounds;
+};
+void vv_metrics_histogram(struct vv_metrics_out *o, const struct vv_metrics_histogram *h);
+/* One row of it: bounds + 1 counts, each of its bucket alone, and the sum of what was observed. */
+void vv_metrics_observed(struct vv_metrics_out *o, const struct vv_metrics_histogram *h, const char *label,
+                         const uint64_t *counts, double sum);
 /* A family with one sample without labels. */
 void vv_metrics_one(struct vv_metrics_out *o, const char *name, const char *type, const char *help,
                     double value);

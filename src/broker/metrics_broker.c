@@ -2,78 +2,161 @@
  * network, disk.
  *
  * Partitions are gathered once under the registry's read lock, then printed family by family.
- * Above PARTITIONS_SHOWN only the sums are shown, so that a big broker's page stays small. Names
+ * Above SHOWN_MAX only the sums are shown, so that a big broker's page stays small. Names
  * follow Kafka's tiering metrics and kafka_exporter where there is one. On the metrics server's
  * thread. */
 #include "metrics_broker.h"
 
+#include "housekeeper.h"
+#include "metrics_kafka.h"
+#include "partition.h"
+
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PARTITIONS_SHOWN 2000
+#define SHOWN_MAX 2000 /* of partitions, of topics */
 
+struct topic_row {
+    char name[250];
+    struct vv_topic_counters *counters; /* the topic's, as long as `topic` is held */
+    struct vv_topic *topic;
+    uint64_t local, remote, segments;
+    struct vv_tier_part_stats tier;
+};
 struct row {
-    char topic[250], partition[12];
+    struct vv_metrics_partition kafka;
     struct vv_partition_sizes s;
 };
 struct gathered {
     struct row *rows;
-    size_t count, cap, all;
-    uint64_t local, remote, lag;
-    size_t topics;
+    struct topic_row *topics;
+    size_t count, all, topic_count, topic_all;
+    uint64_t local, remote, segments, lag, lag_segments;
 };
+
+static void add_tier(struct topic_row *to, struct vv_partition *p)
+{
+    struct vv_tier_part *part = atomic_load(&p->tier);
+    struct vv_tier_part_stats s;
+    if (!part) return;
+    vv_tier_part_stats(part, &s);
+    to->tier.uploaded_segments += s.uploaded_segments;
+    to->tier.uploaded_bytes += s.uploaded_bytes;
+    to->tier.upload_errors += s.upload_errors;
+    to->tier.lag_segments += s.lag_segments;
+    to->tier.lag_bytes += s.lag_bytes;
+}
+
+static void add_partition(struct gathered *g, struct topic_row *topic, struct vv_partition *p)
+{
+    struct row r = {.kafka.topic = ""};
+    vv_partition_sizes(p, &r.s);
+    add_tier(topic, p);
+    topic->local += r.s.local_bytes;
+    topic->remote += r.s.remote_bytes;
+    topic->segments += r.s.remote_segments;
+    g->all++;
+    if (g->count == SHOWN_MAX || !g->rows) return;
+    snprintf(r.kafka.topic, sizeof r.kafka.topic, "%s", p->topic->name);
+    snprintf(r.kafka.id, sizeof r.kafka.id, "%" PRId32, p->id);
+    r.kafka.log_start = r.s.log_start;
+    r.kafka.high_watermark = r.s.high_watermark;
+    g->rows[g->count++] = r;
+}
 
 static void gather(void *ctx, struct vv_topic *t)
 {
     struct gathered *g = ctx;
-    g->topics++;
-    for (int32_t i = 0; i < t->partition_count; i++) {
-        struct row r;
-        vv_partition_sizes(t->partitions[i], &r.s);
-        g->local += r.s.local_bytes;
-        g->remote += r.s.remote_bytes;
-        g->lag += r.s.lag_bytes;
-        g->all++;
-        if (g->count == g->cap) continue;
-        snprintf(r.topic, sizeof r.topic, "%s", t->name);
-        snprintf(r.partition, sizeof r.partition, "%" PRId32, i);
-        g->rows[g->count++] = r;
-    }
+    struct topic_row row = {.counters = &t->counters};
+    for (int32_t i = 0; i < t->partition_count; i++) add_partition(g, &row, t->partitions[i]);
+    g->topic_all++;
+    g->local += row.local;
+    g->remote += row.remote;
+    g->segments += row.segments;
+    g->lag += row.tier.lag_bytes;
+    g->lag_segments += row.tier.lag_segments;
+    if (g->topic_count == SHOWN_MAX || !g->topics) return;
+    snprintf(row.name, sizeof row.name, "%s", t->name);
+    row.topic = t;
+    atomic_fetch_add(&t->refs, 1);
+    g->topics[g->topic_count++] = row;
 }
+
+#define VV_SUM_METRICS(X)                                                                          \
+    X("varve_topics", "Topics, internal ones too.", topic_all)                                     \
+    X("varve_partitions", "Partitions.", all)                                                      \
+    X("varve_local_bytes", "Bytes of all partitions on the local disk.", local)                    \
+    X("varve_remote_log_size_bytes", "Bytes of all partitions in the bucket.", remote)             \
+    X("varve_remote_log_segments", "Segments of all partitions in the bucket.", segments)          \
+    X("varve_remote_copy_lag_bytes", "Closed and not yet in the bucket.", lag)                     \
+    X("varve_remote_copy_lag_segments", "Segments closed and not yet in the bucket.", lag_segments)
 
 #define VV_PARTITION_METRICS(X)                                                                    \
     X("varve_partition_local_bytes", "Bytes on the local disk.", local_bytes)                      \
     X("varve_partition_remote_bytes", "Bytes in the bucket.", remote_bytes)                        \
+    X("varve_partition_remote_segments", "Segments in the bucket.", remote_segments)               \
     X("varve_partition_tier_lag_bytes", "Closed and not yet in the bucket.", lag_bytes)            \
-    X("varve_partition_local_start_offset", "First offset on the local disk.", local_start)        \
-    X("kafka_topic_partition_oldest_offset", "First readable offset.", log_start)                  \
-    X("kafka_topic_partition_current_offset", "End of what consumers may read.", high_watermark)
+    X("varve_partition_local_start_offset", "First offset on the local disk.", local_start)
+
+/* Kafka's BrokerTopicMetrics, of this process's life. */
+#define VV_TOPIC_METRICS(X)                                                                        \
+    X("varve_topic_produce_bytes_total", "counter", "Batch bytes appended.", counters->produce_bytes) \
+    X("varve_topic_produce_records_total", "counter", "Records appended.", counters->produce_records) \
+    X("varve_topic_fetch_bytes_total", "counter", "Batch bytes sent to consumers.", counters->fetch_bytes) \
+    X("varve_topic_remote_fetch_requests_total", "counter", "Cold reads.", counters->cold_requests) \
+    X("varve_topic_remote_fetch_bytes_total", "counter", "Bytes read cold.", counters->cold_bytes) \
+    X("varve_topic_remote_fetch_errors_total", "counter", "Failed cold reads.", counters->cold_errors) \
+    X("varve_topic_remote_copy_requests_total", "counter", "Segments uploaded.", tier.uploaded_segments) \
+    X("varve_topic_remote_copy_bytes_total", "counter", "Bytes uploaded.", tier.uploaded_bytes)    \
+    X("varve_topic_remote_copy_errors_total", "counter", "Failed uploads.", tier.upload_errors)    \
+    X("varve_topic_remote_copy_lag_bytes", "gauge", "Closed and not yet in the bucket.", tier.lag_bytes) \
+    X("varve_topic_remote_copy_lag_segments", "gauge", "Segments closed and not yet in the bucket.", \
+      tier.lag_segments)                                                                           \
+    X("varve_topic_local_bytes", "gauge", "Bytes on the local disk.", local)                       \
+    X("varve_topic_remote_log_size_bytes", "gauge", "Bytes in the bucket.", remote)                \
+    X("varve_topic_remote_log_segments", "gauge", "Segments in the bucket.", segments)
+
+static void print_topics(const struct gathered *g, struct vv_metrics_out *o)
+{
+#define VV_X(family, type, help, field)                                                            \
+    vv_metrics_family(o, family, type, help);                                                      \
+    for (size_t i = 0; i < g->topic_count; i++)                                                    \
+        vv_metrics_sample(o, (double)g->topics[i].field, "topic", g->topics[i].name, (const char *)NULL);
+    VV_TOPIC_METRICS(VV_X)
+#undef VV_X
+}
+
+static void print_partitions(struct vv_broker *b, const struct gathered *g, struct vv_metrics_out *o)
+{
+    struct vv_metrics_partition *kafka = calloc(g->count + 1, sizeof *kafka);
+    bool shown = kafka && g->all == g->count;
+#define VV_X(name, help, field)                                                                    \
+    vv_metrics_family(o, name, "gauge", help);                                                     \
+    for (size_t i = 0; shown && i < g->count; i++)                                                 \
+        vv_metrics_sample(o, (double)g->rows[i].s.field, "topic", g->rows[i].kafka.topic, "partition", \
+                          g->rows[i].kafka.id, (const char *)NULL);
+    VV_PARTITION_METRICS(VV_X)
+#undef VV_X
+    for (size_t i = 0; shown && i < g->count; i++) kafka[i] = g->rows[i].kafka;
+    vv_metrics_kafka_partitions(b, o, kafka, shown ? g->count : 0);
+    free(kafka);
+}
 
 static void partitions(struct vv_broker *b, struct vv_metrics_out *o)
 {
-    struct gathered g = {.rows = calloc(PARTITIONS_SHOWN, sizeof *g.rows), .cap = PARTITIONS_SHOWN};
-    if (!g.rows) g.cap = 0;
+    struct gathered g = {.rows = calloc(SHOWN_MAX, sizeof *g.rows), .topics = calloc(SHOWN_MAX, sizeof *g.topics)};
     vv_topics_each(b->topics, gather, &g);
-    vv_metrics_one(o, "varve_topics", "gauge", "Topics, internal ones too.", (double)g.topics);
-    vv_metrics_one(o, "varve_partitions", "gauge", "Partitions.", (double)g.all);
-    vv_metrics_one(o, "varve_local_bytes", "gauge", "Bytes of all partitions on the local disk.",
-                   (double)g.local);
-    vv_metrics_one(o, "varve_remote_log_size_bytes", "gauge",
-                   "Bytes of all partitions in the bucket.", (double)g.remote);
-    vv_metrics_one(o, "varve_remote_copy_lag_bytes", "gauge", "Closed and not yet in the bucket.",
-                   (double)g.lag);
-    if (g.all == g.count) {
-#define VV_X(name, help, field)                                                                    \
-    vv_metrics_family(o, name, "gauge", help);                                                     \
-    for (size_t i = 0; i < g.count; i++)                                                           \
-        vv_metrics_sample(o, (double)g.rows[i].s.field, "topic", g.rows[i].topic, "partition",     \
-                          g.rows[i].partition, (const char *)NULL);
-        VV_PARTITION_METRICS(VV_X)
+#define VV_X(name, help, field) vv_metrics_one(o, name, "gauge", help, (double)g.field);
+    VV_SUM_METRICS(VV_X)
 #undef VV_X
-    }
+    print_topics(&g, o);
+    print_partitions(b, &g, o);
+    for (size_t i = 0; i < g.topic_count; i++) vv_topic_unref(g.topics[i].topic);
     free(g.rows);
+    free(g.topics);
 }
 
 #define VV_TIER_METRICS(X)                                                                         \
@@ -88,6 +171,35 @@ static void partitions(struct vv_broker *b, struct vv_metrics_out *o)
     X("varve_tier_cache_hits_total", "Chunks found in the cache.", cache_hits)                     \
     X("varve_tier_cache_misses_total", "Chunks that had to be fetched.", cache_misses)
 
+/* The store's own counters, by operation of objstore.h. */
+static void store(const struct vv_objstore_stats *s, struct vv_metrics_out *o)
+{
+#define VV_X(ms) ms / 1e3,
+    static const double le[] = {VV_OBJ_LATENCY_MS(VV_X)};
+#undef VV_X
+    static const struct vv_metrics_histogram h = {
+        "varve_store_call_seconds", "Calls of the object store, retries included, by operation.", "op", le,
+        VV_COUNT(le)};
+    vv_metrics_histogram(o, &h);
+    for (int op = 0; op < VV_OBJ_OP_COUNT; op++) {
+        uint64_t counts[VV_OBJ_LATENCIES];
+        for (int i = 0; i < VV_OBJ_LATENCIES; i++) counts[i] = s->call_le[op][i];
+        vv_metrics_observed(o, &h, vv_objop_name(op), counts, (double)s->call_us[op] / 1e6);
+    }
+#define VV_STORE_METRICS(X)                                                                        \
+    X("varve_store_errors_total", "Calls that failed, by operation.", errors)                      \
+    X("varve_store_requests_total", "HTTP requests, by operation.", requests)                      \
+    X("varve_store_retries_total", "Of these, repeated ones.", retries)
+#define VV_X(name, help, field)                                                                    \
+    vv_metrics_family(o, name, "counter", help);                                                   \
+    for (int op = 0; op < VV_OBJ_OP_COUNT; op++)                                                   \
+        vv_metrics_sample(o, (double)s->field[op], "op", vv_objop_name(op), (const char *)NULL);
+    VV_STORE_METRICS(VV_X)
+#undef VV_X
+    vv_metrics_one(o, "varve_store_sent_bytes_total", "counter", "Bytes of objects put.", (double)s->bytes_put);
+    vv_metrics_one(o, "varve_store_received_bytes_total", "counter", "Bytes of objects got.", (double)s->bytes_got);
+}
+
 static void tier(struct vv_broker *b, struct vv_metrics_out *o)
 {
     struct vv_tier_stats s;
@@ -99,12 +211,25 @@ static void tier(struct vv_broker *b, struct vv_metrics_out *o)
                    (double)s.cache_bytes);
     vv_metrics_one(o, "varve_tier_store_up", "gauge", "1: the last call reached the store.",
                    s.store_ok);
-    vv_metrics_family(o, "varve_tier_store_requests_total", "counter",
-                      "Requests to the store, by kind.");
-    vv_metrics_sample(o, (double)s.gets, "op", "get", (const char *)NULL);
-    vv_metrics_sample(o, (double)s.puts, "op", "put", (const char *)NULL);
-    vv_metrics_sample(o, (double)s.heads, "op", "head", (const char *)NULL);
-    vv_metrics_sample(o, (double)s.lists, "op", "list", (const char *)NULL);
+    store(vv_tier_store_stats(b->tier), o);
+}
+
+static void disk(struct vv_broker *b, struct vv_metrics_out *o)
+{
+    struct vv_space space;
+    int64_t left = atomic_load(&b->disk_seconds_left);
+    if (vv_fs_space(b->env, b->log_dir, &space)) return;
+    vv_metrics_one(o, "varve_disk_bytes", "gauge", "Size of the log directory's disk.", (double)space.total);
+    vv_metrics_one(o, "varve_disk_available_bytes", "gauge", "Free on it.", (double)space.available);
+    vv_metrics_one(o, "varve_disk_reserve_bytes", "gauge", "What must stay free: tier.disk.reserve.",
+                   (double)vv_disk_reserve(b->config, space.total));
+    vv_metrics_one(o, "varve_disk_state", "gauge", "0: room enough, 1: producers are slowed down, 2: refused.",
+                   atomic_load(&b->disk_state));
+    vv_metrics_one(o, "varve_disk_seconds_left", "gauge",
+                   "Until the reserve is reached if nothing leaves the disk, at the rate producers wrote lately.",
+                   left == INT64_MAX ? (double)INFINITY : (double)left);
+    vv_metrics_one(o, "varve_clock_trusted", "gauge", "0: wall time jumped, nothing is deleted by age.",
+                   atomic_load(&b->time_trusted));
 }
 
 #define VV_NET_METRICS(X)                                                                          \
@@ -118,18 +243,13 @@ static void collect(void *ctx, struct vv_metrics_out *o)
 {
     struct vv_broker *b = ctx;
     struct vv_net_stats net;
-    struct vv_space space;
     vv_net_stats(b->net, &net);
 #define VV_X(name, type, help, field) vv_metrics_one(o, name, type, help, (double)net.field);
     VV_NET_METRICS(VV_X)
 #undef VV_X
-    if (!vv_fs_space(b->env, b->log_dir, &space)) {
-        vv_metrics_one(o, "varve_disk_bytes", "gauge", "Size of the log directory's disk.",
-                       (double)space.total);
-        vv_metrics_one(o, "varve_disk_available_bytes", "gauge", "Free on it.",
-                       (double)space.available);
-    }
+    disk(b, o);
     partitions(b, o);
+    vv_metrics_kafka_groups(b, o);
     if (b->tier) tier(b, o);
 }
 

@@ -359,7 +359,9 @@ void vv_partition_sizes(struct vv_partition *p, struct vv_partition_sizes *out)
     *out = (struct vv_partition_sizes){
         .local_bytes = s.local_bytes + (uint64_t)VV_MAX(l.open_bytes, 0),
         .remote_bytes = s.remote_bytes,
+        .remote_segments = s.remote_extents,
         .lag_bytes = atomic_load(&p->rules.tiered) ? s.pending_bytes : 0,
+        .lag_segments = atomic_load(&p->rules.tiered) ? s.pending_extents : 0,
         .log_start = s.log_start,
         .local_start = VV_MAX(s.local_start, s.log_start),
         .remote_end = s.remote_end,

@@ -1,5 +1,6 @@
 /* admin.c — see admin.h. */
 #include "admin.h"
+#include "table.h"
 
 #include "varve/bytes.h"
 
@@ -170,16 +171,21 @@ int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partit
 
 struct sizes {
     struct vv_admin_size *v;
-    size_t n, cap;
+    size_t n, cap, next;
 };
 
-static int add_size(struct sizes *s, struct vv_str topic, int32_t partition, int64_t bytes,
+static bool is_size(const struct vv_admin_size *v, const char *topic, int32_t partition)
+{
+    return v->partition == partition && !strcmp(v->topic, topic);
+}
+
+static int add_size(struct sizes *s, struct vv_str topic, const struct DescribeLogDirsResponse_DescribeLogDirsPartition *p,
                     bool remote)
 {
     char name[250];
     snprintf(name, sizeof name, "%.*s", VV_STR_ARG(topic));
-    size_t i = 0;
-    while (i < s->n && (s->v[i].partition != partition || strcmp(s->v[i].topic, name)))
+    size_t i = s->next < s->n && is_size(&s->v[s->next], name, p->PartitionIndex) ? s->next : 0; /* as a rule in order */
+    while (i < s->n && !is_size(&s->v[i], name, p->PartitionIndex))
         i++;
     if (i == s->cap) {
         size_t cap = s->cap ? s->cap * 2 : 64;
@@ -189,10 +195,15 @@ static int add_size(struct sizes *s, struct vv_str topic, int32_t partition, int
         s->cap = cap;
     }
     if (i == s->n) {
-        s->v[s->n] = (struct vv_admin_size){.partition = partition};
+        s->v[s->n] = (struct vv_admin_size){.partition = p->PartitionIndex, .segments = -1, .pending = -1};
         strcpy(s->v[s->n++].topic, name);
     }
-    *(remote ? &s->v[i].remote : &s->v[i].local) += bytes;
+    *(remote ? &s->v[i].remote : &s->v[i].local) += p->PartitionSize;
+    if (remote) {
+        s->v[i].segments = p->Segments;
+        s->v[i].pending = p->PendingBytes;
+    }
+    s->next = i + 1;
     return 0;
 }
 
@@ -205,9 +216,7 @@ static int take_sizes(const struct DescribeLogDirsResponse *rs, const char *topi
         for (int32_t t = 0; t < dir->Topics.n; t++)
             for (int32_t p = 0; p < dir->Topics.v[t].Partitions.n && !rc; p++)
                 if (!topic || vv_str_is(dir->Topics.v[t].Name, topic))
-                    rc = add_size(s, dir->Topics.v[t].Name,
-                                  dir->Topics.v[t].Partitions.v[p].PartitionIndex,
-                                  dir->Topics.v[t].Partitions.v[p].PartitionSize, remote);
+                    rc = add_size(s, dir->Topics.v[t].Name, &dir->Topics.v[t].Partitions.v[p], remote);
     }
     return rc;
 }
@@ -234,4 +243,21 @@ int vv_admin_sizes(struct vv_client *c, const char *topic, struct vv_admin_size 
     *out = rc ? NULL : s.v;
     *n = rc ? 0 : s.n;
     return rc;
+}
+
+/* ---- money ---- */
+
+bool vv_admin_price(const struct vv_args *a, double *price)
+{
+    const char *text = vv_arg(a, "price");
+    char *end;
+    *price = strtod(text ? text : VV_PRICE_DEFAULT, &end);
+    if (!*end && end != (text ? text : VV_PRICE_DEFAULT) && *price >= 0 && *price < 1e9) return true;
+    vv_cli_usage(a, "--price %s: not an amount of dollars", text);
+    return false;
+}
+
+void vv_admin_cost_cell(struct vv_table *t, int64_t bytes, double price)
+{
+    vv_table_cell(t, "%.2f", (double)bytes / (double)(1 << 30) * price);
 }

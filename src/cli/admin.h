@@ -37,8 +37,16 @@ int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partit
 struct vv_admin_size {
     int32_t partition;
     int64_t local, remote;
+    int64_t segments, pending; /* objects in the bucket; bytes closed and not there yet. -1: the broker does not say */
     char topic[250];
 };
 int vv_admin_sizes(struct vv_client *c, const char *topic, struct vv_admin_size **out, size_t *n,
                    struct vv_error *e);
+/* --price: what a GiB in the bucket costs a month. */
+#define VV_PRICE_DEFAULT "0.023"
+#define VV_OPT_PRICE                                                                               \
+    {"price", 0, "USD", "A GiB in the bucket a month (default " VV_PRICE_DEFAULT ", S3 Standard)."}
+bool vv_admin_price(const struct vv_args *a, double *price); /* false after a message */
+struct vv_table;
+void vv_admin_cost_cell(struct vv_table *t, int64_t bytes, double price); /* dollars a month */
 #endif

@@ -108,6 +108,7 @@ static const struct vv_opt describe_opts[] = {
     VV_OPT_BOOTSTRAP,
     VV_OPT_OUTPUT,
     {"tier", 't', NULL, "Where the data lies: offsets and bytes, local and in the bucket."},
+    VV_OPT_PRICE,
     {"configs", 0, NULL, "The configuration instead of the partitions."},
     {0},
 };
@@ -144,7 +145,7 @@ static void cell_offset(struct vv_table *t, int64_t v)
         vv_table_cell(t, "%" PRId64, v);
 }
 
-static int describe_tier(struct vv_client *c, const char *topic, struct vv_table *t,
+static int describe_tier(struct vv_client *c, const char *topic, double price, struct vv_table *t,
                          struct vv_error *e)
 {
     struct vv_part_ref *parts = NULL;
@@ -158,18 +159,18 @@ static int describe_tier(struct vv_client *c, const char *topic, struct vv_table
         rc = offsets_at(c, parts, n, special[k], o + k * n, e);
     if (!rc) rc = vv_admin_sizes(c, topic, &sizes, &sizes_n, e);
     for (size_t i = 0; i < n && !rc; i++) {
-        int64_t local = 0, remote = 0;
+        struct vv_admin_size size = {.segments = -1, .pending = -1};
         for (size_t s = 0; s < sizes_n; s++)
-            if (sizes[s].partition == parts[i].partition) {
-                local = sizes[s].local;
-                remote = sizes[s].remote;
-            }
+            if (sizes[s].partition == parts[i].partition) size = sizes[s];
         vv_table_cell(t, "%s", topic);
         vv_table_cell(t, "%" PRId32, parts[i].partition);
         for (size_t k = 0; k < 4; k++)
             cell_offset(t, o[k * n + i]);
-        vv_table_cell(t, "%" PRId64, local);
-        vv_table_cell(t, "%" PRId64, remote);
+        vv_table_cell(t, "%" PRId64, size.local);
+        vv_table_cell(t, "%" PRId64, size.remote);
+        cell_offset(t, size.segments);
+        cell_offset(t, size.pending);
+        vv_admin_cost_cell(t, size.remote, price);
     }
     free(o);
     free(sizes);
@@ -256,17 +257,19 @@ static int run_describe(const struct vv_args *a)
 {
     bool json, tier = vv_arg_given(a, "tier"), configs = vv_arg_given(a, "configs");
     int rc = 0;
-    if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
+    double price;
+    if (!vv_table_wants_json(a, &json) || !vv_admin_price(a, &price)) return VV_EXIT_USAGE;
     struct vv_client *c = vv_admin_open(a);
     if (!c) return VV_EXIT_FAILED;
     struct vv_table *t = vv_table_new(
         configs ? "TOPIC KEY VALUE FROM"
-        : tier  ? "TOPIC PARTITION# START# LOCAL-START# TIERED-TO# END# LOCAL-BYTES# REMOTE-BYTES#"
+        : tier  ? "TOPIC PARTITION# START# LOCAL-START# TIERED-TO# END# LOCAL-BYTES# REMOTE-BYTES# "
+                  "OBJECTS# PENDING-BYTES# USD-MONTH#"
                 : "TOPIC PARTITION# LEADER# REPLICAS ISR START# END#");
     for (size_t i = 0; t && i < a->word_count; i++) {
         struct vv_error e = {0};
         int err = configs ? describe_configs(c, a->words[i], t, &e)
-                  : tier  ? describe_tier(c, a->words[i], t, &e)
+                  : tier  ? describe_tier(c, a->words[i], price, t, &e)
                           : describe_partitions(c, a->words[i], t, &e);
         if (err) rc = vv_cli_fail(a, "%s", e.text);
     }
@@ -286,7 +289,9 @@ const struct vv_command vv_cmd_topic_describe = {
             "local disk,\n"
             "TIERED-TO the last one in the bucket, END where the next record goes. What lies "
             "between START and\n"
-            "LOCAL-START is only in the bucket; what lies above TIERED-TO is only local.",
+            "LOCAL-START is only in the bucket; what lies above TIERED-TO is only local. "
+            "PENDING-BYTES are closed and\nwait for their upload. USD-MONTH is what the bytes in the "
+            "bucket cost at --price (requests not counted).",
     .opts = describe_opts,
     .run = run_describe,
 };

@@ -16,6 +16,10 @@ static void collect(void *ctx, struct vv_metrics_out *o)
     vv_metrics_family(o, "varve_partition_bytes", "gauge", "Bytes.");
     vv_metrics_sample(o, 5, "topic", "a\"b\\c\nd", "place", "local", NULL);
     vv_metrics_one(o, "varve_ratio", "gauge", "A ratio.", 0.25);
+    static const double le[] = {0.005, 1};
+    const struct vv_metrics_histogram h = {"varve_wait_seconds", "Waits.", "op", le, 2};
+    vv_metrics_histogram(o, &h);
+    vv_metrics_observed(o, &h, "get", (uint64_t[]){3, 0, 2}, 7.5);
 }
 
 static bool is_ready;
@@ -58,6 +62,12 @@ static void page(void **state)
     assert_non_null(
         strstr(text, "varve_partition_bytes{topic=\"a\\\"b\\\\c\\nd\",place=\"local\"} 5\n"));
     assert_non_null(strstr(text, "varve_ratio 0.25\n"));
+    assert_non_null(strstr(text, "# TYPE varve_wait_seconds histogram\n"
+                                 "varve_wait_seconds_bucket{op=\"get\",le=\"0.005\"} 3\n"
+                                 "varve_wait_seconds_bucket{op=\"get\",le=\"1\"} 3\n"
+                                 "varve_wait_seconds_bucket{op=\"get\",le=\"+Inf\"} 5\n"
+                                 "varve_wait_seconds_sum{op=\"get\"} 7.5\n"
+                                 "varve_wait_seconds_count{op=\"get\"} 5\n"));
     assert_int_equal(strlen(text), n);
     free(text);
 }

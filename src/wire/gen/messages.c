@@ -640,9 +640,15 @@ static const struct vv_msg_field fields_DescribeLogDirsResponse_DescribeLogDirsP
      VV_T_INT64, 0, 1, 32767, 32767, 32767, -1, 32767, 32767},
     {"IsFutureKey", NULL, 0, (uint16_t)offsetof(struct DescribeLogDirsResponse_DescribeLogDirsPartition, IsFutureKey), 0,
      VV_T_BOOL, 0, 1, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Segments", NULL, -1, (uint16_t)offsetof(struct DescribeLogDirsResponse_DescribeLogDirsPartition, Segments), VV_F_IGNORABLE,
+     VV_T_INT64, 0, 2, 32767, 32767, 32767, 10000, 2, 32767},
+    {"PendingBytes", NULL, -1, (uint16_t)offsetof(struct DescribeLogDirsResponse_DescribeLogDirsPartition, PendingBytes), VV_F_IGNORABLE,
+     VV_T_INT64, 0, 2, 32767, 32767, 32767, 10001, 2, 32767},
+    {"PendingSegments", NULL, -1, (uint16_t)offsetof(struct DescribeLogDirsResponse_DescribeLogDirsPartition, PendingSegments), VV_F_IGNORABLE,
+     VV_T_INT64, 0, 2, 32767, 32767, 32767, 10002, 2, 32767},
 };
 const struct vv_msg_struct vv_struct_DescribeLogDirsResponse_DescribeLogDirsPartition = {
-    "DescribeLogDirsResponse_DescribeLogDirsPartition", fields_DescribeLogDirsResponse_DescribeLogDirsPartition, 4, (uint16_t)sizeof(struct DescribeLogDirsResponse_DescribeLogDirsPartition)};
+    "DescribeLogDirsResponse_DescribeLogDirsPartition", fields_DescribeLogDirsResponse_DescribeLogDirsPartition, 7, (uint16_t)sizeof(struct DescribeLogDirsResponse_DescribeLogDirsPartition)};
 static const struct vv_msg_field fields_DescribeLogDirsResponse_DescribeLogDirsTopic[] = {
     {"Name", NULL, 0, (uint16_t)offsetof(struct DescribeLogDirsResponse_DescribeLogDirsTopic, Name), 0,
      VV_T_STRING, 0, 1, 32767, 32767, 32767, -1, 32767, 32767},

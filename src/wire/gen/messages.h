@@ -412,6 +412,9 @@ struct DescribeLogDirsResponse_DescribeLogDirsPartition {
     int64_t PartitionSize; /* 1+: Bytes the replica takes. */
     int64_t OffsetLag; /* 1+: Records the replica is behind. */
     bool IsFutureKey; /* 1+: Whether the replica is on its way into this directory. */
+    int64_t Segments; /* 2+, tagged: Varve's own: objects in the bucket, -1 unknown. */
+    int64_t PendingBytes; /* 2+, tagged: Varve's own: closed and not in the bucket yet, -1 unknown. */
+    int64_t PendingSegments; /* 2+, tagged: Varve's own: segments closed and not in the bucket yet. */
 };
 struct DescribeLogDirsResponse_DescribeLogDirsTopic {
     struct vv_str Name; /* 1+: Topic name. */
