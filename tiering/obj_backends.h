@@ -16,4 +16,6 @@ void vv_objstore_init(struct vv_objstore *s, const struct vv_objstore_ops *ops, 
 /* Ends an async GET: counts, sets the outcome (taking the reference to buf), calls done. get->error
  * may be filled. */
 void vv_objget_finish(struct vv_objstore *s, struct vv_objget *get, int err, struct vv_buf *buf);
+/* Copies what has arrived, the bytes from `at` of the range on, into the sink. */
+int vv_objget_feed(struct vv_objget *get, size_t at, const uint8_t *src, size_t n);
 #endif

@@ -44,6 +44,7 @@ struct carried {
     struct vv_objget *outer;
     struct obj_fault *owner;
     struct verdict verdict;
+    uint8_t *dst; /* with a sink: where the bytes now arriving go */
     int64_t until_ms; /* when stalled: real monotonic */
     struct carried *next;
 };
@@ -186,9 +187,31 @@ static void carried_done(struct vv_objget *get)
         err = injected(&c->outer->error, v->err, VV_OBJ_GET_ASYNC, get->key);
     if (!err && v->action == VV_FAULT_TRUNCATE)
         err = injected(&c->outer->error, VV_E_CORRUPT, VV_OBJ_GET_ASYNC, get->key);
-    if (!err && v->action == VV_FAULT_FLIP) get->buf->data[position(v, get->n)] ^= 0x10;
+    if (!err && v->action == VV_FAULT_FLIP && get->buf) get->buf->data[position(v, get->n)] ^= 0x10;
     carried_end(c, err, get->buf);
 }
+
+static size_t carried_room(struct vv_objget *get, size_t at, uint8_t **dst)
+{
+    struct carried *c = VV_CONTAINER(get, struct carried, get);
+    size_t n = c->outer->sink->room(c->outer, at, dst);
+    c->dst = *dst;
+    return n;
+}
+
+/* A flipped byte is flipped as it passes, behind a cut nothing is told. */
+static void carried_arrived(struct vv_objget *get, size_t at, size_t n)
+{
+    struct carried *c = VV_CONTAINER(get, struct carried, get);
+    const struct verdict *v = &c->verdict;
+    size_t flip = v->action == VV_FAULT_FLIP ? position(v, get->n) : SIZE_MAX;
+    size_t end = v->action == VV_FAULT_TRUNCATE ? (size_t)cut(v, get->n) : get->n;
+    if (flip >= at && flip - at < n) c->dst[flip - at] ^= 0x10;
+    if (at >= end) return;
+    c->outer->sink->arrived(c->outer, at, VV_MIN(n, end - at));
+}
+
+static const struct vv_objsink carried_sink = {carried_room, carried_arrived};
 
 static void send_on(struct carried *c)
 {
@@ -197,6 +220,7 @@ static void send_on(struct carried *c)
     c->get.n = c->outer->n;
     c->get.deadline_ms = c->outer->deadline_ms;
     c->get.done = carried_done;
+    c->get.sink = c->outer->sink ? &carried_sink : NULL;
     vv_objstore_get_async(c->owner->inner, &c->get);
 }
 

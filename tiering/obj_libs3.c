@@ -294,7 +294,8 @@ static int libs3_range(struct vv_objstore *base, struct vv_objget *get, int64_t 
     int err = request_init(&r, (struct obj_libs3 *)base, VV_OBJ_GET_ASYNC, get->key, left_ms,
                            &get->error);
     if (!err) err = get_range(&r, get->at, get->n, &get->error);
-    if (err)
+    if (!err && get->sink) err = vv_objget_feed(get, 0, r.buf->data, get->n);
+    if (err || get->sink)
         vv_buf_unref(r.buf);
     else
         *out = r.buf;

@@ -9,7 +9,8 @@ enum { VV_OBJPOOL_WORKERS = 4 };
 
 struct vv_objpool {
     struct vv_objstore *store;
-    /* One ranged GET, blocking, within left_ms: *out gets a new buffer of exactly get->n bytes. */
+    /* One ranged GET, blocking, within left_ms: *out gets a new buffer of exactly get->n bytes, or
+     * the sink gets them. */
     int (*range)(struct vv_objstore *store, struct vv_objget *get, int64_t left_ms,
                  struct vv_buf **out);
     bool run_inline; /* no threads: a GET is done when submit returns */

@@ -65,6 +65,8 @@ struct s3_call {
     bool suffix; /* the last range_n bytes were asked for */
     uint64_t range_at;
     size_t range_n;
+    struct vv_objget *sunk; /* the bytes go to its sink, the first sunk_n are there: range_at and range_n are the rest */
+    size_t sunk_n;
     /* answer, of the last attempt */
     long status;
     struct vv_objinfo info; /* size: Content-Length, or the whole of Content-Range */

@@ -252,8 +252,13 @@ static size_t on_body(char *src, size_t size, size_t count, void *ctx)
         c->over = true;
         return 0;
     }
-    if (!body_room(c, n)) return 0;
-    memcpy(c->buf->data + c->got, src, n);
+    if (c->sunk) {
+        c->over = n > c->range_n - c->got;
+        if (c->over || vv_objget_feed(c->sunk, c->sunk_n + c->got, (const uint8_t *)src, n)) return 0;
+    } else {
+        if (!body_room(c, n)) return 0;
+        memcpy(c->buf->data + c->got, src, n);
+    }
     c->got += n;
     return n;
 }
@@ -582,6 +587,7 @@ int s3_attempt_end(struct s3_call *c, CURLcode rc, int64_t *delay_ms, struct vv_
     *delay_ms = -1;
     curl_slist_free_all(c->list);
     c->list = NULL;
+    if (c->sunk && c->got == c->range_n) return VV_OK; /* all of it is there, whatever came after */
     if (rc != CURLE_OK && (c->status < 300 || c->over || c->src_err))
         return judge_transfer(c, rc, delay_ms, e);
     if (c->status < 200 || c->status > 299) return judge_status(c, delay_ms, e);

@@ -88,7 +88,7 @@ static void end(struct s3_loop *loop, struct s3_get *g, int err)
 {
     struct vv_objget *get = g->get;
     struct vv_buf *buf = NULL;
-    if (!err) {
+    if (!err && !get->sink) {
         buf = g->call.buf;
         g->call.buf = NULL;
         VV_ASSERT(g->call.got == get->n && buf->cap == get->n);
@@ -118,9 +118,22 @@ static int stop_reason(struct s3_loop *loop, struct s3_get *g, bool canceled)
     return vv_error_set(&g->get->error, VV_E_TIMEOUT, "get %s: the deadline passed", g->get->key);
 }
 
+/* Asks for what the sink does not have yet. */
+static void set_range(struct s3_get *g)
+{
+    struct s3_call *c = &g->call;
+    if (c->sunk) c->sunk_n += c->got;
+    c->got = 0;
+    c->range_at = g->get->at + c->sunk_n;
+    c->range_n = g->get->n - c->sunk_n;
+    snprintf(g->range, sizeof g->range, "bytes=%llu-%llu", (unsigned long long)c->range_at,
+             (unsigned long long)(c->range_at + c->range_n - 1));
+}
+
 /* waiting → running, or ended when the attempt cannot even begin. */
 static void start(struct s3_loop *loop, struct s3_get *g)
 {
+    set_range(g);
     CURL *curl = loop->spare_count ? loop->spare[--loop->spare_count] : s3_curl_new();
     int err = curl ? s3_attempt_begin(&g->call, curl, &g->get->error) : VV_E_NOMEM;
     if (!err && curl_multi_add_handle(loop->multi, curl) != CURLM_OK) err = VV_E_NOMEM;
@@ -238,8 +251,8 @@ static void *loop_main(void *arg)
 void s3_loop_submit(struct s3_loop *loop, struct vv_objget *get)
 {
     struct s3_get *g = calloc(1, sizeof *g);
-    struct vv_buf *buf = vv_bufpool_get(loop->bufs, get->n);
-    if (!g || !buf) {
+    struct vv_buf *buf = get->sink ? NULL : vv_bufpool_get(loop->bufs, get->n);
+    if (!g || (!buf && !get->sink)) {
         free(g);
         vv_buf_unref(buf);
         vv_objget_finish(&loop->s->base, get, VV_E_NOMEM, NULL);
@@ -250,10 +263,7 @@ void s3_loop_submit(struct s3_loop *loop, struct vv_objget *get)
     g->call.buf = buf;
     g->call.body_max = get->n;
     g->call.range = true;
-    g->call.range_at = get->at;
-    g->call.range_n = get->n;
-    snprintf(g->range, sizeof g->range, "bytes=%llu-%llu", (unsigned long long)get->at,
-             (unsigned long long)(get->at + get->n - 1));
+    if (get->sink) g->call.sunk = get;
     s3_call_header(&g->call, "range", g->range);
     move(loop, g, NULL, &loop->submitted);
     curl_multi_wakeup(loop->multi);

@@ -7,6 +7,7 @@
  * is shared. */
 #include "varve/objstore.h"
 #include "varve/bytes.h"
+#include "varve/vlog.h"
 #include "obj_backends.h"
 
 #include <stdio.h>
@@ -89,11 +90,27 @@ void vv_objget_finish(struct vv_objstore *s, struct vv_objget *get, int err, str
         get->buf = NULL;
         if (get->error.code != err) vv_error_set(&get->error, err, "%s", vv_err_name(err));
     } else {
+        VV_ASSERT(!buf == (get->sink != NULL));
         get->buf = buf;
         atomic_fetch_add(&s->stats.bytes_got, get->n);
     }
     count(s, VV_OBJ_GET_ASYNC, get->started_us, err);
     get->done(get);
+}
+
+int vv_objget_feed(struct vv_objget *get, size_t at, const uint8_t *src, size_t n)
+{
+    while (n) {
+        uint8_t *dst;
+        size_t k = VV_MIN(n, get->sink->room(get, at, &dst));
+        if (!k) return vv_error_set(&get->error, VV_E_NOMEM, "get %s: out of memory", get->key);
+        memcpy(dst, src, k);
+        get->sink->arrived(get, at, k);
+        at += k;
+        src += k;
+        n -= k;
+    }
+    return VV_OK;
 }
 
 void vv_objstore_get_async(struct vv_objstore *s, struct vv_objget *get)
@@ -113,8 +130,8 @@ void vv_objstore_get_async(struct vv_objstore *s, struct vv_objget *get)
     if (err) {
         vv_objget_finish(s, get, err, NULL);
     } else if (get->n == 0) {
-        struct vv_buf *empty = vv_buf_new(0);
-        vv_objget_finish(s, get, empty ? VV_OK : VV_E_NOMEM, empty);
+        struct vv_buf *empty = get->sink ? NULL : vv_buf_new(0);
+        vv_objget_finish(s, get, empty || get->sink ? VV_OK : VV_E_NOMEM, empty);
     } else {
         s->ops->get_async(s, get);
     }

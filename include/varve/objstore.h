@@ -96,7 +96,16 @@ struct vv_objinfo {
 
 /* ---- async ranged GET ----
  * The caller owns the struct, embeds it in its own, and keeps it and `key` alive until done has RETURNED
- * (done itself may free it). The bytes land in one new buffer of exactly n bytes. */
+ * (done itself may free it). The bytes land in one new buffer of exactly n bytes, or, with a sink, in the caller's
+ * own memory as they arrive: in order, each byte once; what is tried again goes on where the last attempt ended.
+ * room and arrived are called like done (threads, what they may do), before it, never two at a time for one GET. */
+struct vv_objget;
+struct vv_objsink {
+    /* Where the bytes from `at` of the range on go: *dst and how many have room there, any number >= 1. 0 = there is no
+     * memory: the GET ends with E_NOMEM. */
+    size_t (*room)(struct vv_objget *get, size_t at, uint8_t **dst);
+    void (*arrived)(struct vv_objget *get, size_t at, size_t n); /* they are there */
+};
 struct vv_objget {
     /* set by the caller */
     const char *key;
@@ -105,9 +114,10 @@ struct vv_objget {
     int64_t deadline_ms;
     void (*done)(struct vv_objget *get); /* exactly once per submit, also after cancel and close */
     void *ctx;                           /* the caller's own */
+    const struct vv_objsink *sink;       /* NULL: into buf */
     /* set by the backend before done */
     int err;
-    struct vv_buf *buf; /* err == 0: the caller's reference, buf->cap == n; else NULL */
+    struct vv_buf *buf; /* err == 0 and no sink: the caller's reference, buf->cap == n; else NULL */
     struct vv_error error;
     /* the backend's own */
     void *impl;

@@ -556,6 +556,55 @@ static void many_async(struct run *r)
     CHECK(wrong == 0);
 }
 
+struct sunk {
+    struct vv_objget get;
+    uint8_t *p;
+    size_t at; /* arrived */
+    unsigned wrong, pieces;
+};
+
+static size_t sunk_room(struct vv_objget *get, size_t at, uint8_t **dst)
+{
+    struct sunk *k = VV_CONTAINER(get, struct sunk, get);
+    k->wrong += at != k->at;
+    *dst = k->p + at;
+    return 1 + at % 70001;
+}
+
+static void sunk_arrived(struct vv_objget *get, size_t at, size_t n)
+{
+    struct sunk *k = VV_CONTAINER(get, struct sunk, get);
+    k->wrong += at != k->at || !n || n > 1 + at % 70001;
+    k->at += n;
+    k->pieces++;
+}
+
+static const struct vv_objsink sunk_sink = {sunk_room, sunk_arrived};
+
+/* In order, each byte once, and only what was asked for. */
+static void into_a_sink(struct run *r)
+{
+    static const struct { size_t at, n; int err; } cases[] = {
+        {0, 1 << 20, VV_OK}, {1, 999999, VV_OK}, {77, 1, VV_OK}, {5, 0, VV_OK}, {1000000, 1 << 20, VV_E_CORRUPT}};
+    struct vv_objsrc src = {.size = 1 << 20, .read = pattern_read};
+    const char *key = key_of(r, "object");
+    src.ctx = &src;
+    OK(vv_objstore_put(r->s, key, &src, NULL, MS, NULL, &e));
+    for (size_t i = 0; i < VV_COUNT(cases); i++) {
+        struct waiter w;
+        struct sunk k = {.p = calloc(2, 1 << 20)};
+        waiter_init(&w);
+        k.get = (struct vv_objget){.key = key, .at = cases[i].at, .n = cases[i].n, .deadline_ms = MS,
+                                   .done = on_done, .ctx = &w, .sink = &sunk_sink};
+        vv_objstore_get_async(r->s, &k.get);
+        waiter_wait(&w, 1);
+        CHECK(k.get.err == cases[i].err && !k.get.buf);
+        CHECK(!k.wrong && is_pattern(k.p, cases[i].at, k.at));
+        CHECK(cases[i].err || k.at == cases[i].n);
+        free(k.p);
+    }
+}
+
 static void canceling(struct run *r)
 {
     enum { N = 50 };
@@ -658,6 +707,7 @@ static const struct test {
     {"unsupported_is_said", unsupported_is_said, 0, false, false},
     {"source_fails", source_fails, 0, false, false},
     {"many_async", many_async, 0, false, false},
+    {"into_a_sink", into_a_sink, 0, false, false},
     {"canceling", canceling, 0, false, false},
     {"big_object", big_object, 0, false, true},
     {"multipart_fails", multipart_fails, VV_OBJ_CAP_MULTIPART, false, true},
