@@ -10,7 +10,7 @@ all: build
 
 build: ## the release binary, build/varve
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) >$(BUILD).log 2>&1 || { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }; rm -f $(BUILD).log
-	@cmake --build $(BUILD) -j
+	@cmake --build $(BUILD) -j$$(nproc)
 
 needs: ## install what build, run and test need (Debian packages, by name)
 	@scripts/install-needs
@@ -50,7 +50,7 @@ minio: ## a local MinIO with a bucket and a broker on it, until Ctrl-C
 	@minio-test/playground
 
 dev: ## ASan+UBSan build in build-dev
-	@cmake --preset dev >/dev/null && cmake --build build-dev
+	@cmake --preset dev >/dev/null && cmake --build build-dev -j$$(nproc)
 
 fmt: ## clang-format everything
 	@git ls-files '*.c' '*.h' | grep -v '^src/wire/gen/' | xargs clang-format -i
