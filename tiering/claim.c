@@ -267,12 +267,12 @@ static struct vv_deleted_topic *find_deleted(struct vv_tier *t, struct vv_uuid i
     return NULL;
 }
 
-int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic, struct vv_error *e)
+int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic, int64_t deleted_ms, struct vv_error *e)
 {
     int err = VV_OK;
     pthread_mutex_lock(&t->claim_mu);
     if (!find_deleted(t, id)) {
-        struct vv_deleted_topic d = {.id = id, .deleted_ms = vv_wall_ms(t->env)};
+        struct vv_deleted_topic d = {.id = id, .deleted_ms = deleted_ms};
         snprintf(d.name, sizeof d.name, "%s", topic);
         err = vv_deleted_push(&t->claim.deleted, &t->claim.deleted_count, &d);
     }
@@ -290,6 +290,25 @@ int vv_claim_mark_deleting(struct vv_tier *t, struct vv_uuid id, struct vv_error
         d->deleting = true;
         err = locked_put(t, false, e);
         if (err) d->deleting = false;
+    }
+    pthread_mutex_unlock(&t->claim_mu);
+    return err;
+}
+
+int vv_claim_undelete(struct vv_tier *t, struct vv_uuid id, struct vv_error *e)
+{
+    pthread_mutex_lock(&t->claim_mu);
+    struct vv_deleted_topic *d = find_deleted(t, id);
+    int err = VV_OK;
+    if (!d) {
+        err = vv_error_set(e, VV_E_NOENT, "%s names no such deleted topic", VV_KEY_ROOT);
+    } else if (d->deleting) {
+        err = vv_error_set(e, VV_E_STATE, "topic %s cannot come back: its grace is over and its objects are being deleted", d->name);
+    } else {
+        struct vv_deleted_topic kept = *d;
+        *d = t->claim.deleted[--t->claim.deleted_count]; /* leaves room for one */
+        err = locked_put(t, false, e);
+        if (err) t->claim.deleted[t->claim.deleted_count++] = kept; /* deleted still; every renewal says so again */
     }
     pthread_mutex_unlock(&t->claim_mu);
     return err;

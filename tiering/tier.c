@@ -6,6 +6,7 @@
 #include "tier_impl.h"
 #include "varve/vlog.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -529,7 +530,21 @@ const struct vv_objstore_stats *vv_tier_store_stats(const struct vv_tier *t)
     return &t->store->stats;
 }
 
-/* ---- cluster snapshot ---- */
+/* ---- topic.json, cluster snapshot ---- */
+
+int vv_tier_name_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, struct vv_error *e)
+{
+    char key[VV_KEY_MAX], id[23];
+    vv_uuid_text(topic_id, id);
+    vv_key_topic(topic_id, key);
+    json_t *o = json_pack("{s:i,s:s,s:s,s:s}", "format", 1, "topic", topic, "topic_id", id, "cluster_id", t->id.cluster_id);
+    char *text = json_dumps(o, JSON_INDENT(1));
+    json_decref(o);
+    if (!text) return VV_E_NOMEM;
+    int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, key, text, strlen(text), NULL, 60000, NULL, e));
+    free(text);
+    return err;
+}
 
 int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, struct vv_error *e)
 {
@@ -569,13 +584,33 @@ int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_er
     return *json ? VV_OK : vv_error_set(e, VV_E_NOMEM, "out of memory");
 }
 
-int vv_tier_delete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int32_t partitions, struct vv_error *e)
+int vv_tier_delete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int64_t deleted_ms, struct vv_error *e)
 {
-    (void)partitions; /* the prefix tells */
-    int err = vv_claim_add_deleted(t, topic_id, topic, e);
+    int err = vv_claim_add_deleted(t, topic_id, topic, deleted_ms ? deleted_ms : vv_wall_ms(t->env), e);
     pthread_mutex_lock(&t->mu);
     t->tier_after_us = 0;
     pthread_cond_signal(&t->keep);
     pthread_mutex_unlock(&t->mu);
     return err;
+}
+
+enum vv_tier_fate vv_tier_topic_fate(struct vv_tier *t, struct vv_uuid topic_id)
+{
+    enum vv_tier_fate fate = VV_TIER_LIVE;
+    if (pthread_mutex_trylock(&t->claim_mu)) return VV_TIER_BUSY; /* held across the store */
+    for (size_t i = 0; i < t->claim.deleted_count; i++)
+        if (vv_uuid_eq(t->claim.deleted[i].id, topic_id))
+            fate = t->claim.deleted[i].deleting ? VV_TIER_DELETING : VV_TIER_DELETED;
+    pthread_mutex_unlock(&t->claim_mu);
+    return atomic_load(&t->unclaimed) ? VV_TIER_BUSY : fate; /* before the claim the list is not known */
+}
+
+/* The name first: a stranger who reads the bucket meanwhile sees a topic that is deleted, whatever it is called. */
+int vv_tier_undelete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, struct vv_error *e)
+{
+    if (vv_tier_topic_fate(t, topic_id) == VV_TIER_DELETED) {
+        int err = vv_tier_name_topic(t, topic_id, topic, e);
+        if (err) return err;
+    }
+    return vv_claim_undelete(t, topic_id, e);
 }

@@ -104,9 +104,13 @@ int vv_claim_take_late(struct vv_tier *t); /* what vv_tier_open_later put off; 1
 int vv_claim_renew(struct vv_tier *t, struct vv_error *e);
 void vv_claim_release(struct vv_tier *t);
 void vv_claim_free(struct vv_tier *t);
-int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic, struct vv_error *e);
+int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic, int64_t deleted_ms, struct vv_error *e);
+int vv_claim_undelete(struct vv_tier *t, struct vv_uuid id, struct vv_error *e); /* E_STATE: deleting; E_NOENT */
 int vv_claim_mark_deleting(struct vv_tier *t, struct vv_uuid id, struct vv_error *e);
 int vv_claim_drop_deleted(struct vv_tier *t, struct vv_uuid id, struct vv_error *e);
+
+/* tier.c: writes topic.json. [blocking] */
+int vv_tier_name_topic(struct vv_tier *t, struct vv_uuid id, const char *topic, struct vv_error *e);
 
 /* uploader.c: one upload of the part's next extent; busy held. 1: uploaded or dropped one, 0: nothing to do, < 0: failed. */
 int vv_uploader_step(struct vv_tier_part *p);

@@ -15,7 +15,6 @@
 #include "varve/vlog.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -268,17 +267,9 @@ static int name_topic(struct upload *u)
     struct vv_tier_part *p = u->p;
     struct vv_tier *t = p->tier;
     struct vv_index_summary s;
-    char key[VV_KEY_MAX], id[23];
     vv_index_summary(p->o.index, &s);
     if (s.remote_end >= 0 || topic_named(t, p->o.topic_id, false)) return VV_OK;
-    vv_uuid_text(p->o.topic_id, id);
-    vv_key_topic(p->o.topic_id, key);
-    json_t *o = json_pack("{s:i,s:s,s:s,s:s}", "format", 1, "topic", p->topic, "topic_id", id, "cluster_id", t->id.cluster_id);
-    char *text = json_dumps(o, JSON_INDENT(1));
-    json_decref(o);
-    if (!text) return VV_E_NOMEM;
-    int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, key, text, strlen(text), NULL, HEAD_DEADLINE_MS, NULL, &u->e));
-    free(text);
+    int err = vv_tier_name_topic(t, p->o.topic_id, p->topic, &u->e);
     if (!err) topic_named(t, p->o.topic_id, true);
     return err;
 }

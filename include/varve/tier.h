@@ -133,8 +133,20 @@ void vv_tier_aborted(struct vv_tier_part *p, int64_t from, int64_t to,
 /* topic.json and the cluster snapshot (topics, ids, partition counts, configs, opaque JSON made by the broker). [blocking] */
 int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, struct vv_error *e);
 int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_error *e); /* E_NOENT: a new bucket */
-/* Topic deleted: tombstone all its objects; the housekeeper deletes them after the grace. Works without open parts. [blocking] */
-int vv_tier_delete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int32_t partitions, struct vv_error *e);
+/* Topic deleted: tombstone all its objects; the housekeeper deletes them after the grace, which counts from deleted_ms (wall; 0 = now).
+ * Told again it changes nothing. Works without open parts. [blocking] */
+int vv_tier_delete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int64_t deleted_ms, struct vv_error *e);
+/* The way back, under the same name or another: after it the objects are live again. E_STATE: too late, they are being deleted;
+ * E_NOENT: the bucket knows of no such deletion; anything else: it may or may not have been done, tell the deletion again or repeat this.
+ * The caller opens the parts afterwards. [blocking] */
+int vv_tier_undelete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, struct vv_error *e);
+enum vv_tier_fate {
+    VV_TIER_LIVE,     /* not on the list of deleted topics: never was, brought back, or gone for good */
+    VV_TIER_DELETED,  /* tombstoned: can be brought back */
+    VV_TIER_DELETING, /* irrevocable */
+    VV_TIER_BUSY,     /* the list is being written: ask again */
+};
+enum vv_tier_fate vv_tier_topic_fate(struct vv_tier *t, struct vv_uuid topic_id); /* never waits; any thread */
 /* Empty directory: fills a fresh index with the partition's remote extents (manifest, then roll-forward by listing this partition after its last
  * entry), sets log start, gives the leader epochs and producer snapshot of the newest footer. [blocking] */
 struct vv_tier_restored {

@@ -1,7 +1,13 @@
 /* create_topics.c — CreateTopics: checks as Kafka makes them, creation on `control`, durable before the answer.
  *
  * There is one broker: a replication factor of 1 (or -1) and manual assignments to this broker are what can be had.
- * Threads: control. */
+ *
+ * A Varve extension in the protocol's own words: the configuration `varve.undelete=ID|NAME` brings a deleted topic back, inside its grace,
+ * under the name that the request creates (src/broker/undelete.c). It is a creation: the same permission, the same refusal when the name
+ * is there, and any other broker refuses an unknown configuration. Nothing is advertised, nobody else meets it. One such topic per request, alone:
+ * it may wait for the store.
+ *
+ * Threads: control; undeletion opens on the iopool. */
 #include "defer.h"
 #include "gen/messages.h"
 
@@ -120,6 +126,121 @@ static int fill_configs(struct vv_call *c, const struct vv_kv *kv, size_t n, cre
     return vv_topic_config_each(kv, n, b, false, add_config, &l);
 }
 
+/* ---- undelete ---- */
+
+#define UNDELETE "varve.undelete"
+
+struct returning {
+    struct vv_call *c;
+    struct CreateTopicsResponse r;
+    struct vv_undelete *u;
+};
+
+static bool wants_undelete(const struct CreateTopicsRequest *q)
+{
+    for (int32_t i = 0; i < q->Topics.n; i++)
+        for (int32_t k = 0; k < q->Topics.v[i].Configs.n; k++)
+            if (vv_str_is(q->Topics.v[i].Configs.v[k].Name, UNDELETE)) return true;
+    return false;
+}
+
+static void undelete_reply(struct returning *x, int err, const struct vv_error *e)
+{
+    bool full = false;
+    created *t = &x->r.Topics.v[0];
+    t->ErrorCode = vv_call_error(x->c, err, e, &t->ErrorMessage, &full);
+    vv_call_reply(x->c, &x->r);
+}
+
+/* Between the steps the call carries this instead of the request. */
+static struct returning *returning_of(struct vv_call *c)
+{
+    return c->req;
+}
+
+static void undelete_finish(struct vv_call *c)
+{
+    struct returning *x = returning_of(c);
+    struct vv_error e = {0};
+    struct vv_topic *t;
+    int err = vv_undelete_end(x->u, &t, &e);
+    created *r = &x->r.Topics.v[0];
+    if (t) {
+        r->TopicId = t->id;
+        r->NumPartitions = t->partition_count;
+        r->ReplicationFactor = 1;
+        if (fill_configs(c, t->overrides, t->override_count, r)) r->TopicConfigErrorCode = VV_UNKNOWN_SERVER_ERROR;
+        vv_topic_unref(t);
+    }
+    undelete_reply(x, err, &e);
+}
+
+static void undelete_open(struct vv_call *c)
+{
+    vv_undelete_open(returning_of(c)->u);
+    vv_call_on_control(c, undelete_finish);
+}
+
+/* The configurations but for the word itself. */
+static const char *split_configs(struct vv_kv *kv, size_t *n)
+{
+    const char *what = NULL;
+    size_t kept = 0;
+    for (size_t i = 0; i < *n; i++) {
+        if (!strcmp(kv[i].key, UNDELETE))
+            what = kv[i].value;
+        else
+            kv[kept++] = kv[i];
+    }
+    *n = kept;
+    return what;
+}
+
+static int undelete_begin(struct returning *x, struct vv_error *e)
+{
+    struct vv_call *c = x->c;
+    const struct CreateTopicsRequest *q = c->req;
+    const creatable *t = &q->Topics.v[0];
+    struct vv_kv *kv;
+    size_t n = (size_t)VV_MAX(t->Configs.n, 0);
+    bool full = false;
+    if (q->Topics.n != 1)
+        return vv_error_set(e, VV_INVALID_REQUEST, "A topic that is brought back (" UNDELETE ") must be alone in its request.");
+    char *name = vv_call_text(c, t->Name, &full);
+    if (!name) return vv_error_set(e, VV_E_LIMIT, "the request is too large");
+    if (vv_str_has_nul(t->Name)) return vv_error_set(e, VV_INVALID_TOPIC_EXCEPTION, "the name holds a NUL character");
+    if (vv_internal_topic_name(t->Name))
+        return vv_error_set(e, VV_INVALID_REQUEST, "Creation of internal topic %s is prohibited.", name);
+    if (t->Assignments.n > 0 || t->NumPartitions != -1)
+        return vv_error_set(e, VV_INVALID_REQUEST, "A topic that is brought back has the partitions it had: give none.");
+    int err = take_configs(c, t, &kv, e);
+    if (err) return err;
+    const char *what = split_configs(kv, &n);
+    return vv_undelete_begin(c->broker->topics, name, what, kv, n, q->ValidateOnly, &x->u, e);
+}
+
+static void undelete_all(struct vv_call *c)
+{
+    const struct CreateTopicsRequest *q = c->req;
+    struct returning *x = vv_arena_alloc(vv_call_arena(c), sizeof *x);
+    struct vv_error e = {0};
+    if (x) *x = (struct returning){.c = c};
+    if (x) VV_MSG_INIT(CreateTopicsResponse, &x->r);
+    if (!x || VV_ARRAY_NEW(x->r.Topics, CreateTopicsResponse_CreatableTopicResult, vv_call_arena(c), q->Topics.n)) {
+        vv_call_close(c, "out of memory");
+        return;
+    }
+    for (int32_t i = 0; i < q->Topics.n; i++) x->r.Topics.v[i].Name = q->Topics.v[i].Name;
+    int err = undelete_begin(x, &e);
+    for (int32_t i = 1; i < q->Topics.n; i++) x->r.Topics.v[i].ErrorCode = VV_INVALID_REQUEST;
+    if (err || !x->u) {
+        undelete_reply(x, err, &e);
+        return;
+    }
+    c->req = x; /* from here on the call is ours alone */
+    vv_call_on_iopool(c, undelete_open);
+}
+
 /* ---- one topic, then all ---- */
 
 static int create_one(struct vv_call *c, const creatable *t, created *r, struct vv_error *e)
@@ -175,5 +296,5 @@ static void create_all(struct vv_call *c)
 
 void vv_handle_create_topics(struct vv_call *c)
 {
-    vv_call_on_control(c, create_all);
+    vv_call_on_control(c, wants_undelete(c->req) ? undelete_all : create_all);
 }

@@ -10,6 +10,8 @@
 
 enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4, RESOURCE_LOGGER = 8, RESOURCE_CLIENT_METRICS = 16 };
 
+#define DELETED_TOPICS "varve.deleted.topics"
+
 typedef struct DescribeConfigsRequest_DescribeConfigsResource wanted;
 typedef struct DescribeConfigsResponse_DescribeConfigsResult result;
 typedef struct DescribeConfigsResponse_DescribeConfigsResourceResult entry;
@@ -120,11 +122,29 @@ static int check_broker(struct listing *l, struct vv_error *e)
     return VV_OK;
 }
 
+/* What `varve topic list --deleted` asks for: no configuration, so only who names it gets it, alone. */
+static int describe_deleted(struct listing *l)
+{
+    char *text = vv_undelete_list(l->c->broker->topics);
+    if (!text || VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c), 1)) {
+        free(text);
+        return VV_E_LIMIT;
+    }
+    l->r->Configs.n = 0;
+    l->cap = 1;
+    struct vv_config_value v = {.name = DELETED_TOPICS, .value = text, .read_only = true, .source = VV_SOURCE_STATIC, .type = VV_TYPE_STRING,
+                                .doc = "Deleted topics that can still be brought back."};
+    int err = add_entry(l, &v, NULL, 0);
+    free(text);
+    return err;
+}
+
 static int describe_broker(struct listing *l, struct vv_error *e)
 {
     const struct vv_broker_config *config = l->c->broker->config;
     int err = check_broker(l, e);
     if (err || l->w->ResourceName.n <= 0) return err; /* nothing is set for all brokers */
+    if (l->w->ConfigurationKeys.n == 1 && vv_str_is(l->w->ConfigurationKeys.v[0], DELETED_TOPICS)) return describe_deleted(l);
     l->count_only = true;
     err = vv_config_each(config, on_broker_value, l);
     if (!err)

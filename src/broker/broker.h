@@ -87,6 +87,8 @@ struct vv_topic {
     bool internal;
     _Atomic int refs;
     _Atomic bool deleted;
+    _Atomic bool kept;  /* deleted, but its directories stay aside: it can be brought back */
+    bool returning;     /* being brought back: a partition without a directory is restored from the bucket */
     int32_t partition_count;
     struct vv_partition **partitions; /* grows only; read with the registry's read lock or through vv_topic_partition */
     struct vv_kv *overrides;          /* configs set on the topic; changed on control under the write lock */
@@ -109,6 +111,16 @@ void vv_topics_each(struct vv_topics *ts, void (*each)(void *ctx, struct vv_topi
 int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions, const struct vv_kv *configs, size_t n,
                      bool internal, bool validate_only, struct vv_topic **out, struct vv_error *e);
 int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *e);
+/* undelete.c: brings a deleted topic back, inside the grace, with its id, configurations (and these on top), records and the offsets that
+ * groups had committed. `what` is its id or its name, `name` what it is called from now on. Three steps of one request: */
+struct vv_undelete;
+int vv_undelete_begin(struct vv_topics *ts, const char *name, const char *what, const struct vv_kv *configs, size_t n, bool validate_only,
+                      struct vv_undelete **out, struct vv_error *e); /* on control; *out NULL: only validated */
+void vv_undelete_open(struct vv_undelete *u); /* blocking: store and disk; on the iopool */
+int vv_undelete_end(struct vv_undelete *u, struct vv_topic **out, struct vv_error *e); /* on control; frees u; out with a reference */
+const char *vv_undelete_name(const struct vv_undelete *u); /* NULL is fine */
+/* JSON array of what can be brought back: [{"topic", "topic_id", "partitions", "deleted_ms", "until_ms", "state"}]; on control; malloc'ed. */
+char *vv_undelete_list(struct vv_topics *ts);
 int vv_topics_add_partitions(struct vv_topics *ts, struct vv_topic *t, int32_t total, bool validate_only,
                              struct vv_error *e);
 /* Replaces the topic's overrides by this full set. */

@@ -32,6 +32,24 @@ static int export_offset(json_t *to, const struct vv_group_offset *o)
     return v && !json_array_append_new(to, v) ? VV_OK : VV_E_NOMEM;
 }
 
+json_t *vv_groups_export_topic(struct vv_groups *g, const char *topic)
+{
+    struct vv_gcursor at = {0};
+    json_t *all = json_array();
+    for (struct vv_gnode *node; all && g && (node = vv_gmap_next(&g->table, &at));) {
+        struct vv_group *group = VV_CONTAINER(node, struct vv_group, node);
+        struct vv_gcursor in = {0};
+        for (struct vv_gnode *n; (n = vv_gmap_next(&group->offsets, &in));) {
+            const struct vv_group_offset *o = VV_CONTAINER(n, struct vv_group_offset, node);
+            if (!vv_str_is(vv_group_offset_topic(o), topic) || export_offset(all, o) || !o->present) continue;
+            json_object_set_new(json_array_get(all, json_array_size(all) - 1), "group", text(group->id));
+        }
+    }
+    if (json_array_size(all)) return all;
+    json_decref(all);
+    return NULL;
+}
+
 static int export_group(json_t *to, struct vv_group *group)
 {
     struct vv_gcursor at = {0};
@@ -160,4 +178,62 @@ int vv_groups_import(struct vv_broker *b, const char *snapshot, size_t n, struct
     vv_batch_builder_free(im.batch);
     json_decref(root);
     return err;
+}
+
+/* ---- a topic that came back ---- */
+
+struct again { /* one commit of one offset, as a client without members would make it */
+    struct vv_group_call call;
+    struct vv_arena arena;
+    struct OffsetCommitRequest q;
+    struct OffsetCommitRequest_OffsetCommitRequestTopic topic;
+    struct OffsetCommitRequest_OffsetCommitRequestPartition part;
+};
+
+static void again_done(struct vv_group_call *c, const void *response)
+{
+    struct again *a = VV_CONTAINER(c, struct again, call);
+    const struct OffsetCommitResponse *r = response;
+    int err = r->Topics.n > 0 && r->Topics.v[0].Partitions.n > 0 ? r->Topics.v[0].Partitions.v[0].ErrorCode : 0;
+    if (err) VLOG_WARN("group %.*s: its offset of a topic that came back is not committed again: %s", a->q.GroupId.n, a->q.GroupId.p,
+                       vv_err_name(err));
+    vv_arena_release(&a->arena);
+    free(a);
+}
+
+static void commit_again(struct vv_groups *g, struct vv_topic *t, const json_t *o)
+{
+    const char *group = json_string_value(json_object_get(o, "group"));
+    const char *metadata = json_string_value(json_object_get(o, "metadata"));
+    int32_t partition = (int32_t)json_integer_value(json_object_get(o, "partition"));
+    struct vv_partition *p = vv_topic_partition(t, partition);
+    struct again *a = group && p ? calloc(1, sizeof *a) : NULL;
+    if (!a) return;
+    vv_arena_init(&a->arena, 1u << 20);
+    int64_t offset = json_integer_value(json_object_get(o, "offset")), end = vv_log_end(p->log);
+    VV_MSG_INIT(OffsetCommitRequest, &a->q);
+    VV_STRUCT_INIT(OffsetCommitRequest_OffsetCommitRequestTopic, &a->topic);
+    VV_STRUCT_INIT(OffsetCommitRequest_OffsetCommitRequestPartition, &a->part);
+    a->part.PartitionIndex = partition;
+    a->part.CommittedOffset = VV_MIN(offset, end);
+    a->part.CommittedLeaderEpoch = offset > end ? -1 : (int32_t)json_integer_value(json_object_get(o, "leader_epoch"));
+    a->topic.Partitions.v = &a->part;
+    a->topic.Partitions.n = 1;
+    a->q.Topics.v = &a->topic;
+    a->q.Topics.n = 1;
+    a->q.GenerationIdOrMemberEpoch = -1;
+    a->call = (struct vv_group_call){.req = &a->q, .version = 8, .arena = &a->arena, .client_host = "", .done = again_done};
+    a->topic.Name = vv_str_c(vv_arena_strdup(&a->arena, t->name, strlen(t->name)));
+    a->q.GroupId = vv_str_c(vv_arena_strdup(&a->arena, group, strlen(group)));
+    a->q.MemberId = vv_str_c("");
+    a->part.CommittedMetadata = vv_str_c(metadata ? vv_arena_strdup(&a->arena, metadata, strlen(metadata)) : "");
+    vv_groups_commit(g, &a->call);
+}
+
+void vv_groups_import_topic(struct vv_groups *g, struct vv_topic *t, const json_t *offsets)
+{
+    size_t i;
+    const json_t *o;
+    if (!g || g->stopping) return;
+    json_array_foreach(offsets, i, o) commit_again(g, t, o);
 }

@@ -206,9 +206,9 @@ static int stop_at_records(void *ctx, const char *name)
 static bool wants_restore(struct vv_partition *p)
 {
     struct vv_broker *b = p->broker;
-    if (!b->restoring || !b->tier || !atomic_load(&p->rules.tiered)) return false;
+    if ((!b->restoring && !p->topic->returning) || !b->tier || !atomic_load(&p->rules.tiered)) return false;
     int err = vv_fs_list(b->env, p->dir, stop_at_records, p);
-    return err == VV_OK || err == VV_E_NOENT;
+    return err == VV_E_NOENT || (err == VV_OK && b->restoring); /* what was put aside by a deletion is complete */
 }
 
 static int open_log(struct vv_partition *p, const struct vv_topic_config *c, bool clean, struct vv_tier_restored *r,
@@ -432,4 +432,18 @@ void vv_partition_destroy(struct vv_partition *p)
                   p->dir, vv_err_name(err));
     }
     partition_free(p);
+}
+
+int vv_partition_put_aside(struct vv_partition *p)
+{
+    struct vv_extent x;
+    int64_t at = 0;
+    stop_and_wait(p);
+    while (p->tier && !vv_index_find_state(p->index, VV_EXTENT_BOTH, at, &x)) {
+        at = x.last + 1;
+        vv_extent_release(p->index, &x);
+        int err = vv_tier_part_drop_local(p->tier, x.base);
+        if (err && err != VV_E_STATE) VLOG_WARN("%s: a local copy stays: %s", p->dir, vv_err_name(err));
+    }
+    return vv_partition_close(p);
 }

@@ -68,6 +68,9 @@ int vv_partition_open(struct vv_broker *b, struct vv_topic *t, int32_t id, bool 
 void vv_partition_configure(struct vv_partition *p, const struct vv_topic_config *c);
 int vv_partition_close(struct vv_partition *p);            /* clean: flush and close. Blocking */
 void vv_partition_destroy(struct vv_partition *p);         /* topic deletion: forget, remove the files. Blocking */
+/* Topic deletion, inside the grace: after retire_dir. What is proven in the bucket goes from the disk, the rest stays as after a clean
+ * stop. Blocking. */
+int vv_partition_put_aside(struct vv_partition *p);
 int vv_partition_retire_dir(struct vv_partition *p);       /* rename the directory away, so that the name is free */
 
 /* Leader append of one client batch (already checked). err as vv_log_append; wakes fetches. Any thread. */

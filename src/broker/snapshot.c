@@ -77,7 +77,7 @@ static void doom(struct vv_work *w)
     struct vv_topics *ts = VV_CONTAINER(w, struct vv_topics, snapshot.doom);
     struct vv_doomed *d = &ts->snapshot.doomed;
     struct vv_error e = {0};
-    ts->snapshot.doom_err = vv_tier_delete_topic(ts->broker->tier, d->id, d->name, d->partitions, &e);
+    ts->snapshot.doom_err = vv_tier_delete_topic(ts->broker->tier, d->id, d->name, d->deleted_ms, &e);
     if (ts->snapshot.doom_err)
         VLOG_WARN("topic %s: the bucket could not be told of its deletion, will try again: %s", d->name,
                   *e.text ? e.text : vv_err_name(ts->snapshot.doom_err));
@@ -91,12 +91,11 @@ static void start_doom(struct vv_topics *ts)
     struct vv_snapshot *s = &ts->snapshot;
     const struct vv_doomed *next = NULL;
     for (size_t i = 0; i < ts->doomed_count && !next; i++)
-        if (ts->doomed[i].tiered) next = &ts->doomed[i];
+        if (ts->doomed[i].tiered && !ts->doomed[i].told) next = &ts->doomed[i];
     if (s->dooming || !next) return;
     char *name = strdup(next->name);
     if (!name) return; /* the tick tries again */
-    s->doomed = *next;
-    s->doomed.name = name;
+    s->doomed = (struct vv_doomed){.id = next->id, .name = name, .deleted_ms = next->deleted_ms};
     s->dooming = true;
     s->doom.run = doom;
     s->doom_done.run = doom_done;
@@ -108,15 +107,14 @@ static void doom_done(struct vv_task *task)
     struct vv_topics *ts = VV_CONTAINER(task, struct vv_topics, snapshot.doom_done);
     struct vv_snapshot *s = &ts->snapshot;
     s->dooming = false;
+    struct vv_doomed *d = vv_doomed_find(ts, s->doomed.id);
     if (s->doom_err) {
         s->doom_retry_us = vv_mono_us(ts->broker->env) + RETRY_US;
     } else {
-        vv_doomed_remove(ts, s->doomed.id);
-        vv_topics_save(ts, NULL, NULL); /* not written: told once more after the next start, which is harmless */
+        if (d) d->told = true; /* until the tick finds that it cannot be brought back any more */
         start_doom(ts);
     }
-    free(s->doomed.name);
-    s->doomed.name = NULL;
+    vv_doomed_release(&s->doomed);
 }
 
 /* ---- from outside ---- */
@@ -147,6 +145,7 @@ void vv_topics_tick(struct vv_broker *b)
         ts->snapshot.dirty = true;
     if (now >= ts->snapshot.put_retry_us) start_put(ts);
     if (now >= ts->snapshot.doom_retry_us) start_doom(ts);
+    vv_doomed_tick(ts);
 }
 
 void vv_topics_last_snapshot(struct vv_broker *b)

@@ -114,9 +114,16 @@ void vv_topic_free(struct vv_topic *t)
 static void destroy(struct vv_work *w)
 {
     struct vv_topic *t = VV_CONTAINER(w, struct vv_topic, destroy_work);
-    for (int32_t i = 0; i < t->partition_count; i++)
-        if (t->partitions[i]) vv_partition_destroy(t->partitions[i]);
-    VLOG_INFO("topic %s: deleted, its local files are gone", t->name);
+    bool kept = atomic_load(&t->kept);
+    for (int32_t i = 0; i < t->partition_count; i++) {
+        if (!t->partitions[i]) continue;
+        if (kept)
+            vv_partition_put_aside(t->partitions[i]);
+        else
+            vv_partition_destroy(t->partitions[i]);
+    }
+    VLOG_INFO(kept ? "topic %s: deleted; only what is not in the bucket stays on the disk, for the grace"
+                   : "topic %s: deleted, its local files are gone", t->name);
     vv_topic_free(t);
 }
 

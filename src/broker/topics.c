@@ -5,6 +5,7 @@
  */
 #include "topics.h"
 
+#include "groups_snapshot.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 
@@ -38,11 +39,12 @@ void vv_topics_free(struct vv_topics *ts)
     for (size_t i = 0; i < ts->count; i++)
         vv_topic_free(ts->v[i]);
     for (size_t i = 0; i < ts->doomed_count; i++)
-        free(ts->doomed[i].name);
+        vv_doomed_release(&ts->doomed[i]);
     pthread_rwlock_destroy(&ts->lock);
     pthread_mutex_destroy(&ts->snapshot.put_lock);
     free(ts->snapshot.json);
-    free(ts->snapshot.doomed.name);
+    vv_doomed_release(&ts->snapshot.doomed);
+    free(ts->snapshot.purge_ids);
     free(ts->doomed);
     free(ts->ids);
     free(ts->v);
@@ -162,28 +164,39 @@ static void forget(struct vv_topics *ts, struct vv_topic *t)
 
 /* ---- doomed ---- */
 
-int vv_doomed_add(struct vv_topics *ts, const char *name, struct vv_uuid id, int32_t partitions, bool tiered)
+void vv_doomed_release(struct vv_doomed *d)
 {
-    struct vv_doomed *v = realloc(ts->doomed, (ts->doomed_count + 1) * sizeof *v);
-    char *copy = strdup(name);
-    if (v) ts->doomed = v;
-    if (!v || !copy) {
-        free(copy);
+    free(d->name);
+    vv_kv_free(d->configs, d->config_count);
+    json_decref(d->offsets);
+    *d = (struct vv_doomed){0};
+}
+
+int vv_doomed_push(struct vv_topics *ts, struct vv_doomed *d)
+{
+    struct vv_doomed *v = d->name ? realloc(ts->doomed, (ts->doomed_count + 1) * sizeof *v) : NULL;
+    if (!v) {
+        vv_doomed_release(d);
         return VV_E_NOMEM;
     }
-    v[ts->doomed_count++] = (struct vv_doomed){.id = id, .name = copy, .partitions = partitions, .tiered = tiered};
+    ts->doomed = v;
+    v[ts->doomed_count++] = *d;
     return VV_OK;
+}
+
+struct vv_doomed *vv_doomed_find(struct vv_topics *ts, struct vv_uuid id)
+{
+    for (size_t i = 0; i < ts->doomed_count; i++)
+        if (vv_uuid_eq(ts->doomed[i].id, id)) return &ts->doomed[i];
+    return NULL;
 }
 
 void vv_doomed_remove(struct vv_topics *ts, struct vv_uuid id)
 {
-    for (size_t i = 0; i < ts->doomed_count; i++)
-        if (vv_uuid_eq(ts->doomed[i].id, id)) {
-            free(ts->doomed[i].name);
-            memmove(ts->doomed + i, ts->doomed + i + 1, (ts->doomed_count - i - 1) * sizeof *ts->doomed);
-            ts->doomed_count--;
-            return;
-        }
+    struct vv_doomed *d = vv_doomed_find(ts, id);
+    if (!d) return;
+    vv_doomed_release(d);
+    memmove(d, d + 1, (size_t)(ts->doomed + --ts->doomed_count - d) * sizeof *d);
 }
 
 /* ---- creating ---- */
@@ -196,13 +209,16 @@ static bool collide(const char *a, const char *b)
     return *a == *b;
 }
 
-static int check_create(struct vv_topics *ts, const char *name, int32_t partitions, struct vv_error *e)
+int vv_topics_check_create(struct vv_topics *ts, const char *name, int32_t partitions, struct vv_error *e)
 {
     bool found;
     size_t n = strlen(name);
     if (!vv_topic_name_ok(name, n, e)) return VV_INVALID_TOPIC_EXCEPTION;
     lower_bound(ts, name, n, &found);
     if (found) return vv_error_set(e, VV_TOPIC_ALREADY_EXISTS, "Topic '%s' already exists.", name);
+    const char *returning = vv_undelete_name(ts->undelete);
+    if (returning && !strcmp(returning, name))
+        return vv_error_set(e, VV_TOPIC_ALREADY_EXISTS, "Topic '%s' is just being brought back.", name);
     for (size_t i = 0; strpbrk(name, "._") && i < ts->count; i++)
         if (collide(ts->v[i]->name, name))
             return vv_error_set(e, VV_INVALID_TOPIC_EXCEPTION,
@@ -263,7 +279,7 @@ int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions,
     if (out) *out = NULL;
     vv_reactor_assert_here(b->control);
     if (partitions == -1) partitions = b->config->num_partitions;
-    int err = check_create(ts, name, partitions, e);
+    int err = vv_topics_check_create(ts, name, partitions, e);
     if (!err) err = vv_topic_config_parse(configs, n, b->config, internal, &config, e);
     if (err || validate_only) return err;
     struct vv_topic *t = vv_topic_new(b, name, new_id(ts), internal);
@@ -373,8 +389,15 @@ int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *
     vv_reactor_assert_here(b->control);
     if (atomic_load(&t->deleted)) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted.");
     bool tiered = ever_tiered(t);
-    int err = vv_doomed_add(ts, t->name, t->id, t->partition_count, tiered);
+    struct vv_doomed d = {.id = t->id, .name = strdup(t->name), .partitions = t->partition_count, .tiered = tiered,
+                          .deleted_ms = vv_wall_ms(b->env), .offsets = vv_groups_export_topic(b->groups, t->name)};
+    int err = vv_kv_copy(t->overrides, t->override_count, &d.configs, &d.config_count);
+    if (err)
+        vv_doomed_release(&d);
+    else
+        err = vv_doomed_push(ts, &d);
     if (err) return vv_err_kafka(vv_error_set(e, err, "out of memory"));
+    atomic_store(&t->kept, vv_doomed_keeps(b, &d));
     struct vv_topics_change change = {.drop = t};
     err = vv_topics_save(ts, &change, e);
     if (err) {

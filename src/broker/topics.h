@@ -4,16 +4,24 @@
 #include "broker.h"
 #include "partition.h"
 
+#include <jansson.h>
 #include <pthread.h>
 
 #define VV_PARTITIONS_MAX 10000 /* per topic */
 
-/* A deleted topic of which something is left: directories, or objects that are not yet tombstoned in the bucket. */
+/* A deleted topic of which something is left: directories, objects in the bucket that are not yet being deleted. What is needed to
+ * bring it back is here (undelete.c); owned. */
 struct vv_doomed {
     struct vv_uuid id;
     char *name;
     int32_t partitions;
     bool tiered; /* false: forgotten as soon as its directories are out of the way */
+    int64_t deleted_ms;
+    struct vv_kv *configs;
+    size_t config_count;
+    json_t *offsets; /* committed by groups when it was deleted (groups_snapshot.h); NULL: none */
+    bool told;       /* the bucket knows; told once more after each start, which is harmless */
+    bool returning;  /* an undelete of it is under way */
 };
 
 /* snapshot.c's state; on control, but for what an iopool thread was handed. */
@@ -29,6 +37,12 @@ struct vv_snapshot {
     struct vv_doomed doomed; /* being told to the bucket */
     int put_err, doom_err;
     int64_t put_retry_us, doom_retry_us;
+    /* undelete.c: local leftovers of deleted topics go */
+    struct vv_work purge;
+    struct vv_task purge_done;
+    struct vv_uuid *purge_ids;
+    size_t purge_count;
+    bool purging, purge_forgets;
 };
 
 struct vv_topics {
@@ -41,6 +55,7 @@ struct vv_topics {
     size_t id_cap;
     struct vv_doomed *doomed; /* on control */
     size_t doomed_count;
+    struct vv_undelete *undelete; /* on control: the one under way; its name is taken */
     int64_t producer_ids; /* from a bucket's snapshot: ids below are in use; 0 otherwise */
     struct vv_snapshot snapshot;
 };
@@ -82,8 +97,20 @@ void vv_kv_free(struct vv_kv *v, size_t n);
 
 /* topics.c, for the other files */
 int vv_topics_insert(struct vv_topics *ts, struct vv_topic *t);
-int vv_doomed_add(struct vv_topics *ts, const char *name, struct vv_uuid id, int32_t partitions, bool tiered);
+int vv_topics_check_create(struct vv_topics *ts, const char *name, int32_t partitions, struct vv_error *e);
+int vv_doomed_push(struct vv_topics *ts, struct vv_doomed *d); /* takes over what it owns, also when it fails */
+struct vv_doomed *vv_doomed_find(struct vv_topics *ts, struct vv_uuid id);
 void vv_doomed_remove(struct vv_topics *ts, struct vv_uuid id);
+void vv_doomed_release(struct vv_doomed *d);
+
+/* undelete.c */
+void vv_doomed_tick(struct vv_topics *ts); /* on control: what cannot come back any more is forgotten; disk pressure */
+bool vv_doomed_keeps(const struct vv_broker *b, const struct vv_doomed *d); /* its directories stay for the grace */
+/* The topic id in a directory's partition.metadata. */
+bool vv_topic_dir_id(struct vv_env *env, const char *dir, struct vv_uuid *id);
+int vv_topic_dir_remove(struct vv_env *env, const char *dir); /* topics_open.c: files only */
+/* "<topic>-<number>[.<hex>-delete]": the length of the topic's name, 0 = something else. topics_open.c */
+size_t vv_topic_dir_parse(const char *name, long *partition, bool *retired);
 
 /* snapshot.c: the bucket's copy of the registry, and topic deletions the bucket has not heard of. */
 void vv_topics_changed(struct vv_broker *b); /* any thread; coalesced */

@@ -1,7 +1,7 @@
 /* topics_file.c — the registry as JSON: varve-topics.json beside the logs, and the same as the bucket's snapshot.
  *
  * {"format":1, "topics":[{"name","id","internal","partitions","configs":{}}],
- * "deleted":[{"name","id","partitions","tiered"}]}. The bucket's copy also has "cluster_id", "producer_ids" (ids
+ * "deleted":[{"name","id","partitions","tiered","deleted_ms","configs":{},"offsets":[]}]}. The bucket's copy also has "cluster_id", "producer_ids" (ids
  * below were handed out) and "groups" (groups_snapshot.h). Unknown members are ignored, so that a newer broker's file can be read; another format is
  * refused. On control, or on the main thread before it runs. */
 #include "topics.h"
@@ -18,13 +18,19 @@
 
 /* ---- out ---- */
 
+static json_t *configs_json(const struct vv_kv *kv, size_t n)
+{
+    json_t *configs = json_object();
+    for (size_t i = 0; i < n; i++)
+        json_object_set_new(configs, kv[i].key, json_string(kv[i].value));
+    return configs;
+}
+
 static json_t *topic_json(const struct vv_topic *t, int32_t partitions, const struct vv_kv *kv, size_t n)
 {
     char id[23];
-    json_t *configs = json_object();
+    json_t *configs = configs_json(kv, n);
     vv_uuid_text(t->id, id);
-    for (size_t i = 0; i < n; i++)
-        json_object_set_new(configs, kv[i].key, json_string(kv[i].value));
     return json_pack("{s:s,s:s,s:b,s:i,s:o}", "name", t->name, "id", id, "internal", (int)t->internal, "partitions",
                      (int)partitions, "configs", configs);
 }
@@ -57,17 +63,23 @@ static int topics_json(struct vv_topics *ts, const struct vv_topics_change *chan
     return err;
 }
 
+static json_t *doomed_json(const struct vv_doomed *d)
+{
+    char id[23];
+    vv_uuid_text(d->id, id);
+    json_t *o = json_pack("{s:s,s:s,s:i,s:b,s:I,s:o}", "name", d->name, "id", id, "partitions", (int)d->partitions, "tiered",
+                          (int)d->tiered, "deleted_ms", (json_int_t)d->deleted_ms, "configs",
+                          configs_json(d->configs, d->config_count));
+    if (o && d->offsets) json_object_set(o, "offsets", d->offsets);
+    return o;
+}
+
 static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *change, bool bucket)
 {
     json_t *topics = json_array(), *deleted = json_array();
     int err = topics_json(ts, change, topics);
-    for (size_t i = 0; i < ts->doomed_count && !err; i++) {
-        const struct vv_doomed *d = &ts->doomed[i];
-        char id[23];
-        vv_uuid_text(d->id, id);
-        err = append(deleted, json_pack("{s:s,s:s,s:i,s:b}", "name", d->name, "id", id, "partitions",
-                                        (int)d->partitions, "tiered", (int)d->tiered));
-    }
+    for (size_t i = 0; i < ts->doomed_count && !err; i++)
+        err = append(deleted, doomed_json(&ts->doomed[i]));
     json_t *o = json_pack("{s:i,s:o,s:o}", "format", FORMAT, "topics", topics, "deleted", deleted);
     if (o && bucket) {
         json_object_set_new(o, "cluster_id", json_string(ts->broker->cluster_id));
@@ -99,7 +111,7 @@ char *vv_topics_snapshot(struct vv_topics *ts)
 
 /* ---- in ---- */
 
-static int load_configs(struct vv_topics *ts, struct vv_topic *t, json_t *configs)
+static int load_kv(json_t *configs, struct vv_kv **out, size_t *out_n)
 {
     const char *key;
     json_t *value;
@@ -110,8 +122,14 @@ static int load_configs(struct vv_topics *ts, struct vv_topic *t, json_t *config
     {
         if (json_is_string(value)) kv[n++] = (struct vv_kv){key, json_string_value(value)};
     }
-    int err = vv_kv_copy(kv, n, &t->overrides, &t->override_count);
+    int err = vv_kv_copy(kv, n, out, out_n);
     free(kv);
+    return err;
+}
+
+static int load_configs(struct vv_topics *ts, struct vv_topic *t, json_t *configs)
+{
+    int err = load_kv(configs, &t->overrides, &t->override_count);
     if (!err)
         vv_topic_config_load(t->overrides, t->override_count, ts->broker->config, t->internal, t->name, &t->config);
     return err;
@@ -153,7 +171,14 @@ static int load_deleted(struct vv_topics *ts, json_t *o, struct vv_error *e)
     if (json_unpack(o, "{s:s,s:s,s:i,s:b}", "name", &name, "id", &id, "partitions", &partitions, "tiered", &tiered) ||
         !vv_uuid_parse(id, &uuid))
         return vv_error_set(e, VV_E_CORRUPT, "a deleted topic's entry is damaged");
-    int err = vv_doomed_add(ts, name, uuid, partitions, tiered);
+    struct vv_doomed d = {.id = uuid, .name = strdup(name), .partitions = partitions, .tiered = tiered,
+                          .deleted_ms = json_integer_value(json_object_get(o, "deleted_ms")),
+                          .offsets = json_incref(json_object_get(o, "offsets"))};
+    int err = load_kv(json_object_get(o, "configs"), &d.configs, &d.config_count);
+    if (!err)
+        err = vv_doomed_push(ts, &d);
+    else
+        vv_doomed_release(&d);
     return err ? vv_error_set(e, err, "out of memory") : VV_OK;
 }
 

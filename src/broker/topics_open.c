@@ -91,7 +91,7 @@ static int run(struct job *j)
 int vv_topics_open_parts(struct vv_topic *t, int32_t from, int32_t to, struct vv_partition **out, struct vv_error *e)
 {
     struct job j = {
-        .broker = t->broker, .clean = true, .e = e, .slots = calloc((size_t)(to - from), sizeof *j.slots)};
+        .broker = t->broker, .clean = !t->returning, .e = e, .slots = calloc((size_t)(to - from), sizeof *j.slots)};
     if (!j.slots) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     for (int32_t i = from; i < to; i++)
         j.slots[j.count++] = (struct slot){t, i, &out[i - from]};
@@ -162,7 +162,7 @@ static void names_free(struct names *l)
 }
 
 /* A partition's directory: files only. */
-static int remove_dir(struct vv_env *env, const char *dir)
+int vv_topic_dir_remove(struct vv_env *env, const char *dir)
 {
     struct names l = {0};
     char path[4096];
@@ -181,14 +181,41 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && !strcmp(s + n - m, end);
 }
 
-/* "<topic>-<number>": the length of the topic's name, 0 = something else. */
-static size_t parse_dir(const char *name, long *partition)
+size_t vv_topic_dir_parse(const char *name, long *partition, bool *retired)
 {
-    const char *dash = strrchr(name, '-');
-    char *end;
-    if (!dash || dash == name || dash[1] < '0' || dash[1] > '9') return 0;
+    char stem[256], *end;
+    *retired = ends_with(name, "-delete");
+    if ((size_t)snprintf(stem, sizeof stem, "%s", name) >= sizeof stem) return 0;
+    char *dot = *retired ? strrchr(stem, '.') : NULL;
+    if (dot) *dot = 0;
+    const char *dash = strrchr(stem, '-');
+    if (!dash || dash == stem || dash[1] < '0' || dash[1] > '9') return 0;
     *partition = strtol(dash + 1, &end, 10);
-    return *end ? 0 : (size_t)(dash - name);
+    return *end ? 0 : (size_t)(dash - stem);
+}
+
+bool vv_topic_dir_id(struct vv_env *env, const char *dir, struct vv_uuid *id)
+{
+    char path[4096], text[23];
+    uint8_t *bytes = NULL;
+    size_t n;
+    if ((size_t)snprintf(path, sizeof path, "%s/partition.metadata", dir) >= sizeof path) return false;
+    if (vv_fs_read_file(env, path, 4096, &bytes, &n)) return false;
+    const char *at = memmem(bytes, n, "topic_id: ", 10);
+    bool ok = at && (size_t)((const char *)bytes + n - at) >= 32;
+    if (ok) {
+        memcpy(text, at + 10, 22);
+        text[22] = 0;
+        ok = vv_uuid_parse(text, id);
+    }
+    free(bytes);
+    return ok;
+}
+
+static const struct vv_doomed *doomed_of(struct vv_topics *ts, const char *dir)
+{
+    struct vv_uuid id;
+    return vv_topic_dir_id(ts->broker->env, dir, &id) ? vv_doomed_find(ts, id) : NULL;
 }
 
 /* Nothing was ever written, or the topic is on the list of deleted ones. */
@@ -197,24 +224,27 @@ static bool worthless(struct vv_topics *ts, const char *dir)
     struct vv_env *env = ts->broker->env;
     struct names l = {0};
     char path[4096];
-    uint8_t *text = NULL;
-    size_t n;
-    bool doomed = false, bytes = vv_fs_list(env, dir, collect, &l) != 0;
+    bool bytes = vv_fs_list(env, dir, collect, &l) != 0;
     for (size_t i = 0; i < l.count; i++) {
         struct vv_stat st;
         bool fits = (size_t)snprintf(path, sizeof path, "%s/%s", dir, l.v[i]) < sizeof path;
         if (ends_with(l.v[i], ".log") && (!fits || vv_fs_stat(env, path, &st) || st.size)) bytes = true;
     }
     names_free(&l);
-    bool fits = (size_t)snprintf(path, sizeof path, "%s/partition.metadata", dir) < sizeof path;
-    if (fits && !vv_fs_read_file(env, path, 4096, &text, &n))
-        for (size_t i = 0; i < ts->doomed_count; i++) {
-            char id[23];
-            vv_uuid_text(ts->doomed[i].id, id);
-            doomed = doomed || strstr((const char *)text, id);
-        }
-    free(text);
-    return doomed || !bytes;
+    return !bytes || doomed_of(ts, dir);
+}
+
+/* Of a deleted topic that can be brought back: out of the way under the name that a deletion gives it. */
+static int put_aside(struct vv_topics *ts, const char *name, const char *dir)
+{
+    char aside[4096];
+    uint64_t r[2];
+    if (ends_with(name, "-delete")) return VV_OK;
+    vv_random(ts->broker->env, r, sizeof r);
+    if ((size_t)snprintf(aside, sizeof aside, "%s.%016llx%016llx-delete", dir, (unsigned long long)r[0], (unsigned long long)r[1]) >=
+        sizeof aside)
+        return VV_E_LIMIT;
+    return vv_fs_rename(ts->broker->env, dir, aside);
 }
 
 static int tidy_one(struct vv_topics *ts, const char *name, struct vv_error *e)
@@ -223,18 +253,21 @@ static int tidy_one(struct vv_topics *ts, const char *name, struct vv_error *e)
     char dir[4096], aside[4096];
     struct vv_stat st;
     long partition = 0;
-    size_t topic_n = parse_dir(name, &partition);
-    bool retired = ends_with(name, "-delete");
+    bool retired;
+    size_t topic_n = vv_topic_dir_parse(name, &partition, &retired);
     int err = VV_OK;
     if (!topic_n && !retired) return VV_OK;
     if ((size_t)snprintf(dir, sizeof dir, "%s/%s", ts->broker->log_dir, name) >= sizeof dir) return VV_OK;
     if (vv_fs_stat(env, dir, &st) || !st.is_dir) return VV_OK;
-    struct vv_topic *t = topic_n ? vv_topics_get(ts, name, topic_n) : NULL;
+    struct vv_topic *t = topic_n && !retired ? vv_topics_get(ts, name, topic_n) : NULL;
     bool ours = t && partition < t->partition_count;
     if (t) atomic_fetch_sub(&t->refs, 1);
     if (ours) return VV_OK;
-    if (retired || worthless(ts, dir)) {
-        err = remove_dir(env, dir);
+    const struct vv_doomed *d = doomed_of(ts, dir);
+    if (d && vv_doomed_keeps(ts->broker, d)) {
+        err = put_aside(ts, name, dir);
+    } else if (retired || worthless(ts, dir)) {
+        err = vv_topic_dir_remove(env, dir);
         if (!err) VLOG_INFO("%s: removed, left over from a topic that is gone", dir);
     } else {
         if ((size_t)snprintf(aside, sizeof aside, "%s-stray", dir) >= sizeof aside) return VV_OK;

@@ -37,6 +37,7 @@ struct vv_command {
     X(topic_describe)                                                                              \
     X(topic_alter)                                                                                 \
     X(topic_delete)                                                                                \
+    X(topic_undelete)                                                                              \
     X(group_list)                                                                                  \
     X(group_describe)                                                                              \
     X(group_reset)                                                                                 \

@@ -1,6 +1,7 @@
 /* cmd_topic.c — `varve topic …`: list, create, describe, alter, delete, against any Kafka broker.
  */
 #include "admin.h"
+#include "cmd_undelete.h"
 #include "table.h"
 
 #include "varve/bytes.h"
@@ -13,7 +14,11 @@
 /* ---- list ---- */
 
 static const struct vv_opt list_opts[] = {
-    VV_OPT_BOOTSTRAP, VV_OPT_OUTPUT, {"internal", 0, NULL, "Internal topics too."}, {0}};
+    VV_OPT_BOOTSTRAP,
+    VV_OPT_OUTPUT,
+    {"internal", 0, NULL, "Internal topics too."},
+    {"deleted", 0, NULL, "Instead: deleted topics that `topic undelete` can bring back (Varve only)."},
+    {0}};
 
 static int run_list(const struct vv_args *a)
 {
@@ -23,6 +28,11 @@ static int run_list(const struct vv_args *a)
     if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
     struct vv_client *c = vv_admin_open(a);
     if (!c) return VV_EXIT_FAILED;
+    if (vv_arg_given(a, "deleted")) {
+        int shown = vv_cli_list_deleted(a, c, json);
+        vv_client_close(c);
+        return shown;
+    }
     int rc = vv_client_metadata(c, NULL, 0, &r, &e);
     if (rc) {
         rc = vv_cli_fail(a, "%s", e.text);
@@ -426,7 +436,7 @@ const struct vv_command vv_cmd_topic_delete = {
     .words_min = 1,
     .words_max = -1,
     .summary = "Delete topics.",
-    .text = "What is in the bucket is deleted after tier.delete.grace.ms.",
+    .text = "What is in the bucket is deleted after tier.delete.grace.ms; until then `varve topic undelete` brings it back.",
     .opts = delete_opts,
     .run = run_delete,
 };

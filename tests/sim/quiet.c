@@ -192,7 +192,7 @@ static void delete_topic(struct world *w)
         vv_tier_part_close(w->part[i].tier);
         w->part[i].tier = NULL;
     }
-    world_ok(w, vv_tier_delete_topic(w->tier, w->topic_id, "sim", w->parts, &e), "delete topic", e.text);
+    world_ok(w, vv_tier_delete_topic(w->tier, w->topic_id, "sim", 0, &e), "delete topic", e.text);
     for (int round = 0; round < 20; round++) {
         while (vv_tier_step(w->tier)) {
         }

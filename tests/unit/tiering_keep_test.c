@@ -303,7 +303,7 @@ static void topic_deletion(void **state)
     rig_settle(r);
     vv_tier_part_close(r->part);
     r->part = NULL;
-    rig_ok(vv_tier_delete_topic(r->tier, r->topic_id, "flights", 3, &e), &e);
+    rig_ok(vv_tier_delete_topic(r->tier, r->topic_id, "flights", 0, &e), &e);
     rig_settle(r); /* 80 s */
     vv_tier_stop(r->tier, 0);
     vv_tier_free(r->tier);
@@ -328,7 +328,7 @@ static void deleted_topic_is_not_restored(void **state)
     rig_settle(r);
     vv_tier_part_close(r->part);
     r->part = NULL;
-    rig_ok(vv_tier_delete_topic(r->tier, r->topic_id, "flights", 3, &e), &e);
+    rig_ok(vv_tier_delete_topic(r->tier, r->topic_id, "flights", 0, &e), &e);
     rig_crash(r); /* the list is in the bucket */
     rig_open_index(r, r->part_dir);
     rig_open_tier(r);
