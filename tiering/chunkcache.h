@@ -47,7 +47,7 @@ struct vv_cc_entry {
     unsigned refs;
     enum vv_cc_where where;
     struct vv_cc_entry *hash_next, *prev, *next;
-    uint64_t at;               /* the range in the object */
+    uint64_t at;               /* the range: of a footer in the object, of data in the segment (logical, what memory holds) */
     size_t bytes;
     bool ahead;                /* fetched on suspicion, nobody asked yet */
     bool hashed;

@@ -22,7 +22,7 @@ int vv_footer_get(struct vv_objstore *store, const struct vv_segkey *k, const ch
         struct vv_objinfo info = {0};
         err = vv_objstore_get_suffix(store, key, need, DEADLINE_MS, &s, &info, e);
         if (err) return err;
-        err = vv_footer_decode(s.p, s.n, info.size, f, &need, e);
+        err = vv_footer_decode(s.p, s.n, info.size, store->keys, f, &need, e);
         *object_bytes = info.size;
         vv_buf_unref(s.buf);
     }
@@ -77,7 +77,7 @@ static int consider(struct vv_follow *r, const struct vv_segkey *k)
     r->have_best = true;
     r->best_x = (struct vv_extent){.base = k->base, .last = k->last, .first_ts = f.first_ts, .max_ts = f.max_ts,
                                    .sealed_ms = f.sealed_ms, .bytes = f.data_bytes, .object_bytes = object_bytes,
-                                   .nonce = k->nonce,
+                                   .stored_bytes = f.flags ? f.stored_bytes : 0, .nonce = k->nonce,
                                    .generation = k->generation, .epoch = k->epoch, .state = VV_EXTENT_REMOTE};
     return VV_OK;
 }

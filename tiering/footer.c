@@ -1,38 +1,54 @@
 /* footer.c — see footer.h. The byte layout is docs/bucket-format.md's; change both together or neither. */
 #include "footer.h"
 
+#include <openssl/crypto.h>
 #include <stdlib.h>
 
 static const uint8_t magic[8] = {'V', 'A', 'R', 'V', 'E', 'S', 'E', 'G'};
 
-/* Sections: tag | required. */
+/* Sections, in order: tag | in which objects it must be | sealed in an encrypted object. */
+enum need { ALWAYS, OPTIONAL, IF_FLAGS, IF_ENCRYPTED };
 #define SECTIONS(X)                                                                                \
-    X(SEGM, true)  /* identity, 112 bytes */                                                       \
-    X(TOPC, true)  /* topic name */                                                                \
-    X(CLUS, true)  /* cluster id */                                                                \
-    X(BLKS, true)  /* block table, as in blocks.c */                                               \
-    X(EPCH, true)  /* leader epochs */                                                             \
-    X(ABRT, true)  /* aborted transactions */                                                      \
-    X(PROD, false) /* producer snapshot */
+    X(SEGM, ALWAYS, false)       /* identity, 112 bytes */                                         \
+    X(TOPC, ALWAYS, false)       /* topic name */                                                  \
+    X(CLUS, ALWAYS, false)       /* cluster id */                                                  \
+    X(ENCR, IF_ENCRYPTED, false) /* the wrapped data key */                                        \
+    X(BLKS, ALWAYS, true)        /* block table, as in blocks.c */                                 \
+    X(STOR, IF_FLAGS, true)      /* where the blocks are stored */                                 \
+    X(EPCH, ALWAYS, true)        /* leader epochs */                                               \
+    X(ABRT, ALWAYS, true)        /* aborted transactions */                                        \
+    X(PROD, OPTIONAL, true)      /* producer snapshot */
 enum section {
-#define VV_X(tag, required) SEC_##tag,
+#define VV_X(tag, need, secret) SEC_##tag,
     SECTIONS(VV_X)
 #undef VV_X
     SEC_COUNT
 };
 static const struct {
     char tag[5];
-    bool required;
+    enum need need;
+    bool secret;
 } sections[] = {
-#define VV_X(tag, required) {#tag, required},
+#define VV_X(tag, need, secret) {#tag, need, secret},
     SECTIONS(VV_X)
 #undef VV_X
 };
+/* In an encrypted object the secret sections are the plaintext of one more section, the last one: SEAL. */
+static const char seal_tag[] = "SEAL";
+
+static bool has_section(unsigned flags, enum section s)
+{
+    enum need need = sections[s].need;
+    return need == ALWAYS || need == OPTIONAL || (need == IF_FLAGS ? flags != 0 : (flags & VV_OBJECT_ENCRYPTED) != 0);
+}
 
 #define SEGM_BYTES 112u
 #define HEAD_BYTES 8u /* of a section: tag, length */
 #define EPOCH_BYTES 12u
 #define ABORTED_BYTES 32u
+#define STORED_BYTES 16u
+#define ENCR_FIXED (4u + VV_SEAL_NONCE_BYTES + VV_DATA_KEY_BYTES + VV_SEAL_TAG_BYTES) /* and the key's id */
+#define ENCR_SCHEME 1u                                                                /* AES-256-GCM, wrapped by AES-256-GCM */
 
 static size_t section_bytes(const struct vv_footer *f, enum section s)
 {
@@ -40,7 +56,9 @@ static size_t section_bytes(const struct vv_footer *f, enum section s)
     case SEC_SEGM: return SEGM_BYTES;
     case SEC_TOPC: return strlen(f->topic);
     case SEC_CLUS: return strlen(f->cluster_id);
+    case SEC_ENCR: return ENCR_FIXED + strlen(f->sealing->key_id);
     case SEC_BLKS: return vv_blocks_encoded_size(&f->blocks);
+    case SEC_STOR: return 4 + (size_t)f->blocks.count * STORED_BYTES;
     case SEC_EPCH: return 4 + f->epoch_count * EPOCH_BYTES;
     case SEC_ABRT: return 4 + f->aborted_count * ABORTED_BYTES;
     case SEC_PROD: return f->snapshot_n;
@@ -69,13 +87,36 @@ static void put_segm(const struct vv_footer *f, uint8_t *p)
     vv_put64(p + 104, 0);
 }
 
+static void put_encr(const struct vv_sealing *x, uint8_t *p)
+{
+    size_t id = strlen(x->key_id);
+    vv_put16(p, ENCR_SCHEME);
+    vv_put16(p + 2, (uint16_t)id);
+    memcpy(p + 4, x->key_id, id);
+    memcpy(p + 4 + id, x->wrap_nonce, sizeof x->wrap_nonce);
+    memcpy(p + 4 + id + sizeof x->wrap_nonce, x->wrapped, sizeof x->wrapped);
+}
+
+static void put_stored(const struct vv_footer *f, uint8_t *p)
+{
+    vv_put32(p, f->blocks.count);
+    p += 4;
+    for (uint32_t i = 0; i < f->blocks.count; i++, p += STORED_BYTES) {
+        vv_put64(p, f->stored[i].at);
+        vv_put32(p + 8, f->stored[i].n);
+        vv_put32(p + 12, f->stored[i].how);
+    }
+}
+
 static void put_section(const struct vv_footer *f, enum section s, uint8_t *p)
 {
     switch (s) {
     case SEC_SEGM: put_segm(f, p); break;
     case SEC_TOPC: memcpy(p, f->topic, strlen(f->topic)); break;
     case SEC_CLUS: memcpy(p, f->cluster_id, strlen(f->cluster_id)); break;
+    case SEC_ENCR: put_encr(f->sealing, p); break;
     case SEC_BLKS: vv_blocks_encode(&f->blocks, p); break;
+    case SEC_STOR: put_stored(f, p); break;
     case SEC_EPCH:
         vv_put32(p, (uint32_t)f->epoch_count);
         for (size_t i = 0; i < f->epoch_count; i++) {
@@ -100,32 +141,123 @@ static void put_section(const struct vv_footer *f, enum section s, uint8_t *p)
     }
 }
 
+static uint64_t stored_total(const struct vv_footer *f)
+{
+    return f->flags ? f->stored_bytes : f->data_bytes;
+}
+
 static void put_trailer(const struct vv_footer *f, uint8_t *footer, size_t n)
 {
     uint8_t *t = footer + n;
     memcpy(t, magic, sizeof magic);
     vv_put32(t + 8, (uint32_t)n);
     vv_put32(t + 12, vv_crc32c(0, footer, n));
-    vv_put64(t + 16, f->data_bytes);
+    vv_put64(t + 16, stored_total(f));
     vv_put16(t + 24, VV_FOOTER_VERSION);
-    vv_put16(t + 26, 0); /* flags: block compression and encryption, none yet */
+    vv_put16(t + 26, f->flags);
     vv_put32(t + 28, vv_crc32c(0, t, 28));
+}
+
+/* ---- the seal ---- */
+
+static const uint8_t wrap_aad[] = "varve data key";                       /* without its NUL */
+static const uint8_t seal_nonce[VV_SEAL_NONCE_BYTES] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+/* What the seal vouches for besides its content: the object's name, the trailer's lengths and flags, the readable sections.
+ * malloc'ed. */
+static uint8_t *seal_aad(const struct vv_footer *f, const uint8_t *readable, size_t readable_n, size_t *n)
+{
+    char name[VV_KEY_MAX];
+    vv_segkey_format(&f->key, name);
+    size_t name_n = strlen(name);
+    uint8_t *p = malloc(name_n + 12 + readable_n);
+    if (!p) return NULL;
+    memcpy(p, name, name_n);
+    vv_put64(p + name_n, stored_total(f));
+    vv_put16(p + name_n + 8, VV_FOOTER_VERSION);
+    vv_put16(p + name_n + 10, f->flags);
+    if (readable_n) memcpy(p + name_n + 12, readable, readable_n);
+    *n = name_n + 12 + readable_n;
+    return p;
+}
+
+int vv_footer_make_key(struct vv_footer *f, struct vv_keyring *keys, struct vv_env *env, struct vv_error *e)
+{
+    uint8_t kek[VV_DATA_KEY_BYTES];
+    struct vv_sealing *x = f->sealing = calloc(1, sizeof *x);
+    if (!x) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    int err = vv_keyring_active(keys, x->key_id, kek, e);
+    if (err) return err;
+    vv_random(env, x->data_key, sizeof x->data_key);
+    vv_random(env, x->wrap_nonce, sizeof x->wrap_nonce);
+    err = vv_seal(kek, x->wrap_nonce, wrap_aad, sizeof wrap_aad - 1, x->data_key, sizeof x->data_key, x->wrapped);
+    OPENSSL_cleanse(kek, sizeof kek);
+    return err;
+}
+
+static int unwrap(struct vv_footer *f, struct vv_keyring *keys, struct vv_error *e)
+{
+    uint8_t kek[VV_DATA_KEY_BYTES];
+    struct vv_sealing *x = f->sealing;
+    int err = vv_keyring_find(keys, x->key_id, kek, e);
+    if (err) return err;
+    err = vv_unseal(kek, x->wrap_nonce, wrap_aad, sizeof wrap_aad - 1, x->wrapped, sizeof x->wrapped, x->data_key);
+    OPENSSL_cleanse(kek, sizeof kek);
+    if (err == VV_E_CORRUPT)
+        err = vv_error_set(e, VV_E_KEY, "the key called %s is not the one that it was encrypted with", x->key_id);
+    return err;
+}
+
+/* ---- encoding ---- */
+
+/* The sections of one kind; returns their bytes, writes them if p. */
+static size_t put_sections(const struct vv_footer *f, bool all, bool secret, uint8_t *p)
+{
+    size_t total = 0;
+    for (int s = 0; s < SEC_COUNT; s++) {
+        if (!has_section(f->flags, (enum section)s) || (!all && sections[s].secret != secret)) continue;
+        size_t len = section_bytes(f, (enum section)s);
+        if (p) {
+            memcpy(p + total, sections[s].tag, 4);
+            vv_put32(p + total + 4, (uint32_t)len);
+            put_section(f, (enum section)s, p + total + HEAD_BYTES);
+        }
+        total += HEAD_BYTES + len;
+    }
+    return total;
+}
+
+/* The secret sections, sealed, behind the readable ones. */
+static int put_seal(const struct vv_footer *f, const uint8_t *readable, size_t readable_n, uint8_t *p, size_t secret_n)
+{
+    size_t aad_n;
+    uint8_t *plain = malloc(secret_n), *aad = seal_aad(f, readable, readable_n, &aad_n);
+    int err = plain && aad ? VV_OK : VV_E_NOMEM;
+    if (!err) {
+        put_sections(f, false, true, plain);
+        memcpy(p, seal_tag, 4);
+        vv_put32(p + 4, (uint32_t)(secret_n + VV_SEAL_TAG_BYTES));
+        err = vv_seal(f->sealing->data_key, seal_nonce, aad, aad_n, plain, secret_n, p + HEAD_BYTES);
+    }
+    free(plain);
+    free(aad);
+    return err;
 }
 
 int vv_footer_encode(const struct vv_footer *f, uint8_t **p, size_t *n)
 {
-    size_t total = 0;
+    bool encrypted = f->flags & VV_OBJECT_ENCRYPTED;
     if (f->blocks.bytes != f->data_bytes) return VV_E_CORRUPT; /* the table must describe exactly these bytes */
-    for (int s = 0; s < SEC_COUNT; s++) total += HEAD_BYTES + section_bytes(f, (enum section)s);
+    size_t readable = put_sections(f, !encrypted, false, NULL), secret = encrypted ? put_sections(f, false, true, NULL) : 0;
+    size_t total = readable + (encrypted ? HEAD_BYTES + secret + VV_SEAL_TAG_BYTES : 0);
     if (total > VV_FOOTER_MAX) return VV_E_LIMIT;
-    uint8_t *buf = malloc(total + VV_TRAILER_BYTES), *at = buf;
+    uint8_t *buf = malloc(total + VV_TRAILER_BYTES);
     if (!buf) return VV_E_NOMEM;
-    for (int s = 0; s < SEC_COUNT; s++) {
-        size_t len = section_bytes(f, (enum section)s);
-        memcpy(at, sections[s].tag, 4);
-        vv_put32(at + 4, (uint32_t)len);
-        put_section(f, (enum section)s, at + HEAD_BYTES);
-        at += HEAD_BYTES + len;
+    put_sections(f, !encrypted, false, buf);
+    int err = encrypted ? put_seal(f, buf, readable, buf + readable, secret) : VV_OK;
+    if (err) {
+        free(buf);
+        return err;
     }
     put_trailer(f, buf, total);
     *p = buf;
@@ -201,13 +333,41 @@ static int get_aborted(const uint8_t *p, size_t n, struct vv_footer *f)
     return VV_OK;
 }
 
+static int get_encr(const uint8_t *p, size_t n, struct vv_footer *f)
+{
+    if (n < 4) return VV_E_CORRUPT;
+    size_t id = vv_get16(p + 2);
+    if (n != ENCR_FIXED + id || !vv_key_id_valid((const char *)p + 4, id)) return VV_E_CORRUPT;
+    if (vv_get16(p) != ENCR_SCHEME) return VV_E_UNSUPPORTED;
+    struct vv_sealing *x = f->sealing = calloc(1, sizeof *x);
+    if (!x) return VV_E_NOMEM;
+    memcpy(x->key_id, p + 4, id);
+    memcpy(x->wrap_nonce, p + 4 + id, sizeof x->wrap_nonce);
+    memcpy(x->wrapped, p + 4 + id + sizeof x->wrap_nonce, sizeof x->wrapped);
+    return VV_OK;
+}
+
+static int get_stored(const uint8_t *p, size_t n, struct vv_footer *f)
+{
+    size_t count;
+    if (get_count(p, n, STORED_BYTES, &count) || count != f->blocks.count) return VV_E_CORRUPT; /* BLKS comes first */
+    f->stored = calloc(count + 1, sizeof *f->stored);
+    if (!f->stored) return VV_E_NOMEM;
+    p += 4;
+    for (size_t i = 0; i < count; i++, p += STORED_BYTES)
+        f->stored[i] = (struct vv_stored){vv_get64(p), vv_get32(p + 8), vv_get32(p + 12)};
+    return VV_OK;
+}
+
 static int get_section(enum section s, const uint8_t *p, size_t n, struct vv_footer *f)
 {
     switch (s) {
     case SEC_SEGM: return get_segm(p, n, f);
     case SEC_TOPC: return get_text(p, n, 249, &f->topic);
     case SEC_CLUS: return get_text(p, n, 255, &f->cluster_id);
+    case SEC_ENCR: return get_encr(p, n, f);
     case SEC_BLKS: return vv_blocks_decode(p, n, &f->blocks);
+    case SEC_STOR: return get_stored(p, n, f);
     case SEC_EPCH: return get_epochs(p, n, f);
     case SEC_ABRT: return get_aborted(p, n, f);
     case SEC_PROD:
@@ -221,38 +381,103 @@ static int get_section(enum section s, const uint8_t *p, size_t n, struct vv_foo
     return VV_OK;
 }
 
-static int get_sections(const uint8_t *p, size_t n, struct vv_footer *f)
+struct decoder {
+    struct vv_footer *f;
+    struct vv_keyring *keys;
+    unsigned seen;
+    const uint8_t *footer; /* its first byte */
+    struct vv_error *e;
+};
+
+/* A section by its tag; SEC_COUNT: unknown, to be skipped. */
+static enum section section_of(const uint8_t *tag)
 {
-    unsigned seen = 0;
+    unsigned s = 0;
+    while (s < SEC_COUNT && memcmp(tag, sections[s].tag, 4)) s++;
+    return (enum section)s;
+}
+
+/* A row of sections. Encrypted: the readable ones (*seal, *seal_n get what is sealed), or the secret ones. */
+static int get_sections(struct decoder *d, const uint8_t *p, size_t n, bool secret, const uint8_t **seal, size_t *seal_n)
+{
+    bool encrypted = d->f->flags & VV_OBJECT_ENCRYPTED;
     while (n) {
         if (n < HEAD_BYTES) return VV_E_CORRUPT;
         size_t len = vv_get32(p + 4);
         if (len > n - HEAD_BYTES) return VV_E_CORRUPT;
-        for (unsigned s = 0; s < SEC_COUNT; s++) {
-            if (memcmp(p, sections[s].tag, 4)) continue;
-            if (seen & (1u << s)) return VV_E_CORRUPT;
-            int err = get_section((enum section)s, p + HEAD_BYTES, len, f);
+        enum section s = section_of(p);
+        if (s != SEC_COUNT) {
+            bool here = has_section(d->f->flags, s) && (!encrypted || sections[s].secret == secret);
+            if (!here || d->seen & (1u << s)) return VV_E_CORRUPT;
+            int err = get_section(s, p + HEAD_BYTES, len, d->f);
             if (err) return err;
-            seen |= 1u << s;
+            d->seen |= 1u << s;
+        } else if (!memcmp(p, seal_tag, 4)) {
+            if (!encrypted || secret || len != n - HEAD_BYTES || len < VV_SEAL_TAG_BYTES) return VV_E_CORRUPT;
+            *seal = p + HEAD_BYTES;
+            *seal_n = len;
         }
         p += HEAD_BYTES + len;
         n -= HEAD_BYTES + len;
     }
-    for (unsigned s = 0; s < SEC_COUNT; s++)
-        if (sections[s].required && !(seen & (1u << s))) return VV_E_CORRUPT;
     return VV_OK;
 }
 
-static int check_meaning(const struct vv_footer *f)
+static int open_seal(struct decoder *d, const uint8_t *seal, size_t n)
+{
+    const unsigned needed = 1u << SEC_SEGM | 1u << SEC_ENCR;
+    if (!seal || (d->seen & needed) != needed) return VV_E_CORRUPT;
+    int err = unwrap(d->f, d->keys, d->e);
+    if (err) return err;
+    size_t aad_n, plain_n = n - VV_SEAL_TAG_BYTES;
+    uint8_t *plain = malloc(plain_n + 1), *aad = seal_aad(d->f, d->footer, (size_t)(seal - HEAD_BYTES - d->footer), &aad_n);
+    err = plain && aad ? VV_OK : VV_E_NOMEM;
+    if (!err) err = vv_unseal(d->f->sealing->data_key, seal_nonce, aad, aad_n, seal, n, plain);
+    if (err == VV_E_CORRUPT) vv_error_set(d->e, err, "the footer is not what was sealed: it was changed");
+    if (!err) err = get_sections(d, plain, plain_n, true, NULL, NULL);
+    free(plain);
+    free(aad);
+    return err;
+}
+
+static int get_footer(struct decoder *d, const uint8_t *p, size_t n)
+{
+    const uint8_t *seal = NULL;
+    size_t seal_n = 0;
+    int err = get_sections(d, p, n, false, &seal, &seal_n);
+    if (!err && d->f->flags & VV_OBJECT_ENCRYPTED) err = open_seal(d, seal, seal_n);
+    for (unsigned s = 0; s < SEC_COUNT && !err; s++)
+        if (sections[s].need != OPTIONAL && has_section(d->f->flags, (enum section)s) && !(d->seen & (1u << s))) err = VV_E_CORRUPT;
+    return err;
+}
+
+/* Stored blocks tile the stored bytes; what is not compressed has its own length. */
+static int check_stored(const struct vv_footer *f)
+{
+    const uint32_t extra = f->flags & VV_OBJECT_ENCRYPTED ? VV_SEAL_TAG_BYTES : 0;
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < f->blocks.count; i++) {
+        const struct vv_stored *x = &f->stored[i];
+        uint64_t plain = (uint64_t)f->blocks.v[i].n + extra;
+        if (x->at != at || x->n <= extra || x->n > plain) return VV_E_CORRUPT;
+        bool packed = x->how == VV_STORED_ZSTD && f->flags & VV_OBJECT_COMPRESSED;
+        if (packed ? x->n == plain : x->how != VV_STORED_PLAIN || x->n != plain) return VV_E_CORRUPT;
+        at += x->n;
+    }
+    return at == f->stored_bytes ? VV_OK : VV_E_CORRUPT;
+}
+
+static int check_meaning(struct vv_footer *f)
 {
     const struct vv_blocks *b = &f->blocks;
-    if (b->bytes != f->data_bytes) return VV_E_CORRUPT;
+    f->data_bytes = b->bytes;
+    if (f->flags ? check_stored(f) : f->data_bytes != f->stored_bytes) return VV_E_CORRUPT;
     if (b->count && (b->v[0].first_offset < f->key.base || b->v[b->count - 1].first_offset > f->key.last)) return VV_E_CORRUPT;
     return VV_OK;
 }
 
-int vv_footer_decode(const uint8_t *p, size_t n, uint64_t object_bytes, struct vv_footer *out, size_t *need,
-                     struct vv_error *e)
+int vv_footer_decode(const uint8_t *p, size_t n, uint64_t object_bytes, struct vv_keyring *keys, struct vv_footer *out,
+                     size_t *need, struct vv_error *e)
 {
     *out = (struct vv_footer){0};
     if (object_bytes < VV_TRAILER_BYTES || n > object_bytes)
@@ -263,7 +488,7 @@ int vv_footer_decode(const uint8_t *p, size_t n, uint64_t object_bytes, struct v
     if (memcmp(t, magic, sizeof magic) || vv_crc32c(0, t, 28) != vv_get32(t + 28))
         return vv_error_set(e, VV_E_CORRUPT, "no valid trailer at the end of the object: truncated, damaged or not a segment");
     uint16_t version = vv_get16(t + 24), flags = vv_get16(t + 26);
-    if (version != VV_FOOTER_VERSION || flags)
+    if (version != VV_FOOTER_VERSION || flags & ~VV_OBJECT_FLAGS)
         return vv_error_set(e, VV_E_UNSUPPORTED, "object format version %u, flags %#x: a newer Varve wrote it; upgrade this one",
                             version, flags);
     size_t len = vv_get32(t + 8);
@@ -274,15 +499,44 @@ int vv_footer_decode(const uint8_t *p, size_t n, uint64_t object_bytes, struct v
     if (need) *need = len + VV_TRAILER_BYTES;
     if (n < len + VV_TRAILER_BYTES) return VV_E_AGAIN;
     if (vv_crc32c(0, t - len, len) != vv_get32(t + 12)) return vv_error_set(e, VV_E_CORRUPT, "the footer's checksum is wrong");
+    struct vv_error why = {0};
+    struct decoder d = {.f = out, .keys = keys, .footer = t - len, .e = &why};
     out->version = version;
-    out->data_bytes = data;
-    int err = get_sections(t - len, len, out);
+    out->flags = flags;
+    out->stored_bytes = data;
+    int err = get_footer(&d, t - len, len);
     if (!err) err = check_meaning(out);
     if (err) {
         vv_footer_release(out);
-        return vv_error_set(e, err, "the footer's content makes no sense");
+        return vv_error_set(e, err, "%s", why.text[0] ? why.text : "the footer's content makes no sense");
     }
     return VV_OK;
+}
+
+/* ---- blocks in the object ---- */
+
+void vv_footer_range(const struct vv_footer *f, uint32_t first, uint32_t count, uint64_t *at, size_t *n)
+{
+    const struct vv_block *a = &f->blocks.v[first], *b = &f->blocks.v[first + count - 1];
+    *at = f->stored ? f->stored[first].at : a->at;
+    uint64_t end = f->stored ? f->stored[first + count - 1].at + f->stored[first + count - 1].n : b->at + b->n;
+    *n = (size_t)(end - *at);
+}
+
+struct vv_blockcodec *vv_footer_codec(const struct vv_footer *f)
+{
+    char name[VV_KEY_MAX];
+    vv_segkey_format(&f->key, name);
+    return vv_blockcodec_new(f->flags, f->sealing ? f->sealing->data_key : NULL, name);
+}
+
+int vv_footer_load(const struct vv_footer *f, struct vv_blockcodec *c, uint32_t i, const uint8_t *p, uint8_t *dst)
+{
+    const struct vv_block *b = &f->blocks.v[i];
+    int err = VV_OK;
+    if (!f->flags) memcpy(dst, p, b->n);
+    else err = vv_block_load(c, i, f->stored[i].how, p, f->stored[i].n, dst, b->n);
+    return !err && vv_crc32c(0, dst, b->n) != b->crc ? VV_E_CORRUPT : err;
 }
 
 void vv_footer_release(struct vv_footer *f)
@@ -292,6 +546,9 @@ void vv_footer_release(struct vv_footer *f)
     free(f->epochs);
     free(f->aborted);
     free(f->snapshot);
+    free(f->stored);
+    if (f->sealing) OPENSSL_cleanse(f->sealing, sizeof *f->sealing);
+    free(f->sealing);
     vv_blocks_release(&f->blocks);
     *f = (struct vv_footer){0};
 }

@@ -2,9 +2,15 @@
  *
  * The trailer is the object's last 32 bytes and finds the footer; the footer is tagged sections, so that readers skip
  * what they do not know. Decoding trusts nothing: every length is checked against the bytes that are there, both checksums
- * first, then the meaning (blocks tile the data, offsets lie within [base, last]). Pure: no I/O, any thread. */
+ * first, then the meaning (blocks tile the data, offsets lie within [base, last]). No I/O but what a keyring does; any thread.
+ *
+ * Compressed and encrypted objects say where each block is stored; all positions outside vv_footer_range are logical ones. An
+ * encrypted object's footer keeps what tells of its records (block table, producers, transactions, epochs) sealed under the object's
+ * data key, which is itself wrapped by a key of the keyring; what stays readable is authenticated by the same seal. */
 #ifndef VARVE_TIERING_FOOTER_H
 #define VARVE_TIERING_FOOTER_H
+#include "blockcodec.h"
+#include "keyring.h"
 #include "keys.h"
 #include "varve/blocks.h"
 #include "varve/bytes.h"
@@ -16,9 +22,19 @@
 #define VV_FOOTER_VERSION 1
 #define VV_FOOTER_MAX (64u << 20) /* larger is not ours: 1.6 million blocks, a segment of 100 GiB */
 
+struct vv_sealing { /* of an encrypted object */
+    char key_id[VV_KEY_ID_MAX];   /* of the key that wraps the data key */
+    uint8_t wrap_nonce[VV_SEAL_NONCE_BYTES], wrapped[VV_DATA_KEY_BYTES + VV_SEAL_TAG_BYTES];
+    uint8_t data_key[VV_DATA_KEY_BYTES];
+};
+
 struct vv_footer { /* init {0}; vv_footer_release frees what decode allocated */
     uint16_t version;
-    uint64_t data_bytes;          /* segment bytes before the footer */
+    uint16_t flags;               /* VV_OBJECT_COMPRESSED, VV_OBJECT_ENCRYPTED */
+    uint64_t data_bytes;          /* segment bytes */
+    uint64_t stored_bytes;        /* what they take in the object, before the footer; without flags the same (encode: may be 0) */
+    struct vv_stored *stored;     /* with flags: where each block lies; as many as blocks */
+    struct vv_sealing *sealing;   /* ENCRYPTED; wiped by release */
     struct vv_segkey key;         /* the identity: must equal the object's key */
     uint64_t records;
     uint64_t writer_epoch;
@@ -36,10 +52,19 @@ struct vv_footer { /* init {0}; vv_footer_release frees what decode allocated */
 };
 /* Footer and trailer, malloc'ed. */
 int vv_footer_encode(const struct vv_footer *f, uint8_t **p, size_t *n);
+/* Before the blocks of an encrypted object are stored: a fresh data key, wrapped by the active key. */
+int vv_footer_make_key(struct vv_footer *f, struct vv_keyring *keys, struct vv_env *env, struct vv_error *e);
 /* p: the last n bytes of an object of object_bytes. E_AGAIN: that is less than the footer; *need (may be NULL) = bytes of suffix
- * that are enough. E_CORRUPT: not ours or damaged. */
-int vv_footer_decode(const uint8_t *p, size_t n, uint64_t object_bytes, struct vv_footer *out, size_t *need,
-                     struct vv_error *e);
+ * that are enough. E_CORRUPT: not ours or damaged. E_KEY: encrypted, and keys (may be NULL) has not the key. */
+int vv_footer_decode(const uint8_t *p, size_t n, uint64_t object_bytes, struct vv_keyring *keys, struct vv_footer *out,
+                     size_t *need, struct vv_error *e);
+/* Where the blocks [first, first + count) lie in the object. */
+void vv_footer_range(const struct vv_footer *f, uint32_t first, uint32_t count, uint64_t *at, size_t *n);
+/* For an object with flags; NULL: out of memory. */
+struct vv_blockcodec *vv_footer_codec(const struct vv_footer *f);
+/* Block i, as it lies in the object at p, becomes dst (blocks.v[i].n bytes) and fits its checksum; else E_CORRUPT. c: of this footer,
+ * NULL without flags. */
+int vv_footer_load(const struct vv_footer *f, struct vv_blockcodec *c, uint32_t i, const uint8_t *p, uint8_t *dst);
 void vv_footer_release(struct vv_footer *f);
 /* Is this the footer of that key (and, when not NULL, that cluster)? E_CORRUPT with a text if not. */
 int vv_footer_check(const struct vv_footer *f, const struct vv_segkey *key, const char *cluster_id, struct vv_error *e);

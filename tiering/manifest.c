@@ -45,10 +45,12 @@ static json_t *extent_json(const struct vv_extent *x)
 {
     char nonce[17];
     snprintf(nonce, sizeof nonce, "%016" PRIx64, x->nonce);
-    return json_pack("{s:I,s:I,s:i,s:i,s:s,s:I,s:I,s:I,s:I,s:I}", "base", (json_int_t)x->base, "last", (json_int_t)x->last,
+    json_t *o = json_pack("{s:I,s:I,s:i,s:i,s:s,s:I,s:I,s:I,s:I,s:I}", "base", (json_int_t)x->base, "last", (json_int_t)x->last,
                      "epoch", (int)x->epoch, "generation", (int)x->generation, "nonce", nonce, "bytes",
                      (json_int_t)x->bytes, "object_bytes", (json_int_t)x->object_bytes, "first_ts",
                      (json_int_t)x->first_ts, "max_ts", (json_int_t)x->max_ts, "sealed_ms", (json_int_t)x->sealed_ms);
+    if (x->stored_bytes) json_object_set_new(o, "stored_bytes", json_integer((json_int_t)x->stored_bytes));
+    return o;
 }
 
 static int extent_parse(const json_t *o, struct vv_extent *x)
@@ -69,6 +71,7 @@ static int extent_parse(const json_t *o, struct vv_extent *x)
     char *end;
     const char *nonce = get_text(o, "nonce", &ok);
     x->nonce = strtoull(nonce, &end, 16);
+    if (json_object_get(o, "stored_bytes")) x->stored_bytes = (uint64_t)get_int(o, "stored_bytes", &ok);
     return ok && strlen(nonce) == 16 && !*end && x->base >= 0 && x->last >= x->base ? VV_OK : VV_E_CORRUPT;
 }
 

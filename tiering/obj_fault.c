@@ -526,6 +526,8 @@ int vv_objfault_open(struct vv_objstore *inner, uint64_t seed, struct vv_objstor
     if (!s) return VV_E_NOMEM;
     vv_objstore_init(&s->base, &fault_ops, inner->env, inner->caps, inner->url);
     s->inner = inner;
+    s->base.keys = inner->keys;
+    inner->keys = NULL;
     s->seed = seed * 0x9e3779b97f4a7c15ull + 0x1234567890abcdefull;
     if (!s->seed) s->seed = 1;
     pthread_mutex_init(&s->lock, NULL);

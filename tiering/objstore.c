@@ -8,6 +8,7 @@
 #include "varve/objstore.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
+#include "keyring.h"
 #include "obj_backends.h"
 
 #include <stdio.h>
@@ -350,7 +351,10 @@ void vv_objstore_interrupt(struct vv_objstore *s)
 
 void vv_objstore_close(struct vv_objstore *s)
 {
-    if (s) s->ops->close(s);
+    if (!s) return;
+    struct vv_keyring *keys = s->keys;
+    s->ops->close(s);
+    vv_keyring_free(keys);
 }
 
 void vv_objlist_release(struct vv_objlist *list)
@@ -389,7 +393,9 @@ int vv_objstore_open(const char *url, const struct vv_objstore_config *config, s
     if (!url || strlen(url) >= sizeof((*out)->url))
         return vv_error_set(e, VV_E_CONFIG,
                             "tier.url: give fs:DIR or s3://BUCKET/PREFIX, at most 511 bytes");
-    int err;
+    struct vv_keyring *keys = NULL;
+    int err = config->keys_file ? vv_keyring_open(env, config->keys_file, config->active_key, &keys, e) : VV_OK;
+    if (err) return err;
     if (!strncmp(url, "fs:", 3))
         err = vv_obj_fs_open(url, config, env, out, e);
     else if (strncmp(url, "s3://", 5))
@@ -400,6 +406,8 @@ int vv_objstore_open(const char *url, const struct vv_objstore_config *config, s
         err = vv_obj_libs3_open(url, config, env, out, e);
     else
         err = vv_error_set(e, VV_E_CONFIG, "tier.s3.client=%s: give curl or libs3", config->client);
+    if (err) vv_keyring_free(keys);
+    else (*out)->keys = keys;
     return err;
 }
 

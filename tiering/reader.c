@@ -17,10 +17,12 @@ static void on_get(struct vv_objget *g);
 /* mu held, e is FLYING: fills its GET. send() must follow, without mu. */
 static void board(struct vv_reader *rd, struct vv_cc_entry *e)
 {
+    uint64_t at = e->at;
+    size_t n = e->bytes;
     vv_segkey_format(&e->key.object, e->object);
+    if (e->key.kind != VV_CC_FOOTER) vv_footer_range(&e->table->footer, e->key.first, e->key.count, &at, &n);
     e->owner = rd;
-    e->get = (struct vv_objget){.key = e->object, .at = e->at, .n = e->bytes, .done = on_get,
-                                .deadline_ms = rd->config.fetch_deadline_ms};
+    e->get = (struct vv_objget){.key = e->object, .at = at, .n = n, .done = on_get, .deadline_ms = rd->config.fetch_deadline_ms};
     rd->flights++;
     rd->sending++;
 }
@@ -66,8 +68,8 @@ static bool try_again(struct vv_reader *rd, struct vv_cc_entry *e, const struct 
     if (again) rd->sending++;
     pthread_mutex_unlock(&rd->mu);
     if (!again) return false;
-    VLOG_WARN("tier: %s, bytes %" PRIu64 "-%" PRIu64 ": %s; fetching them once more", e->object, e->at,
-              e->at + e->bytes - 1, why->text);
+    VLOG_WARN("tier: %s, bytes %" PRIu64 "-%" PRIu64 ": %s; fetching them once more", e->object, e->get.at,
+              e->get.at + e->get.n - 1, why->text);
     vv_buf_unref(e->get.buf);
     send_get(rd, e);
     return true;
@@ -105,8 +107,8 @@ static void on_get(struct vv_objget *g)
     if (err == VV_E_CORRUPT && try_again(rd, e, &why)) return;
     if (err && err != VV_E_SHUTDOWN) {
         atomic_fetch_add(&rd->tier->fetch_errors, 1);
-        VLOG_WARN("tier: cannot read %s, bytes %" PRIu64 "-%" PRIu64 ": %s", e->object, e->at,
-                  e->at + e->bytes - 1, why.text);
+        VLOG_WARN("tier: cannot read %s, bytes %" PRIu64 "-%" PRIu64 ": %s", e->object, e->get.at,
+                  e->get.at + e->get.n - 1, why.text);
     }
     if (err == VV_E_CORRUPT && !g->err && e->key.kind != VV_CC_FOOTER) err = vv_reader_keep_good(rd, e);
     if (!err && e->key.kind != VV_CC_FOOTER) e->buf = g->buf;
@@ -262,10 +264,10 @@ enum vv_get vv_task_get_footer(struct vv_task *k, bool peek)
 {
     struct vv_cc_key key = {.kind = VV_CC_FOOTER};
     vv_reader_key_object(k, &key.object);
-    uint64_t n = k->x.object_bytes > k->x.bytes ? k->x.object_bytes - k->x.bytes : 0;
+    uint64_t at = vv_extent_footer_at(&k->x), n = k->x.object_bytes > at ? k->x.object_bytes - at : 0;
     if (n < VV_TRAILER_BYTES) n = VV_TRAILER_BYTES; /* nonsense in the index: the check of the footer says so */
     if (n > VV_FOOTER_MAX) n = VV_FOOTER_MAX;
-    return get(k, &key, k->x.bytes, (size_t)n, peek, &k->footer);
+    return get(k, &key, at, (size_t)n, peek, &k->footer);
 }
 
 uint32_t vv_footer_chunk_bytes(const struct vv_cc_entry *footer, uint32_t first, uint32_t count, uint64_t *at)

@@ -30,7 +30,8 @@ static int explain(const struct vv_task *k, int err, const struct vv_error *why,
         return vv_error_set(e, VV_CORRUPT_MESSAGE,
                             "%s is damaged or foreign (%.180s): replace it (object versions, a copy of the bucket) or "
                             "move the log start past %" PRId64 " (kafka-delete-records)", object, text, k->x.last);
-    if (err == VV_E_UNSUPPORTED) return vv_error_set(e, VV_KAFKA_STORAGE_ERROR, "%s: %.200s", object, text);
+    if (err == VV_E_UNSUPPORTED || err == VV_E_KEY)
+        return vv_error_set(e, VV_KAFKA_STORAGE_ERROR, "%s: %.300s", object, text);
     if (err == VV_E_SHUTDOWN || err == VV_E_TIMEOUT) return vv_error_set(e, err, "%s", text);
     return vv_error_set(e, VV_KAFKA_STORAGE_ERROR, "%s cannot be read, the store is away or too slow: %.300s", object,
                         text);

@@ -55,7 +55,7 @@ static int newest_footer(struct restore *r, struct vv_tier_restored *out)
     if (r->newest.base < 0) return VV_OK;
     vv_segkey_of(r->w.topic_id, r->w.partition, &r->newest, &k);
     int err = vv_tier_saw(r->t, vv_footer_get(r->t->store, &k, r->t->id.cluster_id,
-                                              (size_t)(r->newest.object_bytes - r->newest.bytes), &f, &object_bytes, r->e));
+                                              (size_t)(r->newest.object_bytes - vv_extent_footer_at(&r->newest)), &f, &object_bytes, r->e));
     if (err) return err;
     r->log_start = VV_MAX(r->log_start, f.log_start);
     out->epochs = f.epochs;

@@ -227,12 +227,12 @@ static int verify_object(struct upload *u, bool whole, struct vv_objinfo *info)
     int err = vv_objstore_get_suffix(t->store, u->key, u->tail_n, HEAD_DEADLINE_MS, &s, info, &u->e);
     if (err) return err;
     if (info->size == u->footer.data_bytes + u->tail_n && s.n == u->tail_n && !memcmp(s.p, u->tail, s.n)) goto out;
-    err = vv_footer_decode(s.p, s.n, info->size, &f, &need, &u->e);
+    err = vv_footer_decode(s.p, s.n, info->size, t->store->keys, &f, &need, &u->e);
     if (err == VV_E_AGAIN) { /* the earlier footer was longer */
         vv_buf_unref(s.buf);
         s = (struct vv_slice){0};
         err = vv_objstore_get_suffix(t->store, u->key, need, HEAD_DEADLINE_MS, &s, info, &u->e);
-        if (!err) err = vv_footer_decode(s.p, s.n, info->size, &f, NULL, &u->e);
+        if (!err) err = vv_footer_decode(s.p, s.n, info->size, t->store->keys, &f, NULL, &u->e);
     }
     if (!err) err = vv_footer_check(&f, &u->footer.key, t->id.cluster_id, &u->e);
     if (!err && !same_blocks(&f.blocks, &u->footer.blocks))

@@ -24,7 +24,7 @@ enum vv_open_flags {
     VV_O_EXCL = 8,   /* with CREATE: E_EXIST when it is there */
     VV_O_TRUNC = 16,
 };
-struct vv_stat { uint64_t size; int64_t mtime_ms; bool is_dir; };
+struct vv_stat { uint64_t size; int64_t mtime_ms; bool is_dir; unsigned mode; /* permissions; 0 = the file system has none */ };
 struct vv_space { uint64_t total, available; }; /* bytes of the file system that holds a path */
 
 struct vv_fs_ops {

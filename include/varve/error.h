@@ -132,7 +132,8 @@
     X(E_LIMIT, -1015, INVALID_REQUEST, "a limit was exceeded")                                     \
     X(E_PROTO, -1016, INVALID_REQUEST, "malformed bytes")                                          \
     X(E_STATE, -1017, UNKNOWN_SERVER_ERROR, "not possible in this state")                          \
-    X(E_SHUTDOWN, -1018, NOT_LEADER_OR_FOLLOWER, "shutting down")
+    X(E_SHUTDOWN, -1018, NOT_LEADER_OR_FOLLOWER, "shutting down")                                  \
+    X(E_KEY, -1019, KAFKA_STORAGE_ERROR, "an encryption key is missing or wrong")
 
 enum vv_err {
 #define VV_X(name, code) VV_##name = (code),

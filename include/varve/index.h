@@ -49,6 +49,7 @@ struct vv_extent {
     int64_t dead_ms;      /* wall time of the tombstone: the grace counts from here; 0 before (set it in x when moving) */
     uint64_t bytes;       /* of the log data */
     uint64_t object_bytes;/* of the whole object (data + footer), 0 while there is none */
+    uint64_t stored_bytes;/* of the data in the object, where it is compressed or encrypted there; 0 = as bytes */
     uint64_t nonce;       /* of the object's key; set by the intent */
     uint32_t generation;  /* of the object's key */
     int32_t epoch;        /* leader epoch at upload, of the object's key; first batch's epoch before */
@@ -58,6 +59,12 @@ struct vv_extent {
 static inline bool vv_extent_is_remote(const struct vv_extent *x)
 {
     return x->state == VV_EXTENT_BOTH || x->state == VV_EXTENT_REMOTE;
+}
+
+/* Where the footer begins in the extent's object. */
+static inline uint64_t vv_extent_footer_at(const struct vv_extent *x)
+{
+    return x->stored_bytes ? x->stored_bytes : x->bytes;
 }
 
 struct vv_index;
@@ -107,7 +114,7 @@ int vv_index_seal(struct vv_index *ix, const struct vv_extent *x); /* by base; l
 int vv_index_truncate(struct vv_index *ix, int64_t offset); /* [durable] */
 
 /* ---- the tierer's and retention's calls ---- */
-/* Moves the extent with this base; fields given in x (nonce, generation, epoch, object_bytes) are taken over for UPLOADING and
+/* Moves the extent with this base; fields given in x (nonce, generation, epoch, object_bytes, stored_bytes) are taken over for UPLOADING and
  * BOTH. REMOTE, TOMBSTONED and DELETING drop the local reference. [durable] E_NOENT when it is gone. */
 int vv_index_move(struct vv_index *ix, int64_t base, enum vv_extent_state to, const struct vv_extent *x);
 int vv_index_remove(struct vv_index *ix, int64_t base); /* DELETING -> gone [durable] */

@@ -165,6 +165,7 @@ int vv_objlist_add(struct vv_objlist *list, const char *key, size_t key_n, uint6
                    const char *etag);
 
 struct vv_objstore;
+struct vv_keyring;
 
 /* The backend's side. Arguments were checked (keys, limits, deadlines > 0, outputs zeroed) by the calls below. */
 struct vv_objstore_ops {
@@ -210,6 +211,7 @@ struct vv_objstore { /* embedded first in each backend's own struct */
     const struct vv_objstore_ops *ops;
     struct vv_env *env;
     unsigned caps;   /* enum vv_objstore_caps */
+    struct vv_keyring *keys; /* for what is encrypted in it (tiering/keyring.h), closed with it; NULL = none */
     char url[512];   /* as given, for messages and for the tier's identity; holds no secret */
     struct vv_objstore_stats stats;
     atomic_bool interrupted;
@@ -225,6 +227,8 @@ struct vv_objstore_config { /* zeroed = defaults; strings are copied at open */
     const char *profile;      /* NULL = AWS_PROFILE, then "default" */
     const char *ca_file;      /* PEM file of authorities to trust instead of the system's; TLS is always verified */
     const char *module_dir;   /* where varve_libs3.so lies; NULL = VARVE_MODULE_DIR, then beside the executable */
+    const char *keys_file;    /* keys for encrypted segment objects; NULL = none */
+    const char *active_key;   /* id of the one that new objects use; NULL = the file's last */
     bool ignore_environment;  /* tests: only what is given here */
     bool read_only;           /* fs: makes no directory, E_NOENT when there is none; puts and deletes are not for it */
     bool inline_async;        /* fs: async GETs run inside get_async, for the simulator */

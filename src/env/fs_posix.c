@@ -143,6 +143,7 @@ static int posix_stat(void *fs, const char *path, struct vv_stat *out)
         .size = (uint64_t)st.st_size,
         .mtime_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000,
         .is_dir = S_ISDIR(st.st_mode),
+        .mode = (unsigned)st.st_mode & 0777,
     };
     return VV_OK;
 }

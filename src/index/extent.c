@@ -39,6 +39,7 @@ void vv_extent_encode(const struct vv_extent *x, uint8_t *p)
     vv_put32(p + 72, x->generation);
     vv_put32(p + 76, (uint32_t)x->epoch);
     p[80] = (uint8_t)x->state;
+    vv_put64(p + 88, x->stored_bytes);
 }
 
 int vv_extent_decode(const uint8_t *p, struct vv_extent *x)
@@ -56,6 +57,7 @@ int vv_extent_decode(const uint8_t *p, struct vv_extent *x)
         .generation = vv_get32(p + 72),
         .epoch = (int32_t)vv_get32(p + 76),
         .state = (enum vv_extent_state)p[80],
+        .stored_bytes = vv_get64(p + 88),
     };
     if (p[80] >= VV_COUNT(legal) || x->base < 0 || x->last < x->base) return VV_E_CORRUPT;
     return VV_OK;

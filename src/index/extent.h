@@ -1,5 +1,5 @@
 /* extent.h — one extent as bytes. Fixed 96-byte record, big-endian: base, last, first_ts, max_ts, sealed_ms, dead_ms,
- * bytes, object_bytes, nonce (8 each), generation u32, epoch i32, state u8, zeros. Pure. */
+ * bytes, object_bytes, nonce (8 each), generation u32, epoch i32, state u8, 7 zeros, stored_bytes (8). Pure. */
 #ifndef VARVE_INDEX_EXTENT_H
 #define VARVE_INDEX_EXTENT_H
 #include "varve/index.h"

@@ -710,6 +710,7 @@ int vv_index_move(struct vv_index *ix, int64_t base, enum vv_extent_state to, co
         next.generation = x->generation;
         next.epoch = x->epoch;
         next.object_bytes = x->object_bytes;
+        next.stored_bytes = x->stored_bytes;
     }
     if (x && (to == VV_EXTENT_TOMBSTONED || to == VV_EXTENT_DELETING) && x->dead_ms) next.dead_ms = x->dead_ms;
     if (next.state == VV_EXTENT_OPEN) next.last = VV_MAX(base, ix->log_start); /* only for DELETING: its end does not matter */

@@ -260,7 +260,7 @@ static int decode(struct vv_scan *s, struct scan_segment *seg)
     struct vv_buf *buf = seg->g.get.buf;
     s->stats.bytes += seg->g.get.n;
     seg->g.get.buf = NULL;
-    err = vv_footer_decode(buf->data, seg->g.get.n, seg->x.object_bytes, &seg->footer, NULL, &why);
+    err = vv_footer_decode(buf->data, seg->g.get.n, seg->x.object_bytes, s->b->store->keys, &seg->footer, NULL, &why);
     if (err)
         vv_error_set(&seg->error, err == VV_E_AGAIN ? VV_E_CORRUPT : err, "object %s: %.300s", seg->key,
                      err == VV_E_AGAIN ? "the footer is longer than the manifest says" : why.text);

@@ -40,7 +40,7 @@ static void round_trip(void **state)
     sample(&f);
     assert_int_equal(vv_footer_encode(&f, &p, &n), 0);
     uint64_t object = f.data_bytes + n;
-    assert_int_equal(vv_footer_decode(p, n, object, &g, &need, &e), 0);
+    assert_int_equal(vv_footer_decode(p, n, object, NULL, &g, &need, &e), 0);
     assert_int_equal(vv_footer_check(&g, &f.key, "c1", &e), 0);
     assert_int_equal(vv_footer_check(&g, &f.key, "other", &e), VV_E_CORRUPT);
     struct vv_segkey foreign = f.key;
@@ -57,16 +57,16 @@ static void round_trip(void **state)
     assert_memory_equal(g.snapshot, "snap", 4);
     vv_footer_release(&g);
     /* A suffix that is too short says how much is enough. */
-    assert_int_equal(vv_footer_decode(p + n - 10, 10, object, &g, &need, &e), VV_E_AGAIN);
+    assert_int_equal(vv_footer_decode(p + n - 10, 10, object, NULL, &g, &need, &e), VV_E_AGAIN);
     assert_int_equal(need, VV_TRAILER_BYTES);
-    assert_int_equal(vv_footer_decode(p + n - 40, 40, object, &g, &need, &e), VV_E_AGAIN);
+    assert_int_equal(vv_footer_decode(p + n - 40, 40, object, NULL, &g, &need, &e), VV_E_AGAIN);
     assert_int_equal(need, n);
     /* An object cut by one byte, or with other lengths than the trailer tells. */
-    assert_int_equal(vv_footer_decode(p, n - 1, object - 1, &g, &need, &e), VV_E_CORRUPT);
-    assert_int_equal(vv_footer_decode(p, n, object + 1, &g, &need, &e), VV_E_CORRUPT);
+    assert_int_equal(vv_footer_decode(p, n - 1, object - 1, NULL, &g, &need, &e), VV_E_CORRUPT);
+    assert_int_equal(vv_footer_decode(p, n, object + 1, NULL, &g, &need, &e), VV_E_CORRUPT);
     for (size_t i = 0; i < n * 8; i++) {
         p[i / 8] ^= (uint8_t)(1 << (i % 8));
-        int err = vv_footer_decode(p, n, object, &g, &need, &e);
+        int err = vv_footer_decode(p, n, object, NULL, &g, &need, &e);
         assert_int_equal(err, VV_E_CORRUPT);
         p[i / 8] ^= (uint8_t)(1 << (i % 8));
     }
@@ -102,7 +102,7 @@ static void unknown_sections_are_skipped(void **state)
     vv_put32(t + 8, (uint32_t)len);
     vv_put32(t + 12, vv_crc32c(0, q, len));
     vv_put32(t + 28, vv_crc32c(0, t, 28));
-    assert_int_equal(vv_footer_decode(q, n + 11, f.data_bytes + n + 11, &g, NULL, NULL), 0);
+    assert_int_equal(vv_footer_decode(q, n + 11, f.data_bytes + n + 11, NULL, &g, NULL, NULL), 0);
     assert_string_equal(g.topic, "flights");
     vv_footer_release(&g);
     free(q);

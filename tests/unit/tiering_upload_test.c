@@ -67,7 +67,7 @@ static void object_content(void **state)
     rig_ok(vv_objstore_get_whole(r->store, key, 1 << 20, 0, &got, NULL, &e), &e);
     assert_int_equal(got.n, x.object_bytes);
     assert_memory_equal(got.p, s->p, s->n);
-    assert_int_equal(vv_footer_decode(got.p, got.n, got.n, &f, NULL, &e), 0);
+    assert_int_equal(vv_footer_decode(got.p, got.n, got.n, NULL, &f, NULL, &e), 0);
     assert_int_equal(vv_footer_check(&f, &k, "cluster-1", &e), 0);
     assert_int_equal(f.blocks.count, 2);
     assert_memory_equal(f.snapshot, "snap40", 6);
