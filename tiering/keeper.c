@@ -48,25 +48,26 @@ static int entomb(struct vv_tier_part *p, const struct vv_extent *x)
     return err;
 }
 
+/* What is only in the bucket goes by one record of the index, however much it is; local copies go one by one. */
 static int sweep(struct vv_tier_part *p)
 {
-    struct vv_index_summary s;
+    int64_t start = vv_index_log_start(p->o.index);
     struct vv_extent x;
-    int64_t at = 0;
     bool any = false;
-    int err;
     pthread_mutex_lock(&p->life);
-    vv_index_summary(p->o.index, &s);
-    while (!(err = vv_index_next(p->o.index, at, &x)) && x.last < s.log_start) {
-        if (vv_extent_is_remote(&x)) {
-            err = entomb(p, &x);
-            any = true;
-        }
-        at = x.last + 1;
-        vv_extent_release(p->o.index, &x);
-        if (err) break;
+    int err = vv_index_find_state(p->o.index, VV_EXTENT_REMOTE, 0, &x);
+    if (!err && x.last < start) {
+        err = vv_index_sweep(p->o.index, start, VV_EXTENT_REMOTE, VV_EXTENT_TOMBSTONED, vv_wall_ms(p->tier->env));
+        any = true;
     }
-    if (!err) vv_extent_release(p->o.index, &x);
+    if (err == VV_E_NOENT) err = VV_OK;
+    while (!err && !(err = vv_index_find_state(p->o.index, VV_EXTENT_BOTH, 0, &x))) {
+        bool below = x.last < start;
+        if (below) err = entomb(p, &x);
+        any = any || below;
+        vv_extent_release(p->o.index, &x);
+        if (!below) break;
+    }
     pthread_mutex_unlock(&p->life);
     if (err && err != VV_E_NOENT) return err;
     if (any) vv_tier_part_dirty(p);
@@ -115,18 +116,6 @@ static int64_t expired_end(struct vv_tier_part *p, int64_t grace_ms, int64_t *ne
     return end;
 }
 
-static int condemn(struct vv_tier_part *p, int64_t below)
-{
-    struct vv_extent x;
-    int err = VV_OK;
-    while (!err && !vv_index_find_state(p->o.index, VV_EXTENT_TOMBSTONED, 0, &x)) {
-        vv_extent_release(p->o.index, &x);
-        if (x.last >= below) break;
-        err = vv_index_move(p->o.index, x.base, VV_EXTENT_DELETING, NULL);
-    }
-    return err;
-}
-
 struct batch { char keys[DELETE_BATCH][VV_KEY_MAX]; const char *refs[DELETE_BATCH]; int64_t bases[DELETE_BATCH]; int results[DELETE_BATCH]; size_t n; };
 
 /* Deletes the objects of DELETING extents, a batch at a time. Returns how many, or an error. */
@@ -136,10 +125,12 @@ static int delete_objects(struct vv_tier_part *p, struct batch *b, struct vv_err
     struct vv_extent x;
     struct vv_segkey k;
     int64_t at = 0;
+    bool whole = true; /* all DELETING ones below `at` */
     b->n = 0;
     while (b->n < DELETE_BATCH && !vv_index_find_state(p->o.index, VV_EXTENT_DELETING, at, &x)) {
         vv_extent_release(p->o.index, &x);
         at = x.last + 1;
+        whole = whole && x.nonce;
         if (!x.nonce) continue; /* never had an object: whoever condemned it removes it */
         vv_segkey_of(p->o.topic_id, p->o.partition, &x, &k);
         vv_segkey_format(&k, b->keys[b->n]);
@@ -149,14 +140,13 @@ static int delete_objects(struct vv_tier_part *p, struct batch *b, struct vv_err
     if (!b->n) return 0;
     int err = vv_tier_saw(t, vv_objstore_delete_many(t->store, b->refs, b->n, DEADLINE_MS, b->results, e));
     for (size_t i = 0; i < b->n; i++) {
-        if (b->results[i]) {
-            atomic_fetch_add(&t->delete_errors, 1);
-            continue;
-        }
-        atomic_fetch_add(&t->deletes, 1);
-        int rerr = vv_index_remove(p->o.index, b->bases[i]);
-        if (rerr && !err) err = vv_error_set(e, rerr, "index: %s", vv_err_name(rerr));
+        atomic_fetch_add(b->results[i] ? &t->delete_errors : &t->deletes, 1);
+        whole = whole && !b->results[i];
     }
+    int rerr = whole ? vv_index_drop(p->o.index, at) : VV_OK;
+    for (size_t i = 0; i < b->n && !whole && !rerr; i++)
+        if (!b->results[i]) rerr = vv_index_remove(p->o.index, b->bases[i]);
+    if (rerr && !err) err = vv_error_set(e, rerr, "index: %s", vv_err_name(rerr));
     return err ? err : (int)b->n;
 }
 
@@ -187,7 +177,7 @@ static int expire(struct vv_tier_part *p, struct vv_error *e)
         next_ms = vv_wall_ms(p->tier->env) + 60000;
     int err = VV_OK;
     if (below) err = commit(p, below, e);
-    if (!err && below) err = condemn(p, below);
+    if (!err && below) err = vv_index_sweep(p->o.index, below, VV_EXTENT_TOMBSTONED, VV_EXTENT_DELETING, 0);
     struct batch *b = err ? NULL : malloc(sizeof *b);
     if (!err && !b) err = VV_E_NOMEM;
     int n = err ? err : delete_objects(p, b, e);

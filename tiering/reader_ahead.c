@@ -77,7 +77,7 @@ void vv_task_run_ahead(struct vv_task *k)
     for (;;) {
         if (vv_task_ended(k)) break;
         if (!k->found) {
-            if (vv_index_find(k->part->o.index, k->offset, &k->x)) break;
+            if (vv_index_find_now(k->part->o.index, k->offset, &k->x)) break; /* also when the disk would have to be asked */
             vv_extent_release(k->part->o.index, &k->x);
             k->x.local = NULL;
             if (k->x.state != VV_EXTENT_REMOTE) break;

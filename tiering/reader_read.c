@@ -86,19 +86,17 @@ static void fail_read(struct vv_task *k, int err)
     finish_read(k, err, &e);
 }
 
-/* The remote extent that holds k->offset. */
+/* The remote extent that holds k->offset. Never waits for the disk (a reactor's or a store's thread): E_AGAIN then. */
 static int find_extent(struct vv_task *k)
 {
-    struct vv_index_summary s;
-    int err = vv_index_find(k->part->o.index, k->offset, &k->x);
+    int err = vv_index_find_now(k->part->o.index, k->offset, &k->x);
     if (err && err != VV_E_NOENT) return err;
     if (!err) {
         vv_extent_release(k->part->o.index, &k->x);
         k->x.local = NULL;
     }
     if (k->bytes.bytes) return !err && k->x.base <= k->offset && k->x.state == VV_EXTENT_REMOTE ? VV_OK : VV_E_AGAIN;
-    vv_index_summary(k->part->o.index, &s);
-    if (err || k->offset < s.log_start) return VV_OFFSET_OUT_OF_RANGE;
+    if (err || k->offset < vv_index_log_start(k->part->o.index)) return VV_OFFSET_OUT_OF_RANGE;
     if (!vv_extent_is_remote(&k->x)) return VV_E_AGAIN;
     return k->x.base <= k->offset ? VV_OK : VV_E_CORRUPT;
 }
@@ -280,6 +278,12 @@ void vv_tier_read_start(struct vv_tier_read *r)
     r->reader = k->rd;
     k->r = r;
     k->offset = r->offset;
+    if (r->found && vv_extent_is_remote(r->found) && r->found->base <= r->offset && r->found->last >= r->offset) {
+        k->x = *r->found;
+        k->x.local = NULL;
+        k->found = true;
+    }
+    r->found = NULL;
     pthread_mutex_lock(&k->rd->mu);
     r->waiter = k;
     pthread_mutex_unlock(&k->rd->mu);
@@ -416,15 +420,13 @@ static int collect(struct vv_task *k)
 /* The next extent of the range. E_NOENT: there is none. */
 static int next_aborted(struct vv_task *k)
 {
-    struct vv_index_summary s;
     if (k->offset > k->to) return VV_E_NOENT;
-    int err = vv_index_find(k->part->o.index, k->offset, &k->x);
+    int err = vv_index_find_now(k->part->o.index, k->offset, &k->x);
     if (!err) vv_extent_release(k->part->o.index, &k->x);
     k->x.local = NULL;
     if (err && err != VV_E_NOENT) return err;
     if (!err && k->x.base <= k->offset) return VV_OK;
-    vv_index_summary(k->part->o.index, &s);
-    if (k->offset < s.log_start) return VV_OFFSET_OUT_OF_RANGE;
+    if (k->offset < vv_index_log_start(k->part->o.index)) return VV_OFFSET_OUT_OF_RANGE;
     return err || k->x.base > k->to ? VV_E_NOENT : VV_OK;
 }
 

@@ -158,8 +158,6 @@ static int make_footer(struct upload *u)
 {
     struct vv_tier_part *p = u->p;
     struct vv_footer *f = &u->footer;
-    struct vv_index_summary s;
-    vv_index_summary(p->o.index, &s);
     vv_segkey_of(p->o.topic_id, p->o.partition, &u->x, &f->key);
     int err = vv_segment_blocks(u->x.local, &f->blocks);
     if (err) return vv_error_set(&u->e, err, "%s-%d: the block table of segment %" PRId64 " cannot be read: %s", p->topic,
@@ -170,7 +168,7 @@ static int make_footer(struct upload *u)
     f->first_ts = u->x.first_ts;
     f->max_ts = u->x.max_ts;
     f->sealed_ms = u->x.sealed_ms;
-    f->log_start = s.log_start;
+    f->log_start = vv_index_log_start(p->o.index);
     f->topic = strdup(p->topic);
     f->cluster_id = strdup(p->tier->id.cluster_id);
     if (!f->topic || !f->cluster_id) return VV_E_NOMEM;
@@ -435,13 +433,11 @@ static void account(struct upload *u, int err)
 int vv_uploader_step(struct vv_tier_part *p)
 {
     struct upload u = {.p = p};
-    struct vv_index_summary s;
     vv_tier_config_get(p->tier, &u.config);
     int err = pick(p, &u.x);
     if (err) return err == VV_E_NOENT ? 0 : err;
-    vv_index_summary(p->o.index, &s);
     bool resumed = u.x.state == VV_EXTENT_UPLOADING;
-    bool dropped = u.x.last < s.log_start;
+    bool dropped = u.x.last < vv_index_log_start(p->o.index);
     int done = 0;
     if (dropped) {
         err = drop_unproven(&u);
@@ -456,8 +452,7 @@ int vv_uploader_step(struct vv_tier_part *p)
                   u.e.text[0] ? u.e.text : "failed", vv_err_name(err));
     } else if (done) {
         vv_tier_part_dirty(p);
-        vv_index_summary(p->o.index, &s);
-        if (u.x.last < s.log_start) vv_tier_part_log_start_moved(p); /* meanwhile: the sweep saw an upload under way and went on */
+        if (u.x.last < vv_index_log_start(p->o.index)) vv_tier_part_log_start_moved(p); /* meanwhile: the sweep saw an upload under way and went on */
         if (p->o.on_progress) p->o.on_progress(p->o.ctx);
     }
     release(&u);

@@ -78,6 +78,9 @@ void vv_index_close(struct vv_index *ix); /* drops references to local segments 
 /* ---- lookups: *out holds a reference to its local segment; give it back with vv_extent_release ---- */
 /* The live extent that holds offset, or the next live one above it. E_NOENT when there is none. */
 int vv_index_find(struct vv_index *ix, int64_t offset, struct vv_extent *out);
+/* The same without ever waiting for a disk, for reactors: E_AGAIN when the page that holds it is not in memory; then ask
+ * vv_index_find from a thread that may wait. */
+int vv_index_find_now(struct vv_index *ix, int64_t offset, struct vv_extent *out);
 /* The first live extent at or after from_offset whose max_ts >= ts. E_NOENT when none. */
 int vv_index_find_time(struct vv_index *ix, int64_t ts, int64_t from_offset, struct vv_extent *out);
 /* Same walk for iteration: the extent (in any state but gone) whose base >= base. E_NOENT at the end. */
@@ -95,7 +98,7 @@ struct vv_index_summary {
     uint64_t extents, local_extents, remote_extents, pending_extents;
     uint64_t local_bytes, remote_bytes, pending_bytes; /* pending: sealed or uploading */
 };
-void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out); /* walks what is resident; not for every request */
+void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out); /* what is resident is walked once after a change */
 int64_t vv_index_log_start(struct vv_index *ix); /* lock-free */
 
 /* ---- the log's calls ---- */
@@ -118,6 +121,10 @@ int vv_index_truncate(struct vv_index *ix, int64_t offset); /* [durable] */
  * BOTH. REMOTE, TOMBSTONED and DELETING drop the local reference. [durable] E_NOENT when it is gone. */
 int vv_index_move(struct vv_index *ix, int64_t base, enum vv_extent_state to, const struct vv_extent *x);
 int vv_index_remove(struct vv_index *ix, int64_t base); /* DELETING -> gone [durable] */
+/* Many at once, one record whatever their number: every extent in state `from` (REMOTE or later) that lies wholly below the offset
+ * moves to `to`; dead_ms 0 keeps theirs. [durable] */
+int vv_index_sweep(struct vv_index *ix, int64_t below, enum vv_extent_state from, enum vv_extent_state to, int64_t dead_ms);
+int vv_index_drop(struct vv_index *ix, int64_t below); /* every DELETING one wholly below is gone [durable] */
 int vv_index_set_log_start(struct vv_index *ix, int64_t offset); /* only forward [durable] */
 /* Restore: adopt an extent known from a manifest, in order, state REMOTE. [durable after vv_index_sync] */
 int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x);

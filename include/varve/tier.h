@@ -101,11 +101,12 @@ struct vv_tier_read { /* caller-owned, must stay until done ran */
     bool min_one;
     void (*done)(struct vv_tier_read *r); /* exactly once */
     void *user;
+    const struct vv_extent *found; /* the extent that the index named for offset; only looked at by vv_tier_read_start. NULL: none */
     /* out, valid in done */
     int err;                   /* 0; CORRUPT_MESSAGE (damaged, missing or foreign object); KAFKA_STORAGE_ERROR (store away
                                   past the deadline); E_TIMEOUT (wait cancelled: ask again, the download goes on);
-                                  OFFSET_OUT_OF_RANGE (log start passed the offset); E_AGAIN (not remote, look it up
-                                  again); E_SHUTDOWN (the part is closing) */
+                                  OFFSET_OUT_OF_RANGE (log start passed the offset); E_AGAIN (not remote, or where it is must
+                                  be read from the disk: ask the index again); E_SHUTDOWN (the part is closing) */
     struct vv_chain bytes;     /* whole verified batches; first one holds offset; may cross extents; receiver releases */
     int64_t next_offset;       /* after the last batch; err 0, no bytes and above offset: nothing below it, read on there */
     struct vv_error error;
@@ -125,7 +126,7 @@ void vv_tier_find_time(struct vv_tier_part *p, const struct vv_extent *x, int64_
                        void (*done)(void *ctx, int err, const struct vv_time_hit *hit), void *ctx);
 /* Aborted transactions that overlap [from, to], from the footers of the remote extents there (read_committed); each once, by first
  * offset. OFFSET_OUT_OF_RANGE: the log start passed some of it meanwhile, what was read there must not be handed out.
- * v is the callee's and valid in done only. */
+ * E_AGAIN: the index must be read from the disk first (vv_index_find over the range). v is the callee's and valid in done only. */
 void vv_tier_aborted(struct vv_tier_part *p, int64_t from, int64_t to,
                      void (*done)(void *ctx, int err, const struct vv_aborted *v, size_t n), void *ctx);
 

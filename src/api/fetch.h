@@ -11,7 +11,7 @@
 #include "fetch_session.h"
 #include "partition.h"
 
-enum fetch_pending { FETCH_IDLE, FETCH_LOCAL, FETCH_REMOTE, FETCH_ABORTED };
+enum fetch_pending { FETCH_IDLE, FETCH_LOOKUP, FETCH_LOCAL, FETCH_REMOTE, FETCH_ABORTED };
 
 struct fetch_io { /* a read that could not be answered at once */
     struct vv_work work;

@@ -7,7 +7,8 @@
  *
  * Budget: a read reserves bytes of the operation while it is under way. The first partition that has data may return
  * one whole batch whatever the limits (KIP-74). Bytes already read are sent before an error that comes after them is
- * told. Threads: the operation's reactor; read_blocking on the iopool, remote_done on any thread (fetch.h). */
+ * told. A reactor never waits for a disk: a page of the index that is not in memory is looked up on the iopool.
+ * Threads: the operation's reactor; read_blocking, look_up, aborted_again on the iopool, remote_done on any thread (fetch.h). */
 #include "fetch.h"
 #include "metrics.h"
 #include "varve/vlog.h"
@@ -125,6 +126,7 @@ static bool read_remote(struct fetch_part *part, const struct vv_extent *x)
         .min_one = part->min_one,
         .done = remote_done,
         .user = part,
+        .found = x,
     };
     pend(part, FETCH_REMOTE);
     vv_tier_read_start(&io->remote);
@@ -162,6 +164,29 @@ static bool local_result(struct fetch_part *part, const struct vv_extent *x, con
     return part->stuck && got > 0 && x->state == VV_EXTENT_OPEN;
 }
 
+static void look_up(struct vv_work *w)
+{
+    struct fetch_io *io = VV_CONTAINER(w, struct fetch_io, work);
+    struct fetch_part *part = io->remote.user;
+    io->err = vv_index_find(part->partition->index, io->read.offset, &io->extent);
+    vv_reactor_post(part->op->c->x->reactor, &part->task);
+}
+
+/* Where the offset lies is on the disk: an old page of the index. */
+static void look_up_later(struct fetch_part *part)
+{
+    struct fetch_io *io = io_of(part);
+    if (!io) {
+        vv_fetch_fail(part, VV_E_NOMEM, "out of memory");
+        return;
+    }
+    io->read.offset = part->next;
+    io->remote.user = part;
+    io->work.run = look_up;
+    pend(part, FETCH_LOOKUP);
+    vv_iopool_submit(part->op->c->broker->iopool, &io->work);
+}
+
 static bool read_failed(struct fetch_part *part, struct vv_extent *x, int err, const char *text)
 {
     settle(part, 0);
@@ -192,7 +217,8 @@ static bool read_local(struct fetch_part *part, struct vv_extent *x)
     return local_result(part, x, &r, part->bytes.bytes - before);
 }
 
-void vv_fetch_advance(struct fetch_part *part)
+/* first: the answer of a lookup for part->next that is already there, or NULL. */
+static void advance(struct fetch_part *part, int first_err, const struct vv_extent *first)
 {
     struct vv_index *index = part->partition->index;
     int64_t read_base = -1;
@@ -201,10 +227,17 @@ void vv_fetch_advance(struct fetch_part *part)
     for (bool more = true; more && part->next < part->seen_limit && !part->err;) {
         if (!has_room(part)) {
             part->stuck = true;
+            if (first && !first_err) vv_extent_release(index, &(struct vv_extent){.local = first->local});
             return;
         }
         struct vv_extent x;
-        int err = vv_index_find(index, part->next, &x);
+        int err = first ? first_err : vv_index_find_now(index, part->next, &x);
+        if (first) x = *first;
+        first = NULL;
+        if (err == VV_E_AGAIN) {
+            look_up_later(part);
+            return;
+        }
         bool nothing = err == VV_E_NOENT || (!err && (x.base >= part->seen_limit || x.base == read_base));
         if (nothing) { /* a hole at the end, or the rest of the same extent does not fit */
             part->stuck = true;
@@ -224,7 +257,24 @@ void vv_fetch_advance(struct fetch_part *part)
     }
 }
 
+void vv_fetch_advance(struct fetch_part *part)
+{
+    advance(part, 0, NULL);
+}
+
 /* ---- results ---- */
+
+static void take_lookup(struct fetch_part *part)
+{
+    struct fetch_io *io = part->io;
+    struct vv_extent x = io->extent;
+    if (!part->op->ended) {
+        advance(part, io->err, &x);
+    } else {
+        part->stuck = true;
+        if (!io->err) vv_extent_release(part->partition->index, &x);
+    }
+}
 
 static void take_local(struct fetch_part *part)
 {
@@ -239,10 +289,32 @@ static void take_local(struct fetch_part *part)
     if (more && !part->op->ended) vv_fetch_advance(part);
 }
 
+static void aborted_found(void *ctx, int err, const struct vv_aborted *v, size_t n);
+
+/* The index pages of what was read are in memory afterwards. */
+static void aborted_again(struct vv_work *w)
+{
+    struct fetch_io *io = VV_CONTAINER(w, struct fetch_io, work);
+    struct fetch_part *part = io->remote.user;
+    struct vv_extent x;
+    int err = VV_OK;
+    for (int64_t at = part->q.FetchOffset; at < part->next && !err; at = x.last + 1) {
+        err = vv_index_find(part->partition->index, at, &x);
+        if (!err) vv_extent_release(part->partition->index, &x);
+        if (!err && x.last == INT64_MAX) break;
+    }
+    vv_tier_aborted(part->partition->tier, part->q.FetchOffset, part->next - 1, aborted_found, part);
+}
+
 static void aborted_found(void *ctx, int err, const struct vv_aborted *v, size_t n)
 {
     struct fetch_part *part = ctx;
     struct fetch_io *io = part->io;
+    if (err == VV_E_AGAIN && part->again++ < AGAIN_MAX) {
+        io->work.run = aborted_again;
+        vv_iopool_submit(part->op->c->broker->iopool, &io->work);
+        return;
+    }
     io->err = err;
     if (!err && n) {
         io->aborted = malloc(n * sizeof *v);
@@ -324,7 +396,9 @@ void vv_fetch_take(struct fetch_part *part)
     part->pending = FETCH_IDLE;
     part->op->pending--;
     part->op->cold_pending -= how == FETCH_REMOTE;
-    if (how == FETCH_LOCAL)
+    if (how == FETCH_LOOKUP)
+        take_lookup(part);
+    else if (how == FETCH_LOCAL)
         take_local(part);
     else if (how == FETCH_REMOTE)
         take_remote(part);

@@ -6,11 +6,13 @@
  * ever see what the disk knows. Order: commit -> mu. add_open and reopen take mu only: OPEN extents are not journalled,
  * the segment file itself is their record.
  *
- * Long histories: runs of 64 old REMOTE extents move to the extent file (pages.h) and leave a fence; v and f are
- * walked as one list. A change of an extent in a page first brings the whole page back (unpage).
+ * Long histories: runs of 64 old REMOTE extents move to the extent file (paging.c, pages.h) and leave a fence (fences.h); v and f
+ * are walked as one list. A change of one extent in a page first brings the whole page back; a change of everything below
+ * an offset (sweep, drop) changes the fences, whatever their number is, by one record.
  *
  * Invariants: v and f are sorted by base; extents do not overlap; OPEN ones are at the end (one that is appended
- * to, before it those rolled but not yet sealed); pages hold only REMOTE. */
+ * to, before it those rolled but not yet sealed); the extents of a page are in one state, REMOTE or dead. f changes only
+ * under commit and mu. */
 #include "index_impl.h"
 #include "varve/vlog.h"
 
@@ -52,6 +54,7 @@ static void local_unref(struct vv_index *ix, struct vv_segment *s)
 int vv_ix_put(struct vv_index *ix, const struct vv_extent *x) /* insert or replace; local is taken as it is */
 {
     size_t i = vv_ix_lower(ix, x->base);
+    ix->summed = false;
     if (i < ix->n && ix->v[i].base == x->base) {
         ix->v[i] = *x;
         return VV_OK;
@@ -72,56 +75,101 @@ int vv_ix_put(struct vv_index *ix, const struct vv_extent *x) /* insert or repla
 void vv_ix_cut(struct vv_index *ix, size_t from, size_t to) /* removes v[from, to) */
 {
     if (from >= to) return;
+    ix->summed = false;
     for (size_t i = from; i < to; i++) local_unref(ix, ix->v[i].local);
     memmove(&ix->v[from], &ix->v[to], (ix->n - to) * sizeof *ix->v);
     ix->n -= to - from;
 }
 
-/* ---- fences (mu held) ---- */
+/* ---- journal records ---- */
 
-static size_t fence_lower(const struct vv_index *ix, int64_t base) /* first with f.base >= base */
+static int64_t at_of(const uint8_t *p)
 {
-    size_t lo = 0, hi = ix->fn;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        if (ix->f[mid].base < base)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo;
+    return (int64_t)vv_get64(p);
 }
 
-static int fence_insert(struct vv_index *ix, const struct vv_fence *f)
+static int on_pages(struct vv_index *ix, const uint8_t *p, size_t n)
 {
-    size_t i = fence_lower(ix, f->base);
-    if (ix->fn == ix->fcap) {
-        size_t cap = ix->fcap ? ix->fcap * 2 : 16;
-        struct vv_fence *v = realloc(ix->f, cap * sizeof *v);
-        if (!v) return VV_E_NOMEM;
-        ix->f = v;
-        ix->fcap = cap;
+    size_t each = n % VV_FENCE_BYTES ? n : VV_FENCE_BYTES; /* earlier versions: one of 40 bytes */
+    if (!n) return VV_E_CORRUPT;
+    for (size_t at = 0; at < n; at += each) {
+        struct vv_fence f;
+        int err = vv_fence_decode(p + at, each, &f);
+        if (err) return err;
+        size_t to = vv_ix_lower(ix, f.last == INT64_MAX ? f.last : f.last + 1);
+        vv_ix_cut(ix, vv_ix_lower(ix, f.base), to);
+        err = vv_fences_insert(&ix->f, &f);
+        if (err) return err;
     }
-    memmove(&ix->f[i + 1], &ix->f[i], (ix->fn - i) * sizeof *ix->f);
-    ix->f[i] = *f;
-    ix->fn++;
-    ix->paged_bytes += f->bytes;
     return VV_OK;
 }
 
-static void fence_remove(struct vv_index *ix, size_t i)
+static int on_unpage(struct vv_index *ix, const uint8_t *p, size_t n)
 {
-    ix->paged_bytes -= ix->f[i].bytes;
-    memmove(&ix->f[i], &ix->f[i + 1], (ix->fn - i - 1) * sizeof *ix->f);
-    ix->fn--;
+    struct vv_extent v[VV_PAGE_EXTENTS];
+    size_t k;
+    if (n != VV_PAGE_BYTES || vv_page_decode(p, v)) return VV_E_CORRUPT;
+    if (!vv_fences_hold(&ix->f, v[0].base, &k) || ix->f.v[k].base != v[0].base) return VV_E_CORRUPT;
+    vv_fences_remove(&ix->f, k, k + 1);
+    int err = VV_OK;
+    for (size_t i = 0; i < VV_PAGE_EXTENTS && !err; i++) err = vv_ix_put(ix, &v[i]);
+    return err;
 }
 
-static bool fence_same(const struct vv_fence *a, const struct vv_fence *b)
+/* ---- ranges at once: below an offset, whole extents; pages lie wholly on one side (mu held) ---- */
+
+#define SWEEP_BYTES 18
+
+/* Indexes in v and f of the first that is not wholly below. */
+static void bounds(const struct vv_index *ix, int64_t below, size_t *i, size_t *k)
 {
-    return a->base == b->base && a->slot == b->slot && a->crc == b->crc;
+    *i = vv_ix_lower(ix, below);
+    if (*i > 0 && ix->v[*i - 1].last >= below) --*i;
+    *k = vv_fences_lower(&ix->f, below);
+    if (*k > 0 && ix->f.v[*k - 1].last >= below) --*k;
 }
 
-/* ---- journal records ---- */
+static int sweep_apply(struct vv_index *ix, int64_t below, enum vv_extent_state from, enum vv_extent_state to, int64_t dead_ms)
+{
+    size_t i, k;
+    if (!vv_extent_move_legal(from, to)) return VV_E_CORRUPT;
+    bounds(ix, below, &i, &k);
+    ix->summed = false;
+    while (i-- > 0) {
+        if (ix->v[i].state != from) continue;
+        ix->v[i].state = to;
+        if (dead_ms) ix->v[i].dead_ms = dead_ms;
+    }
+    for (size_t j = 0; j < k;) { /* runs in one state and of one time */
+        size_t end = j + 1;
+        const struct vv_fence f = ix->f.v[j];
+        while (end < k && ix->f.v[end].state == f.state && ix->f.v[end].dead_ms == f.dead_ms) end++;
+        if (f.state == from) vv_fences_set_state(&ix->f, j, end, to, dead_ms ? dead_ms : f.dead_ms);
+        j = end;
+    }
+    return VV_OK;
+}
+
+static void drop_apply(struct vv_index *ix, int64_t below)
+{
+    size_t i, k, to = 0;
+    bounds(ix, below, &i, &k);
+    ix->summed = false;
+    for (size_t j = 0; j < i; j++) {
+        if (ix->v[j].state == VV_EXTENT_DELETING)
+            local_unref(ix, ix->v[j].local);
+        else
+            ix->v[to++] = ix->v[j];
+    }
+    memmove(&ix->v[to], &ix->v[i], (ix->n - i) * sizeof *ix->v);
+    ix->n -= i - to;
+    while (k > 0) {
+        size_t end = k;
+        while (k > 0 && ix->f.v[k - 1].state == VV_EXTENT_DELETING) k--;
+        vv_fences_remove(&ix->f, k, end);
+        if (k > 0) k--;
+    }
+}
 
 static int on_record(void *ctx, uint8_t type, const uint8_t *p, size_t n)
 {
@@ -142,13 +190,15 @@ static int on_record(void *ctx, uint8_t type, const uint8_t *p, size_t n)
         if (n != 8) return VV_E_CORRUPT;
         ix->log_start = at;
         return VV_OK;
-    case REC_PAGE: {
-        struct vv_fence f;
-        if (n != VV_FENCE_BYTES) return VV_E_CORRUPT;
-        vv_fence_decode(p, &f);
-        if (f.base < 0 || f.last < f.base || (ix->fn && ix->f[ix->fn - 1].last >= f.base)) return VV_E_CORRUPT;
-        return fence_insert(ix, &f);
-    }
+    case REC_PAGES: return on_pages(ix, p, n);
+    case REC_UNPAGE: return on_unpage(ix, p, n);
+    case REC_SWEEP:
+        if (n != SWEEP_BYTES) return VV_E_CORRUPT;
+        return sweep_apply(ix, at_of(p), (enum vv_extent_state)p[8], (enum vv_extent_state)p[9], at_of(p + 10));
+    case REC_DROP:
+        if (n != 8) return VV_E_CORRUPT;
+        drop_apply(ix, at);
+        return VV_OK;
     case REC_TRUNCATE:
         if (n != 8) return VV_E_CORRUPT;
         vv_ix_cut(ix, vv_ix_lower(ix, at), ix->n);
@@ -158,106 +208,29 @@ static int on_record(void *ctx, uint8_t type, const uint8_t *p, size_t n)
     }
 }
 
-/* Rewrites the journal as what is live now. commit held. */
+/* Rewrites the journal as what is live now. commit held: fences stand still, so that mu is held for the resident extents only. */
 static int checkpoint(struct vv_index *ix)
 {
     struct vv_journal_image im = {0};
-    uint8_t rec[VV_EXTENT_BYTES];
+    uint8_t rec[VV_FENCES_PER_RECORD * VV_FENCE_BYTES];
     int err = vv_pages_sync(&ix->pages); /* before the first journal that names them */
     if (err) return err;
-    pthread_mutex_lock(&ix->mu);
     vv_put64(rec, (uint64_t)ix->log_start);
     vv_journal_image_add(&im, REC_LOG_START, rec, 8);
-    for (size_t i = 0; i < ix->fn; i++) {
-        vv_fence_encode(&ix->f[i], rec);
-        vv_journal_image_add(&im, REC_PAGE, rec, VV_FENCE_BYTES);
+    for (size_t i = 0; i < ix->f.n;) {
+        size_t n = 0;
+        while (i < ix->f.n && n < VV_FENCES_PER_RECORD) vv_fence_encode(&ix->f.v[i++], rec + n++ * VV_FENCE_BYTES);
+        vv_journal_image_add(&im, REC_PAGES, rec, n * VV_FENCE_BYTES);
     }
+    pthread_mutex_lock(&ix->mu);
     for (size_t i = 0; i < ix->n; i++) {
         if (ix->v[i].state == VV_EXTENT_OPEN) continue;
         vv_extent_encode(&ix->v[i], rec);
-        vv_journal_image_add(&im, REC_EXTENT, rec, sizeof rec);
+        vv_journal_image_add(&im, REC_EXTENT, rec, VV_EXTENT_BYTES);
     }
     pthread_mutex_unlock(&ix->mu);
     err = vv_journal_replace(&ix->journal, &im);
     if (!err) ix->journal_live = ix->journal.size;
-    return err;
-}
-
-/* ---- paging (commit held) ---- */
-
-#define PAGE_OUT_AT 1024 /* resident extents that make paging worth while */
-#define PAGE_KEEP 256    /* newest resident extents that stay: readers are mostly there */
-
-/* The first run of 64 old REMOTE extents with no page in between; n when there is none. mu held. */
-static size_t page_run(const struct vv_index *ix)
-{
-    size_t run = 0;
-    for (size_t i = 0; i + PAGE_KEEP < ix->n; i++) {
-        bool follows = run && fence_lower(ix, ix->v[i].base) == fence_lower(ix, ix->v[i - 1].base);
-        run = ix->v[i].state != VV_EXTENT_REMOTE ? 0 : follows ? run + 1 : 1;
-        if (run == VV_PAGE_EXTENTS) return i + 1 - run;
-    }
-    return ix->n;
-}
-
-static uint8_t *slots_used(const struct vv_index *ix, uint32_t *count) /* one byte per slot */
-{
-    uint32_t top = 0;
-    for (size_t i = 0; i < ix->fn; i++) top = VV_MAX(top, ix->f[i].slot + 1);
-    uint8_t *used = calloc((size_t)top + 1, 1);
-    for (size_t i = 0; used && i < ix->fn; i++) used[ix->f[i].slot] = 1;
-    *count = top;
-    return used;
-}
-
-/* Moves old runs to the extent file. Durable with the next checkpoint; until then the old journal has the extents
- * themselves, and only slots that it does not name are written. */
-static int page_out(struct vv_index *ix)
-{
-    struct vv_extent *run = malloc(VV_PAGE_EXTENTS * sizeof *run);
-    uint32_t count = 0, slot = 0;
-    pthread_mutex_lock(&ix->mu);
-    uint8_t *used = slots_used(ix, &count);
-    int err = run && used ? VV_OK : VV_E_NOMEM;
-    size_t at = err ? ix->n : page_run(ix);
-    while (!err && at < ix->n) {
-        struct vv_fence f = {0};
-        memcpy(run, &ix->v[at], VV_PAGE_EXTENTS * sizeof *run);
-        pthread_mutex_unlock(&ix->mu); /* nothing moves while commit is held */
-        while (slot < count && used[slot]) slot++;
-        f.slot = slot++;
-        err = vv_pages_write(&ix->pages, run, &f);
-        pthread_mutex_lock(&ix->mu);
-        if (!err) err = fence_insert(ix, &f);
-        if (!err) vv_ix_cut(ix, vv_ix_lower(ix, f.base), vv_ix_lower(ix, f.base) + VV_PAGE_EXTENTS);
-        at = err ? ix->n : page_run(ix);
-    }
-    ix->page_next = VV_MAX((size_t)PAGE_OUT_AT, ix->n + PAGE_OUT_AT / 2);
-    pthread_mutex_unlock(&ix->mu);
-    free(used);
-    free(run);
-    return err;
-}
-
-/* Brings the page that holds base back into memory and into the journal. E_NOENT: no page holds it. */
-static int unpage(struct vv_index *ix, int64_t base)
-{
-    struct vv_extent *v = malloc(VV_PAGE_EXTENTS * sizeof *v);
-    struct vv_fence f = {.base = -1};
-    if (!v) return VV_E_NOMEM;
-    pthread_mutex_lock(&ix->mu);
-    size_t k = fence_lower(ix, base + 1);
-    if (k > 0 && ix->f[k - 1].last >= base) f = ix->f[k - 1];
-    pthread_mutex_unlock(&ix->mu);
-    int err = f.base >= 0 ? vv_pages_get(&ix->pages, &f, v) : VV_E_NOENT;
-    if (!err) {
-        pthread_mutex_lock(&ix->mu);
-        fence_remove(ix, fence_lower(ix, f.base));
-        for (size_t i = 0; i < VV_PAGE_EXTENTS && !err; i++) err = vv_ix_put(ix, &v[i]);
-        pthread_mutex_unlock(&ix->mu);
-        if (!err) err = checkpoint(ix);
-    }
-    free(v);
     return err;
 }
 
@@ -270,8 +243,8 @@ static void commit_end(struct vv_index *ix)
     pthread_mutex_lock(&ix->mu);
     bool many = ix->n >= ix->page_next;
     pthread_mutex_unlock(&ix->mu);
-    if (many && !ix->journal.offline) err = page_out(ix);
-    if (!err && (grown || many) && !ix->journal.offline) err = checkpoint(ix);
+    if (many && !ix->journal.offline) err = vv_ix_page_out(ix, true);
+    if (!err && grown && !ix->journal.offline) err = checkpoint(ix);
     if (err) VLOG_ERROR("%s: rewriting the index journal failed: %s", ix->dir, vv_err_name(err));
     pthread_mutex_unlock(&ix->commit);
 }
@@ -311,7 +284,7 @@ int vv_index_open(struct vv_env *env, const char *dir, const struct vv_segment_r
         vv_error_set(e, err, "cannot use directory %s: %s", dir, vv_err_name(err));
         goto out;
     }
-    ix->page_next = PAGE_OUT_AT;
+    ix->page_next = VV_PAGE_OUT_AT;
     err = vv_pages_init(&ix->pages, env, dir);
     if (!err) err = vv_journal_open(env, path, on_record, ix, &ix->journal, e);
     if (err) goto out;
@@ -331,7 +304,8 @@ void vv_index_close(struct vv_index *ix)
     pthread_mutex_destroy(&ix->mu);
     pthread_mutex_destroy(&ix->commit);
     vv_pages_release(&ix->pages);
-    free(ix->f);
+    vv_fences_release(&ix->f);
+    free(ix->slots);
     free(ix->v);
     free(ix->dir);
     free(ix);
@@ -362,47 +336,45 @@ static int64_t time_bound(const struct vv_extent *x) /* an OPEN extent may hold 
 struct want { /* what a lookup looks for */
     int64_t ts, base;
     enum vv_extent_state state;
+    bool may_block;
     bool (*extent)(const struct vv_extent *x, const struct want *w);
-    bool (*page)(const struct vv_fence *f, const struct want *w); /* may it hold one? */
+    size_t (*page)(const struct vv_fences *fs, size_t k, const struct want *w); /* the first at or after k that may hold one */
 };
+enum { MOVED = 1 }; /* the page moved meanwhile: walk again */
 
 /* Under mu, from the extent that holds (or follows) offset: VV_OK = found in memory; E_AGAIN = *fence may hold it; E_NOENT. */
 static int walk_resident(struct vv_index *ix, int64_t offset, const struct want *w, struct vv_extent *out, struct vv_fence *fence)
 {
-    size_t i = vv_ix_lower(ix, offset), k = fence_lower(ix, offset);
+    size_t i = vv_ix_lower(ix, offset), k = vv_fences_lower(&ix->f, offset);
     if (i > 0 && ix->v[i - 1].last >= offset) i--;
-    if (k > 0 && ix->f[k - 1].last >= offset) k--;
-    while (i < ix->n || k < ix->fn) {
-        if (k == ix->fn || (i < ix->n && ix->v[i].base < ix->f[k].base)) {
-            if (w->extent(&ix->v[i], w)) return hand_out(ix, &ix->v[i], out);
-            i++;
-            continue;
-        }
-        *fence = ix->f[k++];
-        if (w->page(fence, w)) return VV_E_AGAIN;
-    }
-    return VV_E_NOENT;
+    if (k > 0 && ix->f.v[k - 1].last >= offset) k--;
+    k = w->page(&ix->f, k, w);
+    int64_t page = k < ix->f.n ? ix->f.v[k].base : INT64_MAX;
+    for (; i < ix->n && ix->v[i].base <= page; i++)
+        if (w->extent(&ix->v[i], w)) return hand_out(ix, &ix->v[i], out);
+    if (k == ix->f.n) return VV_E_NOENT;
+    *fence = ix->f.v[k];
+    return VV_E_AGAIN;
 }
 
-/* In the page behind fence. E_NOENT: none there; E_AGAIN: the page moved meanwhile, walk again. */
+struct in_page { const struct want *w; int64_t offset; };
+
+static bool pick_extent(const struct vv_extent *x, const void *ctx)
+{
+    const struct in_page *p = ctx;
+    return x->last >= p->offset && p->w->extent(x, p->w);
+}
+
+/* In the page behind fence. E_NOENT: none there; MOVED. */
 static int walk_page(struct vv_index *ix, const struct vv_fence *fence, int64_t offset, const struct want *w, struct vv_extent *out)
 {
-    struct vv_extent *v = malloc(VV_PAGE_EXTENTS * sizeof *v);
-    if (!v) return VV_E_NOMEM;
-    int err = vv_pages_get(&ix->pages, fence, v);
-    if (err == VV_E_CORRUPT) { /* damaged, or its slot was given to another page after we let go of mu */
-        pthread_mutex_lock(&ix->mu);
-        size_t k = fence_lower(ix, fence->base);
-        if (k == ix->fn || !fence_same(&ix->f[k], fence)) err = VV_E_AGAIN;
-        pthread_mutex_unlock(&ix->mu);
-    }
-    if (!err) err = VV_E_NOENT;
-    for (size_t i = 0; i < VV_PAGE_EXTENTS && err == VV_E_NOENT; i++) {
-        if (v[i].last < offset || !w->extent(&v[i], w)) continue;
-        *out = v[i];
-        err = VV_OK;
-    }
-    free(v);
+    size_t k;
+    int err = vv_pages_find(&ix->pages, fence, w->may_block, pick_extent, &(struct in_page){w, offset}, out);
+    if (err != VV_E_CORRUPT) return err;
+    pthread_mutex_lock(&ix->mu); /* damaged, or its slot was given to another page after we let go of mu */
+    const struct vv_fence *now = vv_fences_hold(&ix->f, fence->base, &k) ? &ix->f.v[k] : NULL;
+    if (!now || now->base != fence->base || now->slot != fence->slot || now->crc != fence->crc) err = MOVED;
+    pthread_mutex_unlock(&ix->mu);
     return err;
 }
 
@@ -416,14 +388,20 @@ static int walk(struct vv_index *ix, int64_t offset, const struct want *w, struc
         if (err != VV_E_AGAIN) return err;
         err = walk_page(ix, &fence, offset, w, out);
         if (err == VV_E_NOENT) offset = fence.last + 1;
-        if (err != VV_E_NOENT && err != VV_E_AGAIN) return err;
+        if (err != VV_E_NOENT && err != MOVED) return err;
     }
 }
 
-static bool any_page(const struct vv_fence *f, const struct want *w)
+static size_t any_page(const struct vv_fences *fs, size_t k, const struct want *w)
 {
-    (void)f, (void)w;
-    return true;
+    (void)fs, (void)w;
+    return k;
+}
+
+static size_t live_page(const struct vv_fences *fs, size_t k, const struct want *w)
+{
+    (void)w;
+    return vv_fences_time(fs, k, INT64_MIN + 1); /* dead ones count for no time */
 }
 
 static bool live_extent(const struct vv_extent *x, const struct want *w)
@@ -437,9 +415,9 @@ static bool time_extent(const struct vv_extent *x, const struct want *w)
     return vv_extent_is_live(x) && time_bound(x) >= w->ts;
 }
 
-static bool time_page(const struct vv_fence *f, const struct want *w)
+static size_t time_page(const struct vv_fences *fs, size_t k, const struct want *w)
 {
-    return f->max_ts >= w->ts;
+    return vv_fences_time(fs, k, w->ts);
 }
 
 static bool state_extent(const struct vv_extent *x, const struct want *w)
@@ -447,10 +425,12 @@ static bool state_extent(const struct vv_extent *x, const struct want *w)
     return x->state == w->state;
 }
 
-static bool state_page(const struct vv_fence *f, const struct want *w)
+static size_t state_page(const struct vv_fences *fs, size_t k, const struct want *w)
 {
-    (void)f;
-    return w->state == VV_EXTENT_REMOTE;
+    if (w->state == VV_EXTENT_REMOTE) return live_page(fs, k, w);
+    if (fs->live == fs->n || (w->state != VV_EXTENT_TOMBSTONED && w->state != VV_EXTENT_DELETING)) return fs->n;
+    while (k < fs->n && fs->v[k].state != w->state) k++; /* dead pages are the oldest */
+    return k;
 }
 
 static bool base_extent(const struct vv_extent *x, const struct want *w)
@@ -460,37 +440,39 @@ static bool base_extent(const struct vv_extent *x, const struct want *w)
 
 int vv_index_find(struct vv_index *ix, int64_t offset, struct vv_extent *out)
 {
-    return walk(ix, offset, &(struct want){.extent = live_extent, .page = any_page}, out);
+    return walk(ix, offset, &(struct want){.may_block = true, .extent = live_extent, .page = live_page}, out);
+}
+
+int vv_index_find_now(struct vv_index *ix, int64_t offset, struct vv_extent *out)
+{
+    return walk(ix, offset, &(struct want){.extent = live_extent, .page = live_page}, out);
 }
 
 int vv_index_find_time(struct vv_index *ix, int64_t ts, int64_t from_offset, struct vv_extent *out)
 {
-    return walk(ix, from_offset, &(struct want){.ts = ts, .extent = time_extent, .page = time_page}, out);
+    struct want w = {.ts = VV_MAX(ts, INT64_MIN + 1), .may_block = true, .extent = time_extent, .page = time_page};
+    return walk(ix, from_offset, &w, out);
 }
 
 int vv_index_find_state(struct vv_index *ix, enum vv_extent_state state, int64_t base, struct vv_extent *out)
 {
-    return walk(ix, base, &(struct want){.state = state, .extent = state_extent, .page = state_page}, out);
+    return walk(ix, base, &(struct want){.state = state, .may_block = true, .extent = state_extent, .page = state_page}, out);
 }
 
 int vv_index_next(struct vv_index *ix, int64_t base, struct vv_extent *out)
 {
-    return walk(ix, base, &(struct want){.base = base, .extent = base_extent, .page = any_page}, out);
+    return walk(ix, base, &(struct want){.base = base, .may_block = true, .extent = base_extent, .page = any_page}, out);
 }
 
 int vv_index_find_max_ts(struct vv_index *ix, struct vv_extent *out)
 {
     const struct vv_extent *best = NULL;
-    int64_t paged = INT64_MIN, from = 0;
     pthread_mutex_lock(&ix->mu);
     for (size_t i = 0; i < ix->n; i++) /* the first of equals; OPEN counts with what it is known to hold */
         if (vv_extent_is_live(&ix->v[i]) && (!best || ix->v[i].max_ts > best->max_ts)) best = &ix->v[i];
-    for (size_t i = 0; i < ix->fn; i++) {
-        if (ix->f[i].max_ts <= paged) continue;
-        paged = ix->f[i].max_ts;
-        from = ix->f[i].base;
-    }
-    bool in_page = ix->fn && (!best || paged > best->max_ts || (paged == best->max_ts && from < best->base));
+    int64_t paged = vv_fences_max_ts(&ix->f), from = 0;
+    if (paged > INT64_MIN) from = ix->f.v[vv_fences_time(&ix->f, 0, paged)].base;
+    bool in_page = paged > INT64_MIN && (!best || paged > best->max_ts || (paged == best->max_ts && from < best->base));
     int err = best ? VV_OK : VV_E_NOENT;
     if (best && !in_page) hand_out(ix, best, out);
     pthread_mutex_unlock(&ix->mu);
@@ -502,14 +484,13 @@ int64_t vv_index_log_start(struct vv_index *ix)
     return atomic_load_explicit(&ix->log_start, memory_order_acquire);
 }
 
-void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
+static void sum_up(struct vv_index *ix) /* mu held */
 {
+    struct vv_index_summary *out = &ix->sum;
     *out = (struct vv_index_summary){.local_start = -1, .remote_end = -1};
-    pthread_mutex_lock(&ix->mu);
-    out->log_start = ix->log_start;
-    out->extents = out->remote_extents = ix->fn * VV_PAGE_EXTENTS;
-    out->remote_bytes = ix->paged_bytes;
-    if (ix->fn) out->remote_end = ix->f[ix->fn - 1].last + 1;
+    out->extents = out->remote_extents = ix->f.live * VV_PAGE_EXTENTS;
+    out->remote_bytes = ix->f.live_bytes;
+    if (ix->f.n && ix->f.v[ix->f.n - 1].state == VV_EXTENT_REMOTE) out->remote_end = ix->f.v[ix->f.n - 1].last + 1;
     for (size_t i = 0; i < ix->n; i++) {
         const struct vv_extent *x = &ix->v[i];
         if (!vv_extent_is_live(x)) continue;
@@ -529,6 +510,15 @@ void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
             if (out->local_start < 0) out->local_start = x->base;
         }
     }
+    ix->summed = true;
+}
+
+void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out)
+{
+    pthread_mutex_lock(&ix->mu);
+    if (!ix->summed) sum_up(ix);
+    *out = ix->sum;
+    out->log_start = ix->log_start;
     if (out->local_start < 0) out->local_start = VV_MAX(out->remote_end, out->log_start);
     pthread_mutex_unlock(&ix->mu);
 }
@@ -540,9 +530,10 @@ int vv_index_attach(struct vv_index *ix, const struct vv_extent *x, enum vv_exte
     int err = VV_OK;
     pthread_mutex_lock(&ix->mu);
     struct vv_extent *have = vv_ix_at(ix, x->base);
-    size_t k = fence_lower(ix, x->base + 1);
-    if (!have && k > 0 && ix->f[k - 1].last >= x->base) {
-        *state = VV_EXTENT_REMOTE; /* pages hold nothing else */
+    size_t k;
+    ix->summed = false;
+    if (!have && vv_fences_hold(&ix->f, x->base, &k)) {
+        *state = ix->f.v[k].state; /* a leftover in any case */
         goto out;
     }
     if (!have) {
@@ -588,6 +579,7 @@ int vv_index_attached(struct vv_index *ix, struct vv_error *e)
     pthread_mutex_lock(&ix->commit);
     pthread_mutex_lock(&ix->mu);
     size_t to = 0;
+    ix->summed = false;
     for (size_t i = 0; i < ix->n; i++) {
         if (!ix->v[i].local && settle_missing(ix, &ix->v[i], &err, e)) continue;
         ix->v[to++] = ix->v[i];
@@ -605,7 +597,7 @@ int vv_index_add_open(struct vv_index *ix, int64_t base, int32_t epoch, struct v
     pthread_mutex_lock(&ix->mu);
     struct vv_extent *before = ix->n ? &ix->v[ix->n - 1] : NULL;
     if (before && before->state == VV_EXTENT_OPEN && before->base < base) before->last = base - 1; /* rolled, its seal follows */
-    VV_ASSERT((!before || before->last < base) && (!ix->fn || ix->f[ix->fn - 1].last < base));
+    VV_ASSERT((!before || before->last < base) && (!ix->f.n || ix->f.v[ix->f.n - 1].last < base));
     struct vv_extent x = {.base = base, .last = INT64_MAX, .first_ts = -1, .max_ts = -1, .epoch = epoch,
                           .state = VV_EXTENT_OPEN, .local = local};
     int err = vv_ix_put(ix, &x);
@@ -623,6 +615,7 @@ int vv_index_reopen(struct vv_index *ix, int64_t base)
         VV_ASSERT(vv_extent_move_legal(x->state, VV_EXTENT_OPEN) && x == &ix->v[ix->n - 1]);
         x->state = VV_EXTENT_OPEN;
         x->last = INT64_MAX;
+        ix->summed = false;
     }
     pthread_mutex_unlock(&ix->mu);
     return err;
@@ -638,6 +631,7 @@ static int commit_extent(struct vv_index *ix, const struct vv_extent *next, bool
     struct vv_extent *x = vv_ix_at(ix, next->base);
     VV_ASSERT(x); /* only commit holders remove */
     struct vv_segment *local = x->local;
+    ix->summed = false;
     *x = *next;
     x->local = drop_local ? NULL : local;
     if (drop_local) dropped = local;
@@ -655,7 +649,7 @@ static int peek(struct vv_index *ix, int64_t base, struct vv_extent *out)
         if (x) *out = *x;
         pthread_mutex_unlock(&ix->mu);
         if (x) return VV_OK;
-        int err = tries ? VV_E_NOENT : unpage(ix, base);
+        int err = tries ? VV_E_NOENT : vv_ix_unpage(ix, base);
         if (err) return err;
     }
 }
@@ -684,7 +678,7 @@ int vv_index_truncate(struct vv_index *ix, int64_t offset)
 {
     pthread_mutex_lock(&ix->commit);
     pthread_mutex_lock(&ix->mu);
-    VV_ASSERT(!ix->fn || ix->f[ix->fn - 1].base < offset);
+    VV_ASSERT(!ix->f.n || ix->f.v[ix->f.n - 1].base < offset);
     for (size_t i = vv_ix_lower(ix, offset); i < ix->n; i++)
         VV_ASSERT(ix->v[i].state == VV_EXTENT_OPEN || ix->v[i].state == VV_EXTENT_SEALED);
     pthread_mutex_unlock(&ix->mu);
@@ -739,6 +733,49 @@ out:
     return err;
 }
 
+/* The page across `below`, if there is one, comes back, so that pages lie wholly on one side. commit held. */
+static int split_page(struct vv_index *ix, int64_t below)
+{
+    size_t k;
+    bool across = vv_fences_hold(&ix->f, below, &k) && ix->f.v[k].base < below;
+    return across ? vv_ix_unpage(ix, ix->f.v[k].base) : VV_OK;
+}
+
+int vv_index_sweep(struct vv_index *ix, int64_t below, enum vv_extent_state from, enum vv_extent_state to, int64_t dead_ms)
+{
+    uint8_t rec[SWEEP_BYTES];
+    VV_ASSERT(vv_extent_move_legal(from, to) && from >= VV_EXTENT_REMOTE && to > VV_EXTENT_REMOTE);
+    vv_put64(rec, (uint64_t)below);
+    rec[8] = (uint8_t)from;
+    rec[9] = (uint8_t)to;
+    vv_put64(rec + 10, (uint64_t)dead_ms);
+    pthread_mutex_lock(&ix->commit);
+    int err = split_page(ix, below);
+    if (!err) err = vv_journal_append(&ix->journal, REC_SWEEP, rec, sizeof rec);
+    if (!err) {
+        pthread_mutex_lock(&ix->mu);
+        err = sweep_apply(ix, below, from, to, dead_ms);
+        pthread_mutex_unlock(&ix->mu);
+    }
+    commit_end(ix);
+    return err;
+}
+
+int vv_index_drop(struct vv_index *ix, int64_t below)
+{
+    pthread_mutex_lock(&ix->commit);
+    int err = split_page(ix, below);
+    if (!err) err = record_offset(ix, REC_DROP, below);
+    if (!err) {
+        ix->slots_known = false; /* those of the pages that go */
+        pthread_mutex_lock(&ix->mu);
+        drop_apply(ix, below);
+        pthread_mutex_unlock(&ix->mu);
+    }
+    commit_end(ix);
+    return err;
+}
+
 int vv_index_set_log_start(struct vv_index *ix, int64_t offset)
 {
     int err = VV_OK;
@@ -761,11 +798,11 @@ int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x)
     pthread_mutex_lock(&ix->commit);
     pthread_mutex_lock(&ix->mu);
     int err = VV_E_STATE;
-    bool follows = (!ix->n || ix->v[ix->n - 1].last < x->base) && (!ix->fn || ix->f[ix->fn - 1].last < x->base);
+    bool follows = (!ix->n || ix->v[ix->n - 1].last < x->base) && (!ix->f.n || ix->f.v[ix->f.n - 1].last < x->base);
     if (x->base >= 0 && x->last >= x->base && follows) err = vv_ix_put(ix, &next);
     bool many = ix->n >= ix->page_next;
     pthread_mutex_unlock(&ix->mu);
-    if (!err && many) err = page_out(ix); /* the journal follows with vv_index_sync */
+    if (!err && many) err = vv_ix_page_out(ix, false); /* the journal follows with vv_index_sync */
     pthread_mutex_unlock(&ix->commit);
     return err;
 }

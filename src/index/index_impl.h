@@ -13,7 +13,10 @@ enum rec_type { /* of the journal; numbers are the file format */
     REC_REMOVE = 2,    /* base i64 */
     REC_LOG_START = 3, /* offset i64 */
     REC_TRUNCATE = 4,  /* offset i64: extents that begin at or above it are gone */
-    REC_PAGE = 5,      /* a fence (pages.h): 64 extents in the extent file; only in a rewritten journal */
+    REC_PAGES = 5,     /* fences (fences.h), each of 64 extents in the extent file, which are no longer listed themselves */
+    REC_UNPAGE = 6,    /* 64 extents as a page's bytes: they are listed again, their fence is gone */
+    REC_SWEEP = 7,     /* below i64, from u8, to u8, dead_ms i64: every extent wholly below, in that state, moves */
+    REC_DROP = 8,      /* below i64: every DELETING extent wholly below is gone */
 };
 
 struct vv_index {
@@ -27,10 +30,14 @@ struct vv_index {
     struct vv_extent *v;   /* sorted by base; local holds a reference */
     size_t n, cap;
     size_t page_next;      /* resident extents at which paging out is tried again */
-    struct vv_fence *f;    /* sorted by base; v and f together are the list, without overlap */
-    size_t fn, fcap;
-    uint64_t paged_bytes;  /* of log data */
+    struct vv_fences f;    /* v and f together are the list, without overlap */
     struct vv_pages pages; /* its own lock inside */
+    uint32_t *slots;       /* commit: free slots of the extent file below slot_top */
+    size_t slot_count, slot_cap;
+    uint32_t slot_top;
+    bool slots_known;      /* false: not yet looked for, the file's slots are those of the fences */
+    struct vv_index_summary sum;
+    bool summed;           /* sum is what v and f say now */
     _Atomic int64_t log_start; /* changed under mu; read anywhere */
 };
 
@@ -39,4 +46,8 @@ size_t vv_ix_lower(const struct vv_index *ix, int64_t base);
 struct vv_extent *vv_ix_at(struct vv_index *ix, int64_t base);
 int vv_ix_put(struct vv_index *ix, const struct vv_extent *x);
 void vv_ix_cut(struct vv_index *ix, size_t from, size_t to);
+/* commit held, mu not: paging.c */
+#define VV_PAGE_OUT_AT 1024 /* resident extents that make paging worth while */
+int vv_ix_page_out(struct vv_index *ix, bool journal);
+int vv_ix_unpage(struct vv_index *ix, int64_t base); /* E_NOENT: no page holds it */
 #endif

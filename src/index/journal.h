@@ -11,7 +11,7 @@
 #include "varve/error.h"
 #include "varve/buf.h"
 
-#define VV_JOURNAL_RECORD_MAX 4096
+#define VV_JOURNAL_RECORD_MAX 8192
 
 struct vv_journal {
     struct vv_env *env;

@@ -88,7 +88,7 @@ static void a_million(void **state)
     }
     assert_int_equal(vv_index_sync(ix), 0);
     assert_true(ix->n < 2048);
-    size_t resident = ix->cap * sizeof *ix->v + ix->fcap * sizeof *ix->f + sizeof(struct vv_page) * VV_PAGE_CACHE;
+    size_t resident = ix->cap * sizeof *ix->v + ix->f.cap * sizeof *ix->f.v + sizeof(struct vv_page) * VV_PAGE_CACHE;
     print_message("1,000,000 extents: %zu KiB resident\n", resident / 1024);
     assert_true(resident < 2 << 20);
     check(ix, 0, n, 2000);
@@ -208,7 +208,124 @@ static void random_life(void **state)
         if (rand() % 500 == 0) compare(ix, &m);
     }
     compare(ix, &m);
-    assert_true(ix->fn > 0); /* paging took part */
+    assert_true(ix->f.n > 0); /* paging took part */
+    vv_index_close(ix);
+}
+
+/* The tree of maxima against a plain scan, while fences come at the end and go at the front and in the middle. */
+static void fences_by_time(void **state)
+{
+    (void)state;
+    struct vv_fences fs = {0};
+    int64_t next = 0;
+    srand(5);
+    for (int step = 0; step < 4000; step++) {
+        int r = rand() % 100;
+        if (r < 80 || !fs.n) {
+            struct vv_fence f = {.base = next, .last = next + 9, .max_ts = rand() % 1000 + next / 20, .bytes = 5,
+                                 .state = VV_EXTENT_REMOTE};
+            next += 10;
+            assert_int_equal(vv_fences_insert(&fs, &f), 0);
+            assert_int_equal(vv_fences_insert(&fs, &f), VV_E_CORRUPT);
+        } else if (r < 90) {
+            size_t at = (size_t)rand() % fs.n;
+            struct vv_fence f = fs.v[at];
+            vv_fences_remove(&fs, at, at + 1);
+            if (r & 1) assert_int_equal(vv_fences_insert(&fs, &f), 0);
+        } else if (r < 94) {
+            size_t k = (size_t)rand() % fs.n;
+            vv_fences_set_state(&fs, k, VV_MIN(k + 3, fs.n), VV_EXTENT_TOMBSTONED, 7);
+        }
+        size_t from = (size_t)rand() % (fs.n + 1), want = from, live = 0;
+        int64_t ts = rand() % 1500 + next / 25;
+        while (want < fs.n && (fs.v[want].state != VV_EXTENT_REMOTE || fs.v[want].max_ts < ts)) want++;
+        assert_int_equal(vv_fences_time(&fs, from, ts), want);
+        for (size_t i = 0; i < fs.n; i++) live += fs.v[i].state == VV_EXTENT_REMOTE;
+        assert_int_equal(fs.live, live);
+        assert_int_equal(fs.live_bytes, live * 5);
+    }
+    vv_fences_release(&fs);
+}
+
+/* The log start passes a long history at once: tombstones, deletion and removal are a record each, survive a restart after every
+ * step, and a page across the border is divided. */
+static void everything_below(void **state)
+{
+    (void)state;
+    const int64_t n = 20000, cut = 12345;
+    struct vv_index_summary s;
+    struct vv_extent x;
+    struct vv_index *ix = open_index();
+    for (int64_t k = 0; k < n; k++) {
+        x = made(k);
+        assert_int_equal(vv_index_adopt(ix, &x), 0);
+    }
+    assert_int_equal(vv_index_sync(ix), 0);
+    uint64_t before = ix->journal.size;
+    assert_int_equal(vv_index_set_log_start(ix, cut * STEP + 3), 0);
+    const struct { enum vv_extent_state from, to; } moves[] = {{VV_EXTENT_REMOTE, VV_EXTENT_TOMBSTONED},
+                                                                {VV_EXTENT_TOMBSTONED, VV_EXTENT_DELETING}};
+    for (size_t i = 0; i < VV_COUNT(moves); i++) {
+        assert_int_equal(vv_index_sweep(ix, cut * STEP + 3, moves[i].from, moves[i].to, i ? 0 : 777), 0);
+        for (int pass = 0; pass < 2; pass++) {
+            assert_true(ix->n < 2048);
+            vv_index_summary(ix, &s);
+            assert_int_equal(s.remote_extents, n - cut);
+            assert_int_equal(s.remote_bytes, (n - cut) * 1000);
+            assert_int_equal(vv_index_find(ix, 5, &x), 0);
+            assert_int_equal(x.base, cut * STEP);
+            assert_int_equal(vv_index_find_time(ix, 500, 0, &x), 0);
+            assert_int_equal(x.base, cut * STEP);
+            assert_int_equal(vv_index_find_state(ix, moves[i].to, 3000 * STEP, &x), 0);
+            assert_int_equal(x.base, 3000 * STEP);
+            assert_int_equal(x.dead_ms, 777);
+            assert_int_equal(vv_index_next(ix, (cut - 1) * STEP, &x), 0);
+            assert_int_equal(x.state, moves[i].to);
+            vv_index_close(ix);
+            ix = open_index();
+        }
+    }
+    assert_true(ix->journal.size < before + 16 * 1024);
+    assert_int_equal(vv_index_drop(ix, 6000 * STEP), 0); /* a batch of deletions is over */
+    for (int pass = 0; pass < 2; pass++) {
+        assert_int_equal(vv_index_next(ix, 0, &x), 0);
+        assert_int_equal(x.base, 6000 * STEP);
+        assert_int_equal(x.state, VV_EXTENT_DELETING);
+        vv_index_close(ix);
+        ix = open_index();
+    }
+    assert_int_equal(vv_index_drop(ix, cut * STEP), 0);
+    assert_int_equal(vv_index_next(ix, 0, &x), 0);
+    assert_int_equal(x.base, cut * STEP);
+    check(ix, cut, n, 500);
+    for (int64_t k = n; k < n + 9000; k++) { /* freed slots are used again */
+        x = made(k);
+        assert_int_equal(vv_index_adopt(ix, &x), 0);
+    }
+    assert_int_equal(vv_index_sync(ix), 0);
+    assert_true(ix->slot_top <= 20000 / VV_PAGE_EXTENTS + 1);
+    check(ix, cut, n + 9000, 500);
+    vv_index_close(ix);
+}
+
+/* A reactor asks: what is in memory is answered, what is not is said to be so, and is there after another thread looked. */
+static void never_waits(void **state)
+{
+    (void)state;
+    struct vv_extent x;
+    struct vv_index *ix = open_index();
+    for (int64_t k = 0; k < 5000; k++) {
+        x = made(k);
+        assert_int_equal(vv_index_adopt(ix, &x), 0);
+    }
+    assert_int_equal(vv_index_sync(ix), 0);
+    vv_index_close(ix);
+    ix = open_index();
+    assert_int_equal(vv_index_find_now(ix, 4990 * STEP, &x), 0);
+    assert_int_equal(vv_index_find_now(ix, 100 * STEP, &x), VV_E_AGAIN);
+    assert_int_equal(vv_index_find(ix, 100 * STEP, &x), 0);
+    assert_int_equal(vv_index_find_now(ix, 101 * STEP, &x), 0);
+    assert_int_equal(x.base, 101 * STEP);
     vv_index_close(ix);
 }
 
@@ -218,6 +335,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_million, setup, teardown),
         cmocka_unit_test_setup_teardown(damaged_page, setup, teardown),
         cmocka_unit_test_setup_teardown(random_life, setup, teardown),
+        cmocka_unit_test(fences_by_time),
+        cmocka_unit_test_setup_teardown(everything_below, setup, teardown),
+        cmocka_unit_test_setup_teardown(never_waits, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
