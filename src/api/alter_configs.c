@@ -1,10 +1,11 @@
-/* alter_configs.c — AlterConfigs (the whole set of a topic) and IncrementalAlterConfigs (single entries): durable
- * before the answer.
+/* alter_configs.c — AlterConfigs (the whole set of a topic or broker) and IncrementalAlterConfigs (single entries):
+ * durable before the answer.
  *
- * Topics can be changed. The broker's own configuration is what its files say until it is started again; asking to
- * change it is refused in words. Both requests are brought into one shape. Threads: control. */
+ * Topics change their overrides; the broker's own keys change by src/broker/live.c, for this broker (its id) or all
+ * (the empty name). Both requests are brought into one shape. Threads: control. */
 #include "configs.h"
 #include "defer.h"
+#include "live.h"
 #include "gen/messages.h"
 
 #include <inttypes.h>
@@ -67,26 +68,55 @@ static int alter_topic(struct vv_call *c, const struct resource *r, bool validat
                             r->name.p);
     int err = vv_overrides_begin(&o, vv_call_arena(c), t->overrides, r->replace ? 0 : t->override_count, r->n);
     for (size_t i = 0; i < r->n && !err; i++)
-        err = vv_overrides_apply(&o, &r->changes[i], c->broker->config, t->internal, e);
+        err = vv_overrides_apply(&o, &r->changes[i], vv_broker_live(c->broker), t->internal, e);
     if (!err) err = vv_topics_set_configs(c->broker->topics, t, o.v, o.n, validate_only, e);
     vv_topic_unref(t);
     return err;
 }
 
-static int alter_broker(struct vv_call *c, const struct resource *r, struct vv_error *e)
+static int check_broker(const struct vv_call *c, struct vv_str name, struct vv_error *e)
 {
     char id[16];
     snprintf(id, sizeof id, "%" PRId32, c->broker->node_id);
-    if (r->name.n > 0 && !vv_str_is(r->name, id))
-        return vv_error_set(e, VV_INVALID_REQUEST,
-                            "Unexpected broker id, expected %s or empty string, but received %.*s", id, (int)r->name.n,
-                            r->name.p);
-    if (!r->n) return VV_OK;
-    return vv_error_set(
-        e, VV_INVALID_REQUEST,
-        "Cannot update these configs dynamically: %s%s. The broker reads its configuration when it starts: change "
-        "its properties file and restart it. Topics can be changed while it runs.",
-        r->changes[0].key, r->n > 1 ? ", ..." : "");
+    if (name.n <= 0 || vv_str_is(name, id)) return VV_OK;
+    for (int32_t i = name.p[0] == '-' && name.n > 1; i < name.n; i++)
+        if (name.p[i] < '0' || name.p[i] > '9')
+            return vv_error_set(e, VV_INVALID_REQUEST, "Node id must be an integer, but it is: %.*s", (int)name.n,
+                                name.p);
+    return vv_error_set(e, VV_INVALID_REQUEST, "Unexpected broker id, expected %s, but received %.*s", id, (int)name.n,
+                        name.p);
+}
+
+static int broker_change(struct vv_call *c, const struct vv_config_change *ch, struct vv_live_change *to,
+                         struct vv_error *e)
+{
+    struct vv_config_value now;
+    *to = (struct vv_live_change){ch->key, ch->value};
+    if (ch->op == VV_CONFIG_DELETE) {
+        to->value = NULL;
+        return VV_OK;
+    }
+    if (!ch->value) return vv_error_set(e, VV_INVALID_REQUEST, "Null value not supported for : %s", ch->key);
+    if (ch->op == VV_CONFIG_SET) return VV_OK;
+    if (ch->op != VV_CONFIG_APPEND && ch->op != VV_CONFIG_SUBTRACT)
+        return vv_error_set(e, VV_INVALID_REQUEST, "Unknown operation %d on config key %s.", ch->op, ch->key);
+    if (!vv_config_is_list(ch->key))
+        return vv_error_set(e, VV_INVALID_CONFIG, "Can't %s to key %s because its type is not LIST.",
+                            ch->op == VV_CONFIG_APPEND ? "APPEND" : "SUBTRACT", ch->key);
+    vv_config_get(vv_broker_live(c->broker), ch->key, &now);
+    to->value = vv_list_change(vv_call_arena(c), now.value ? now.value : "", ch);
+    return to->value ? VV_OK : vv_error_set(e, VV_E_LIMIT, "the request is too large");
+}
+
+static int alter_broker(struct vv_call *c, const struct resource *r, bool validate_only, struct vv_error *e)
+{
+    int err = check_broker(c, r->name, e);
+    struct vv_live_change *v = vv_arena_alloc(vv_call_arena(c), (r->n + 1) * sizeof *v);
+    if (!err && !v) err = vv_error_set(e, VV_E_LIMIT, "the request is too large");
+    for (size_t i = 0; i < r->n && !err; i++) err = broker_change(c, &r->changes[i], &v[i], e);
+    if (err) return err;
+    enum vv_alter_scope scope = r->name.n > 0 ? VV_ALTER_BROKER : VV_ALTER_ALL;
+    return vv_live_alter(c->broker, scope, v, r->n, r->replace, validate_only, e);
 }
 
 static int alter_one(struct vv_call *c, const struct resource *r, bool validate_only, struct vv_error *e)
@@ -98,7 +128,7 @@ static int alter_one(struct vv_call *c, const struct resource *r, bool validate_
     case RESOURCE_TOPIC:
         return alter_topic(c, r, validate_only, e);
     case RESOURCE_BROKER:
-        return alter_broker(c, r, e);
+        return alter_broker(c, r, validate_only, e);
     case RESOURCE_LOGGER:
         return vv_error_set(e, VV_INVALID_REQUEST, "Log levels cannot be changed while the broker runs.");
     default:
@@ -122,7 +152,7 @@ static struct outcome *alter_all(struct vv_call *c, const struct resource *v, in
 
 /* ---- the two requests in one shape ---- */
 
-#define CHANGES_MAX 1000 /* of one resource: there are 40 keys */
+#define CHANGES_MAX 1000 /* of one resource: there are 100 keys */
 
 #define TAKE_RESOURCES(Q, OP, REPLACE)                                                                                 \
     for (int32_t i = 0; v && i < n; i++) {                                                                             \

@@ -8,6 +8,8 @@ struct vv_config_change {
     const char *key, *value;
     int op; /* as it came: unknown ones are refused */
 };
+/* A list after an APPEND or SUBTRACT; NULL when the arena is full. */
+char *vv_list_change(struct vv_arena *arena, const char *list, const struct vv_config_change *ch);
 /* A full set of overrides under change; lives in the arena. */
 struct vv_overrides {
     struct vv_arena *arena;

@@ -9,6 +9,7 @@
  *
  * Threads: control; undeletion opens on the iopool. */
 #include "defer.h"
+#include "live.h"
 #include "gen/messages.h"
 
 #include <inttypes.h>
@@ -115,7 +116,7 @@ static int add_config(void *ctx, const struct vv_topic_config_value *v)
 
 static int fill_configs(struct vv_call *c, const struct vv_kv *kv, size_t n, created *r)
 {
-    const struct vv_broker_config *b = c->broker->config;
+    const struct vv_broker_config *b = vv_broker_live(c->broker);
     struct config_list l = {.c = c, .r = r};
     int32_t count = 0;
     if (c->version < 5) return VV_OK;

@@ -2,6 +2,7 @@
  *
  * Threads: control, where alone topics' overrides change. Sensitive values are never sent. */
 #include "defer.h"
+#include "live.h"
 #include "gen/messages.h"
 
 #include <inttypes.h>
@@ -72,18 +73,19 @@ static int on_topic_value(void *ctx, const struct vv_topic_config_value *v)
 static int describe_topic(struct listing *l, struct vv_error *e)
 {
     struct vv_broker *b = l->c->broker;
+    const struct vv_broker_config *live = vv_broker_live(b);
     struct vv_str name = l->w->ResourceName;
     if (!vv_topic_name_ok(name.p, (size_t)VV_MAX(name.n, 0), e)) return VV_INVALID_TOPIC_EXCEPTION;
     struct vv_topic *t = vv_topics_get(b->topics, name.p, (size_t)name.n);
     if (!t) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.");
     l->count_only = true;
-    int err = vv_topic_config_each(t->overrides, t->override_count, b->config, t->internal, on_topic_value, l);
+    int err = vv_topic_config_each(t->overrides, t->override_count, live, t->internal, on_topic_value, l);
     if (!err)
         err = VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c),
                            l->cap);
     l->r->Configs.n = 0;
     l->count_only = false;
-    if (!err) err = vv_topic_config_each(t->overrides, t->override_count, b->config, t->internal, on_topic_value, l);
+    if (!err) err = vv_topic_config_each(t->overrides, t->override_count, live, t->internal, on_topic_value, l);
     vv_topic_unref(t);
     return err;
 }
@@ -92,14 +94,23 @@ static int describe_topic(struct listing *l, struct vv_error *e)
 
 static int on_broker_value(void *ctx, const struct vv_config_value *v)
 {
-    struct vv_config_synonym syn[2];
-    size_t n = 0;
-    const char *initial = vv_config_default(v->name);
+    struct listing *l = ctx;
+    struct vv_config_synonym syn[VV_CONFIG_SYNONYMS_MAX];
+    return add_entry(l, v, syn, vv_config_synonyms(vv_broker_live(l->c->broker), v->name, syn));
+}
+
+/* Of the defaults of all brokers only what was altered is told, as altered there. */
+static int on_default_value(void *ctx, const struct vv_config_value *v)
+{
+    struct listing *l = ctx;
+    struct vv_config_synonym syn[VV_CONFIG_SYNONYMS_MAX];
+    size_t n = vv_config_synonyms(vv_broker_live(l->c->broker), v->name, syn), i = 0;
+    while (i < n && syn[i].source != VV_SOURCE_DYNAMIC_DEFAULT) i++;
+    if (i == n) return 0;
     struct vv_config_value shown = *v;
-    shown.read_only = true; /* while the broker runs */
-    if (v->source != VV_SOURCE_DEFAULT) syn[n++] = (struct vv_config_synonym){v->name, v->value, v->source};
-    if (initial) syn[n++] = (struct vv_config_synonym){v->name, initial, VV_SOURCE_DEFAULT};
-    return add_entry(ctx, &shown, syn, n);
+    shown.value = syn[i].value;
+    shown.source = syn[i].source;
+    return add_entry(l, &shown, &syn[i], 1);
 }
 
 /* The broker's id, or empty: the defaults of all brokers. */
@@ -141,18 +152,19 @@ static int describe_deleted(struct listing *l)
 
 static int describe_broker(struct listing *l, struct vv_error *e)
 {
-    const struct vv_broker_config *config = l->c->broker->config;
+    const struct vv_broker_config *config = vv_broker_live(l->c->broker);
+    int (*each)(void *, const struct vv_config_value *) = l->w->ResourceName.n > 0 ? on_broker_value : on_default_value;
     int err = check_broker(l, e);
-    if (err || l->w->ResourceName.n <= 0) return err; /* nothing is set for all brokers */
+    if (err) return err;
     if (l->w->ConfigurationKeys.n == 1 && vv_str_is(l->w->ConfigurationKeys.v[0], DELETED_TOPICS)) return describe_deleted(l);
     l->count_only = true;
-    err = vv_config_each(config, on_broker_value, l);
+    err = vv_config_each(config, each, l);
     if (!err)
         err = VV_ARRAY_NEW(l->r->Configs, DescribeConfigsResponse_DescribeConfigsResourceResult, vv_call_arena(l->c),
                            l->cap);
     l->r->Configs.n = 0;
     l->count_only = false;
-    return err ? err : vv_config_each(config, on_broker_value, l);
+    return err ? err : vv_config_each(config, each, l);
 }
 
 static int describe_one(struct listing *l, struct vv_error *e)

@@ -231,7 +231,8 @@ static void set_limits(struct fetch_op *op, const struct FetchRequest *q)
 {
     struct vv_call *c = op->c;
     int64_t now = vv_reactor_now_us(c->x->reactor), wait = VV_MAX(q->MaxWaitMs, 0);
-    int64_t cold = VV_MAX(wait, c->broker->config->remote_fetch_max_wait_ms);
+    int32_t cold_wait = atomic_load_explicit(&c->broker->values.remote_fetch_max_wait_ms, memory_order_relaxed);
+    int64_t cold = VV_MAX(wait, cold_wait);
     int32_t replica = c->version >= REPLICA_STATE_SINCE ? q->ReplicaState.ReplicaId : q->ReplicaId;
     op->due_us = now + wait * 1000;
     op->cold_due_us = now + cold * 1000;

@@ -91,6 +91,15 @@ static void add_entries(char *to, const char *from, const char *without)
     }
 }
 
+char *vv_list_change(struct vv_arena *arena, const char *list, const struct vv_config_change *ch)
+{
+    char *to = vv_arena_alloc(arena, strlen(list) + strlen(ch->value) + 2);
+    if (!to) return NULL;
+    add_entries(to, list, ch->op == VV_CONFIG_SUBTRACT ? ch->value : "");
+    if (ch->op == VV_CONFIG_APPEND) add_entries(to, ch->value, "");
+    return to;
+}
+
 static int change_list(struct vv_overrides *o, const struct vv_config_change *ch, const struct vv_broker_config *broker,
                        bool internal, struct vv_error *e)
 {
@@ -99,10 +108,8 @@ static int change_list(struct vv_overrides *o, const struct vv_config_change *ch
         return vv_error_set(e, VV_INVALID_CONFIG, "Can't %s to key %s because its type is not LIST.", op, ch->key);
     struct current c = {.arena = o->arena, .key = ch->key};
     vv_topic_config_each(o->v, o->n, broker, internal, take_current, &c);
-    char *list = c.value ? vv_arena_alloc(o->arena, strlen(c.value) + strlen(ch->value) + 2) : NULL;
+    char *list = c.value ? vv_list_change(o->arena, c.value, ch) : NULL;
     if (!list) return vv_error_set(e, VV_E_LIMIT, "out of memory");
-    add_entries(list, c.value, ch->op == VV_CONFIG_SUBTRACT ? ch->value : "");
-    if (ch->op == VV_CONFIG_APPEND) add_entries(list, ch->value, "");
     return set(o, ch->key, list);
 }
 

@@ -10,6 +10,7 @@
 #include "directory.h"
 #include "groups_snapshot.h"
 #include "housekeeper.h"
+#include "live.h"
 #include "metrics_broker.h"
 #include "partition.h"
 #include "topics.h"
@@ -155,6 +156,7 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     if (!err) err = vv_directory_claim(&r->dir, b->cluster_id, b->config->tier, e);
     if (!err && b->restoring) VLOG_INFO("restored %zu topics from %s", b->topics->count, b->config->tier);
     b->restoring = false;
+    if (!err) vv_live_apply(b);
     return err;
 }
 
@@ -235,7 +237,7 @@ static bool any_host(const char *host)
 static void say_ready(struct broker_run *r)
 {
     struct vv_broker *b = &r->b;
-    const struct vv_broker_config *c = b->config;
+    const struct vv_broker_config *c = vv_broker_live(b);
     printf("varve ready: kafka=");
     for (size_t i = 0; i < b->listen_count; i++) {
         const char *host = any_host(c->listen[i].host) ? c->advertised[i].host : c->listen[i].host;
@@ -388,6 +390,7 @@ static int stop_parts(struct broker_run *r)
     vv_tier_free(b->tier);
     vv_objstore_close(r->store);
     vv_topics_free(b->topics);
+    vv_live_free(b);
     if (b->control) vv_reactor_free(b->control);
     return err;
 }

@@ -23,7 +23,11 @@ struct vv_housekeeper;
 
 struct vv_broker {
     struct vv_env *env;
-    const struct vv_broker_config *config;
+    const struct vv_broker_config *config; /* as the files say; any thread. Keys that may be altered: vv_broker_live */
+    struct vv_broker_config *live;         /* with what was altered at run time; NULL: nothing; on control (live.h) */
+    struct vv_live_values {                /* of these, what other threads read */
+        _Atomic int32_t remote_fetch_max_wait_ms;
+    } values;
     char cluster_id[64];
     int32_t node_id;
     char *log_dir;

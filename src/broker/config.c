@@ -53,7 +53,7 @@ static const struct vv_config_key with_sections[] = {VV_CONFIG_KEYS(VV_SECTION_R
 struct slot {
     const char *text;    /* effective text when set here; NULL = default */
     const char *where;   /* "server.properties:12", "--set" */
-    const char *altered; /* dynamic text, NULL = none */
+    const char *altered[2]; /* at run time, NULL = not: on this broker, on all brokers */
     int rank;            /* of the source: later files and --set are higher; 0 = unset */
 };
 struct extra { /* set, known, without a slot */
@@ -381,7 +381,9 @@ static int apply_aliases(struct vv_broker_config *c)
 static const char *text_of(const struct vv_config_private *p, size_t i)
 {
     const struct slot *s = &p->slots[i];
-    return s->altered ? s->altered : s->text ? s->text : vv_config_keys[i].initial;
+    if (s->altered[VV_ALTER_BROKER]) return s->altered[VV_ALTER_BROKER];
+    if (s->altered[VV_ALTER_ALL]) return s->altered[VV_ALTER_ALL];
+    return s->text ? s->text : vv_config_keys[i].initial;
 }
 
 static int parse_fields(struct vv_broker_config *c, struct vv_error *e)
@@ -402,7 +404,7 @@ static int parse_fields(struct vv_broker_config *c, struct vv_error *e)
 }
 
 #define SLOT(c, field)   (&(c)->p->slots[VV_KEY_AT_##field])
-#define IS_SET(c, field) (SLOT(c, field)->text || SLOT(c, field)->altered)
+#define IS_SET(c, field) (text_of((c)->p, VV_KEY_AT_##field) != vv_config_keys[VV_KEY_AT_##field].initial)
 
 static int derive_paths(struct vv_broker_config *c, struct vv_error *e)
 {
@@ -645,8 +647,10 @@ int vv_config_clone(const struct vv_broker_config *from, struct vv_broker_config
         d->rank = s->rank;
         if (s->text && !(d->text = vv_arena_strdup(a, s->text, strlen(s->text)))) goto nomem;
         if (s->where && !(d->where = vv_arena_strdup(a, s->where, strlen(s->where)))) goto nomem;
-        if (s->altered && !(d->altered = vv_arena_strdup(a, s->altered, strlen(s->altered))))
-            goto nomem;
+        for (int k = 0; k < 2; k++) {
+            const char *text = s->altered[k];
+            if (text && !(d->altered[k] = vv_arena_strdup(a, text, strlen(text)))) goto nomem;
+        }
     }
     for (size_t i = 0; i < from->p->extra_count; i++) {
         const struct extra *x = &from->p->extras[i];
@@ -659,26 +663,45 @@ nomem:
     return VV_E_NOMEM;
 }
 
-int vv_config_set_dynamic(struct vv_broker_config *c, const char *key, const char *value,
+/* "key=value: reason" of the parser in Kafka's words. */
+static int refuse_value(const char *key, const char *value, const struct vv_error *why, struct vv_error *e)
+{
+    size_t skip = strlen(key) + 1 + strlen(value) + 2;
+    return vv_error_set(e, VV_INVALID_REQUEST, "Invalid value %s for configuration %s: %s", value, key,
+                        strlen(why->text) > skip ? why->text + skip : why->text);
+}
+
+int vv_config_set_dynamic(struct vv_broker_config *c, enum vv_alter_scope scope, const char *key, const char *value,
                           struct vv_error *e)
 {
     struct vv_error inner = {0};
     int i = key_index(key), controllers;
+    if (!value && (i < 0 || !(vv_config_keys[i].flags & VV_KEY_DYNAMIC))) return 0; /* never was altered */
     if (i < 0 && !vv_foreign_find(key))
-        return vv_error_set(e, VV_INVALID_CONFIG, "Unknown broker config %s", key);
+        return vv_error_set(e, VV_INVALID_REQUEST, "Unknown broker config name: %s", key);
     if (i < 0 || !(vv_config_keys[i].flags & VV_KEY_DYNAMIC))
-        return vv_error_set(e, VV_INVALID_CONFIG, "Cannot update these configs dynamically: %s",
+        return vv_error_set(e, VV_INVALID_REQUEST,
+                            "Cannot update these configs dynamically: %s. It is read when the broker starts: change "
+                            "its properties file and restart it",
                             key);
-    if (value && vv_config_check(&vv_config_keys[i], value, &inner))
-        return vv_error_set(e, VV_INVALID_CONFIG, "%s", inner.text);
-    const char *old = c->p->slots[i].altered, *text = NULL;
+    if (value && vv_config_check(&vv_config_keys[i], value, &inner)) return refuse_value(key, value, &inner, e);
+    const char **altered = &c->p->slots[i].altered[scope], *old = *altered, *text = NULL;
     if (value && !(text = vv_arena_strdup(&c->p->arena, value, strlen(value))))
         return vv_error_set(e, VV_E_NOMEM, "out of memory");
-    c->p->slots[i].altered = text;
+    *altered = text;
     if (!parse_fields(c, &inner) && !derive(c, &controllers, &inner)) return 0;
-    c->p->slots[i].altered = old;
+    *altered = old;
     (void)(parse_fields(c, NULL) || derive(c, &controllers, NULL));
-    return vv_error_set(e, VV_INVALID_CONFIG, "%s", inner.text);
+    return vv_error_set(e, VV_INVALID_REQUEST, "%s", inner.text);
+}
+
+int vv_config_altered_each(const struct vv_broker_config *c, enum vv_alter_scope scope,
+                           int (*each)(void *ctx, const char *key, const char *value), void *ctx)
+{
+    int rc = 0;
+    for (size_t i = 0; i < KEY_COUNT && !rc; i++)
+        if (c->p->slots[i].altered[scope]) rc = each(ctx, vv_config_keys[i].name, c->p->slots[i].altered[scope]);
+    return rc;
 }
 
 /* ---- asking ---- */
@@ -699,9 +722,10 @@ static struct vv_config_value slot_value(const struct vv_broker_config *c, size_
     return (struct vv_config_value){
         .name = k->name,
         .value = secret ? NULL : text_of(c->p, i),
-        .source = s->altered ? VV_SOURCE_DYNAMIC_BROKER
-                  : s->text  ? VV_SOURCE_STATIC
-                             : VV_SOURCE_DEFAULT,
+        .source = s->altered[VV_ALTER_BROKER] ? VV_SOURCE_DYNAMIC_BROKER
+                  : s->altered[VV_ALTER_ALL]  ? VV_SOURCE_DYNAMIC_DEFAULT
+                  : s->text                   ? VV_SOURCE_STATIC
+                                              : VV_SOURCE_DEFAULT,
         .type = k->type,
         .sensitive = secret,
         .read_only = !(k->flags & VV_KEY_DYNAMIC),
@@ -773,6 +797,31 @@ bool vv_config_get(const struct vv_broker_config *c, const char *name, struct vv
     return true;
 }
 
+size_t vv_config_synonyms(const struct vv_broker_config *c, const char *name, struct vv_config_synonym *out)
+{
+    size_t n = 0;
+    int i = key_index(name);
+    struct vv_config_value v;
+    const char *initial = vv_config_default(name);
+    if (i >= 0) {
+        const struct slot *s = &c->p->slots[i];
+        const char *texts[] = {s->altered[VV_ALTER_BROKER], s->altered[VV_ALTER_ALL], s->text};
+        const enum vv_config_source sources[] = {VV_SOURCE_DYNAMIC_BROKER, VV_SOURCE_DYNAMIC_DEFAULT, VV_SOURCE_STATIC};
+        for (int k = 0; k < 3; k++)
+            if (texts[k]) out[n++] = (struct vv_config_synonym){name, texts[k], sources[k]};
+    } else if (vv_config_get(c, name, &v) && v.source == VV_SOURCE_STATIC) {
+        out[n++] = (struct vv_config_synonym){name, v.value, v.source};
+    }
+    if (initial) out[n++] = (struct vv_config_synonym){name, initial, VV_SOURCE_DEFAULT};
+    return n;
+}
+
+bool vv_config_is_list(const char *name)
+{
+    int i = key_index(name);
+    return i >= 0 && vv_config_keys[i].type == VV_TYPE_LIST;
+}
+
 /* ---- the reference ---- */
 
 static void reference_row(FILE *to, const struct vv_config_key *k)
@@ -804,7 +853,7 @@ void vv_config_reference(FILE *to)
           "into a\n"
           "`server.properties` (`varve broker --config FILE`) or on the command line (`--set "
           "KEY=VALUE`, which\n"
-          "wins). Apache Kafka's names work. ⟳ may be altered while the broker runs; an empty "
+          "wins). Apache Kafka's names work. ⟳ may be altered while the broker runs (kafka-configs); an empty "
           "default is unset.\n",
           to);
     for (size_t i = 0; i < VV_COUNT(with_sections); i++) {

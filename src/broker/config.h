@@ -35,8 +35,8 @@ enum vv_config_type {
 };
 enum vv_config_source {
     VV_SOURCE_TOPIC = 1,          /* set on the topic */
-    VV_SOURCE_DYNAMIC_BROKER = 2, /* altered on this broker */
-    VV_SOURCE_DYNAMIC_DEFAULT = 3,
+    VV_SOURCE_DYNAMIC_BROKER = 2,  /* altered on this broker */
+    VV_SOURCE_DYNAMIC_DEFAULT = 3, /* altered on all brokers */
     VV_SOURCE_STATIC = 4, /* file or --set */
     VV_SOURCE_DEFAULT = 5,
 };
@@ -118,11 +118,14 @@ void vv_config_release(struct vv_broker_config *c); /* back to {0} */
 
 /* Run-time changes: *to is a copy with its own memory (release it). */
 int vv_config_clone(const struct vv_broker_config *from, struct vv_broker_config *to);
-/* Alters one key on this broker (value NULL = back to what the file says). INVALID_CONFIG when
- * the key is unknown, read-only or the value is bad; INVALID_REQUEST never. c unchanged after an
- * error. */
-int vv_config_set_dynamic(struct vv_broker_config *c, const char *key, const char *value,
+enum vv_alter_scope { VV_ALTER_BROKER, VV_ALTER_ALL }; /* this broker; all of the cluster (weaker) */
+/* Alters one key at run time (value NULL = not any more). INVALID_REQUEST, as Kafka answers, when the key is unknown,
+ * read-only or the value is bad; taking back what cannot be altered is nothing. c unchanged after an error. */
+int vv_config_set_dynamic(struct vv_broker_config *c, enum vv_alter_scope scope, const char *key, const char *value,
                           struct vv_error *e);
+/* What is altered; non-zero stops. */
+int vv_config_altered_each(const struct vv_broker_config *c, enum vv_alter_scope scope,
+                           int (*each)(void *ctx, const char *key, const char *value), void *ctx);
 
 /* ---- asking (DescribeConfigs, CLI, reference) ---- */
 struct vv_config_value {
@@ -142,6 +145,15 @@ bool vv_config_get(const struct vv_broker_config *c, const char *name, struct vv
 /* The same as {value, source} for the key's static default: what DescribeConfigs lists as
  * DEFAULT_CONFIG synonym. */
 const char *vv_config_default(const char *name);
+/* The places a key's value could come from, strongest first; the first is where it came from. Room for 4. Values of
+ * sensitive keys are the caller's to hide. */
+struct vv_config_synonym {
+    const char *name, *value;
+    enum vv_config_source source;
+};
+#define VV_CONFIG_SYNONYMS_MAX 4
+size_t vv_config_synonyms(const struct vv_broker_config *c, const char *name, struct vv_config_synonym *out);
+bool vv_config_is_list(const char *name); /* APPEND and SUBTRACT make sense */
 /* A value that must not be shown or logged: keys with password, secret, token, … in their name. */
 bool vv_config_is_sensitive(const char *name);
 

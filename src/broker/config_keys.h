@@ -166,22 +166,22 @@
       "off: nowhere.")                                                                             \
     X(tier_default_enable, "tier.default.enable", BOOLEAN, "true", 0, 0, NULL, 0,                  \
       "Whether a new topic tiers that does not say (remote.storage.enable).")                      \
-    X(tier_upload_interval_ms, "tier.upload.interval.ms", LONG, "3600000", 1, VV_I64, NULL, 0,     \
+    X(tier_upload_interval_ms, "tier.upload.interval.ms", LONG, "3600000", 1, VV_I64, NULL, VV_DYN, \
       "A quiet topic's open segment is closed and uploaded after this long.")                      \
-    X(tier_verify, "tier.verify", STRING, "footer", 0, 0, "footer|full", 0,                        \
+    X(tier_verify, "tier.verify", STRING, "footer", 0, 0, "footer|full", VV_DYN,                   \
       "How an upload is checked before the local copy may go: its checksums and footer, or "       \
       "every byte read back.")                                                                     \
     X(tier_upload_threads, "tier.upload.threads", INT, "2", 1, 256, NULL, 0,                       \
       "Segments uploaded in parallel.")                                                            \
-    X(tier_fetch_deadline_ms, "tier.fetch.deadline.ms", LONG, "30000", 1, VV_I64, NULL, 0,         \
+    X(tier_fetch_deadline_ms, "tier.fetch.deadline.ms", LONG, "30000", 1, VV_I64, NULL, VV_DYN,    \
       "A cold read that the store has not answered by then fails with KAFKA_STORAGE_ERROR.")       \
-    X(tier_cache_bytes, "tier.cache.bytes", LONG, "134217728", 1048576, VV_I64, NULL, 0,           \
+    X(tier_cache_bytes, "tier.cache.bytes", LONG, "134217728", 1048576, VV_I64, NULL, VV_DYN,      \
       "Memory for chunks read from the bucket.")                                                   \
     X(tier_chunk_bytes, "tier.chunk.bytes", INT, "4194304", 65536, 1073741824, NULL, 0,            \
       "Bytes of one ranged read from the bucket.")                                                 \
-    X(tier_readahead_chunks, "tier.readahead.chunks", INT, "4", 0, 1024, NULL, 0,                  \
+    X(tier_readahead_chunks, "tier.readahead.chunks", INT, "4", 0, 1024, NULL, VV_DYN,             \
       "Chunks fetched ahead of a sequential reader.")                                              \
-    X(tier_delete_grace_ms, "tier.delete.grace.ms", LONG, "604800000", 0, VV_I64, NULL, 0,         \
+    X(tier_delete_grace_ms, "tier.delete.grace.ms", LONG, "604800000", 0, VV_I64, NULL, VV_DYN,    \
       "Deleted segments and topics can be undeleted for this long.")                               \
     X(tier_disk_reserve, "tier.disk.reserve", LONG, "-1", -1, VV_I64, NULL, 0,                     \
       "Free bytes below which producers are refused; below twice that they are throttled and "     \

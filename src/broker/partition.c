@@ -4,6 +4,7 @@
  * under way, so that nobody uses the log or its directory after them. The tier's part is opened before the first
  * maintenance or by maintenance itself: retention and the tier never both move extents. Appends, flushes and reads of
  * our own are in partition_io.c. */
+#include "live.h"
 #include "partition.h"
 #include "metrics.h"
 #include "varve/vlog.h"
@@ -28,7 +29,7 @@ static struct vv_log_config log_config(const struct vv_partition *p, const struc
         .segment_jitter_ms = c->segment_jitter_ms,
         .flush_messages = c->flush_messages,
         .flush_ms = c->flush_ms,
-        .producer_expiry_ms = p->broker->config->producer_id_expiration_ms,
+        .producer_expiry_ms = vv_broker_live(p->broker)->producer_id_expiration_ms,
         .compact = c->cleanup_compact,
     };
 }
@@ -359,7 +360,7 @@ static void maintain_run(struct vv_work *w)
 bool vv_partition_roll_due(struct vv_partition *p)
 {
     bool uploads = atomic_load(&p->rules.tiered) && !atomic_load(&p->rules.copy_disabled);
-    return vv_log_roll_due(p->log, uploads ? p->broker->config->tier_upload_interval_ms : ROLL_NEVER);
+    return vv_log_roll_due(p->log, uploads ? vv_broker_live(p->broker)->tier_upload_interval_ms : ROLL_NEVER);
 }
 
 /* ---- close, delete ---- */

@@ -368,13 +368,10 @@ static void add_synonyms(struct vv_topic_config_value *v, const struct row *r,
                          const struct vv_broker_config *broker, char names[][64])
 {
     const char *p = r->synonyms;
-    for (size_t k = 0; *p && k < VV_SYNONYMS_MAX - 1; k++) {
+    for (size_t k = 0; *p && k < 3; k++) {
         size_t n = strcspn(p, " ");
         snprintf(names[k], 64, "%.*s", (int)n, p);
-        struct vv_config_value b;
-        if (vv_config_get(broker, names[k], &b) && b.value)
-            v->synonyms[v->synonym_count++] =
-                (struct vv_config_synonym){names[k], b.value, b.source};
+        v->synonym_count += vv_config_synonyms(broker, names[k], v->synonyms + v->synonym_count);
         p += n;
         p += *p == ' ';
     }
@@ -409,7 +406,7 @@ int vv_topic_config_each(const struct vv_kv *overrides, size_t n,
     for (size_t i = 0; i < VV_COUNT(rows); i++) {
         const struct row *r = &rows[i];
         const char *set = override_of(overrides, n, r->key.name);
-        char text[512], names[VV_SYNONYMS_MAX][64];
+        char text[512], names[3][64];
         struct vv_topic_config_value v = {.value = {.name = r->key.name,
                                                     .source = VV_SOURCE_DEFAULT,
                                                     .type = r->key.type,

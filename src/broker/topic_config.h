@@ -59,14 +59,9 @@ bool vv_topic_config_known(const char *key);
 /* LIST type: AlterConfigs APPEND and SUBTRACT make sense */
 bool vv_topic_config_is_list(const char *key);
 
-/* Per key in name order, for DescribeConfigs. value.source is TOPIC, DYNAMIC_BROKER, STATIC or
- * DEFAULT; synonyms are the places the value could come from, strongest first (the first is where
+/* Per key in name order, for DescribeConfigs. value.source is TOPIC, DYNAMIC_*, STATIC or DEFAULT; synonyms are the places the value could come from, strongest first (the first is where
  * it came from). */
-#define VV_SYNONYMS_MAX 6
-struct vv_config_synonym {
-    const char *name, *value;
-    enum vv_config_source source;
-};
+#define VV_SYNONYMS_MAX (1 + 3 * VV_CONFIG_SYNONYMS_MAX) /* three names of a broker key at most */
 struct vv_topic_config_value {
     struct vv_config_value value;
     struct vv_config_synonym synonyms[VV_SYNONYMS_MAX];

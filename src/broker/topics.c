@@ -3,6 +3,7 @@
  * Invariants: a change is on disk (topics_file.c) before anybody sees it; the registry holds one reference to each
  * topic it lists. Threads: lookups anywhere (read lock); changes on control (write lock for the moment of the swap).
  */
+#include "live.h"
 #include "topics.h"
 
 #include "groups_snapshot.h"
@@ -280,7 +281,7 @@ int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions,
     vv_reactor_assert_here(b->control);
     if (partitions == -1) partitions = b->config->num_partitions;
     int err = vv_topics_check_create(ts, name, partitions, e);
-    if (!err) err = vv_topic_config_parse(configs, n, b->config, internal, &config, e);
+    if (!err) err = vv_topic_config_parse(configs, n, vv_broker_live(b), internal, &config, e);
     if (err || validate_only) return err;
     struct vv_topic *t = vv_topic_new(b, name, new_id(ts), internal);
     if (t) t->config = config;
@@ -343,7 +344,7 @@ int vv_topics_set_configs(struct vv_topics *ts, struct vv_topic *t, const struct
     size_t copy_n = 0;
     vv_reactor_assert_here(b->control);
     if (atomic_load(&t->deleted)) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted.");
-    int err = vv_topic_config_change(t->overrides, t->override_count, configs, n, b->config, t->internal, &config, e);
+    int err = vv_topic_config_change(t->overrides, t->override_count, configs, n, vv_broker_live(b), t->internal, &config, e);
     if (err || validate_only) return err;
     err = vv_kv_copy(configs, n, &copy, &copy_n);
     if (err) return vv_err_kafka(vv_error_set(e, err, "out of memory"));

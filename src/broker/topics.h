@@ -66,6 +66,7 @@ struct vv_topics_change {
     int32_t partitions;            /* of edit */
     const struct vv_kv *overrides; /* of edit */
     size_t override_count;
+    const struct vv_broker_config *config; /* the broker's as altered (live.h); NULL: as it is */
 };
 
 int vv_topics_new(struct vv_broker *b, struct vv_topics **out);

@@ -1,12 +1,14 @@
 /* topics_file.c — the registry as JSON: varve-topics.json beside the logs, and the same as the bucket's snapshot.
  *
  * {"format":1, "topics":[{"name","id","internal","partitions","configs":{}}],
- * "deleted":[{"name","id","partitions","tiered","deleted_ms","configs":{},"offsets":[]}]}. The bucket's copy also has "cluster_id", "producer_ids" (ids
+ * "deleted":[{"name","id","partitions","tiered","deleted_ms","configs":{},"offsets":[]}],
+ * "broker_configs":{} (live.h)}. The bucket's copy also has "cluster_id", "producer_ids" (ids
  * below were handed out) and "groups" (groups_snapshot.h). Unknown members are ignored, so that a newer broker's file can be read; another format is
  * refused. On control, or on the main thread before it runs. */
 #include "topics.h"
 
 #include "groups_snapshot.h"
+#include "live.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 
@@ -80,7 +82,9 @@ static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *
     int err = topics_json(ts, change, topics);
     for (size_t i = 0; i < ts->doomed_count && !err; i++)
         err = append(deleted, doomed_json(&ts->doomed[i]));
-    json_t *o = json_pack("{s:i,s:o,s:o}", "format", FORMAT, "topics", topics, "deleted", deleted);
+    json_t *configs = vv_live_json(ts->broker, change ? change->config : NULL);
+    json_t *o = json_pack("{s:i,s:o,s:o,s:o}", "format", FORMAT, "broker_configs", configs, "topics", topics, "deleted",
+                          deleted);
     if (o && bucket) {
         json_object_set_new(o, "cluster_id", json_string(ts->broker->cluster_id));
         json_t *groups = vv_groups_export(ts->broker->groups);
@@ -131,7 +135,7 @@ static int load_configs(struct vv_topics *ts, struct vv_topic *t, json_t *config
 {
     int err = load_kv(configs, &t->overrides, &t->override_count);
     if (!err)
-        vv_topic_config_load(t->overrides, t->override_count, ts->broker->config, t->internal, t->name, &t->config);
+        vv_topic_config_load(t->overrides, t->override_count, vv_broker_live(ts->broker), t->internal, t->name, &t->config);
     return err;
 }
 
@@ -195,6 +199,8 @@ int vv_topics_load(struct vv_topics *ts, const char *text, size_t n, struct vv_e
                            (int)format);
     else if (!json_is_array(json_object_get(root, "topics")))
         err = vv_error_set(e, VV_E_CORRUPT, "there is no list of topics");
+    else if ((err = vv_live_load(ts->broker, json_object_get(root, "broker_configs")))) /* topics inherit from it */
+        vv_error_set(e, err, "out of memory");
     json_array_foreach(json_object_get(root, "topics"), i, o)
     {
         if (!err) err = load_topic(ts, o, e);

@@ -11,6 +11,7 @@
  *
  * A crash before the registry is written leaves a deleted topic: tidying renames the directories aside, the next start tells the bucket again.
  * How a client says it: CreateTopics with the configuration varve.undelete=ID|NAME (src/api/create_topics.c). */
+#include "live.h"
 #include "topics.h"
 
 #include "groups_snapshot.h"
@@ -179,7 +180,7 @@ static struct vv_undelete *undelete_new(struct vv_topics *ts, const struct vv_do
         u->parts = calloc((size_t)d->partitions, sizeof(struct vv_partition *));
         if (!vv_kv_copy(all, d->config_count + n, &t->overrides, &t->override_count) && u->parts) {
             free(all);
-            vv_topic_config_load(t->overrides, t->override_count, ts->broker->config, false, name, &t->config);
+            vv_topic_config_load(t->overrides, t->override_count, vv_broker_live(ts->broker), false, name, &t->config);
             t->returning = true;
             u->ts = ts;
             u->topic = t;
@@ -208,7 +209,7 @@ int vv_undelete_begin(struct vv_topics *ts, const char *name, const char *what, 
                             vv_undelete_name(ts->undelete));
     int err = choose(ts, what, &d, e);
     if (!err) err = vv_topics_check_create(ts, name, d->partitions, e);
-    if (!err && n) err = vv_topic_config_parse(configs, n, ts->broker->config, false, &config, e);
+    if (!err && n) err = vv_topic_config_parse(configs, n, vv_broker_live(ts->broker), false, &config, e);
     if (!err) err = check_fate(ts, d, e);
     if (err || validate_only) return err;
     struct vv_undelete *u = undelete_new(ts, d, name, configs, n);

@@ -13,6 +13,7 @@
 
 #include "call.h"
 #include "configs.h"
+#include "live.h"
 #include "gen/messages.h"
 #include "topics.h"
 
@@ -122,6 +123,7 @@ static int teardown(void **state)
     int err = vv_topics_close(r->b.topics);
     vv_iopool_free(r->b.iopool);
     vv_topics_free(r->b.topics);
+    vv_live_free(&r->b);
     vv_reactor_free(r->b.control);
     vv_batch_builder_free(r->builder);
     vv_config_release(&r->config);
@@ -443,8 +445,6 @@ static void test_incremental(void **state)
     assert_int_equal(alter(r, 2, "t", "leader.replication.throttled.replicas", 3, "0:1", false), 0);
     config_is(r, "t", "leader.replication.throttled.replicas", "1:1", VV_SOURCE_TOPIC);
     assert_int_equal(alter(r, 2, "nobody", "retention.ms", 0, "1", false), VV_UNKNOWN_TOPIC_OR_PARTITION);
-    assert_int_equal(alter(r, 4, "1", "log.retention.ms", 0, "1", false),
-                     VV_INVALID_REQUEST); /* in words, not in silence */
     assert_int_equal(alter(r, 4, "2", "log.retention.ms", 0, "1", false), VV_INVALID_REQUEST);
     assert_int_equal(alter(r, 8, "1", "root", 0, "DEBUG", false), VV_INVALID_REQUEST);
     assert_int_equal(alter(r, 77, "1", "a", 0, "b", false), VV_INVALID_REQUEST);
@@ -475,6 +475,106 @@ static void test_alter_replaces(void **state)
     s = ask(r, &a, vv_handle_alter_configs, 33, 1, &q);
     assert_int_equal(s->Responses.v[0].ErrorCode, VV_INVALID_REQUEST);
     asked_free(&a);
+}
+
+/* The only value of a key, of a broker or ("") of all; NULL when it is not listed. Copied. */
+static char *broker_value(struct rig *r, const char *broker, const char *key, int *source, int *synonyms, bool *read_only)
+{
+    struct asked a;
+    struct vv_str k = vv_str_c(key);
+    struct DescribeConfigsRequest_DescribeConfigsResource w = {
+        .ResourceType = 4, .ResourceName = vv_str_c(broker), .ConfigurationKeys = {&k, 1}};
+    struct DescribeConfigsRequest q = {.Resources = {&w, 1}, .IncludeSynonyms = true};
+    struct DescribeConfigsResponse *s = ask(r, &a, vv_handle_describe_configs, 32, 4, &q);
+    assert_int_equal(s->Results.v[0].ErrorCode, 0);
+    char *value = NULL;
+    if (s->Results.v[0].Configs.n) {
+        const struct DescribeConfigsResponse_DescribeConfigsResourceResult *x = &s->Results.v[0].Configs.v[0];
+        value = strndup(x->Value.p, (size_t)x->Value.n);
+        *source = x->ConfigSource;
+        *synonyms = x->Synonyms.n;
+        *read_only = x->ReadOnly;
+    }
+    asked_free(&a);
+    return value;
+}
+
+static void broker_value_is(struct rig *r, const char *broker, const char *key, const char *value, int source, int synonyms)
+{
+    int got_source = 0, got_synonyms = 0;
+    bool read_only = true;
+    char *got = broker_value(r, broker, key, &got_source, &got_synonyms, &read_only);
+    if (value)
+        assert_string_equal(got, value);
+    else
+        assert_null(got);
+    free(got);
+    if (!value) return;
+    assert_int_equal(got_source, source);
+    assert_int_equal(got_synonyms, synonyms);
+    assert_false(read_only);
+}
+
+/* The registry as a restart or a restore would read it, into a second broker. */
+static void reload(struct rig *r, struct vv_broker *again)
+{
+    char *text = vv_topics_snapshot(r->b.topics);
+    *again = (struct vv_broker){.env = &vv_env_posix, .config = &r->config, .node_id = 1, .log_dir = r->log_dir};
+    assert_int_equal(vv_topics_new(again, &again->topics), 0);
+    assert_int_equal(vv_topics_load(again->topics, text, strlen(text), NULL), 0);
+    free(text);
+}
+
+static void test_broker_configs(void **state)
+{
+    struct rig *r = *state;
+    assert_int_equal(create_code(r, topic("t", 1, 1)), 0);
+    assert_int_equal(create_code(r, topic("own", 1, 1)), 0);
+    assert_int_equal(alter(r, 2, "own", "retention.ms", 0, "42", false), 0);
+    broker_value_is(r, "1", "log.retention.ms", "-1", VV_SOURCE_DEFAULT, 1);
+    assert_int_equal(alter(r, 4, "", "log.retention.ms", 0, "9000", true), 0); /* validated only */
+    broker_value_is(r, "", "log.retention.ms", NULL, 0, 0);
+    assert_int_equal(alter(r, 4, "", "log.retention.ms", 0, "9000", false), 0);
+    broker_value_is(r, "1", "log.retention.ms", "9000", VV_SOURCE_DYNAMIC_DEFAULT, 2);
+    broker_value_is(r, "", "log.retention.ms", "9000", VV_SOURCE_DYNAMIC_DEFAULT, 1);
+    config_is(r, "t", "retention.ms", "9000", VV_SOURCE_DYNAMIC_DEFAULT);
+    assert_int_equal(alter(r, 4, "1", "log.retention.ms", 0, "8000", false), 0);
+    broker_value_is(r, "1", "log.retention.ms", "8000", VV_SOURCE_DYNAMIC_BROKER, 3);
+    config_is(r, "t", "retention.ms", "8000", VV_SOURCE_DYNAMIC_BROKER);
+    config_is(r, "own", "retention.ms", "42", VV_SOURCE_TOPIC);
+    struct vv_topic *t = vv_topics_get(r->b.topics, "t", 1);
+    assert_int_equal(t->config.retention_ms, 8000); /* in force, not only told */
+    assert_int_equal(atomic_load(&vv_topic_partition(t, 0)->rules.retention_ms), 8000);
+    vv_topic_unref(t);
+    assert_int_equal(alter(r, 4, "1", "remote.fetch.max.wait.ms", 0, "77", false), 0);
+    assert_int_equal(atomic_load(&r->b.values.remote_fetch_max_wait_ms), 77);
+    struct vv_broker again;
+    reload(r, &again);
+    assert_int_equal(vv_broker_live(&again)->retention_ms, 8000);
+    assert_int_equal(vv_broker_live(&again)->remote_fetch_max_wait_ms, 77);
+    vv_topics_free(again.topics);
+    vv_live_free(&again);
+    assert_int_equal(alter(r, 4, "1", "log.retention.ms", 1, NULL, false), 0);
+    config_is(r, "t", "retention.ms", "9000", VV_SOURCE_DYNAMIC_DEFAULT);
+    assert_int_equal(alter(r, 4, "1", "listeners", 0, "PLAINTEXT://:1", false), VV_INVALID_REQUEST);
+    assert_int_equal(alter(r, 4, "1", "log.retention.ms", 0, "soon", false), VV_INVALID_REQUEST);
+    assert_int_equal(alter(r, 4, "1", "log.retention.ms", 2, "1", false), VV_INVALID_CONFIG);
+    assert_int_equal(alter(r, 4, "2", "log.retention.ms", 0, "1", false), VV_INVALID_REQUEST);
+    assert_int_equal(alter(r, 4, "x", "log.retention.ms", 0, "1", false), VV_INVALID_REQUEST);
+    assert_int_equal(alter(r, 8, "1", "root", 0, "DEBUG", false), VV_INVALID_REQUEST);
+    assert_int_equal(alter(r, 4, "1", "log.cleanup.policy", 2, "delete", false), 0);
+    broker_value_is(r, "1", "log.cleanup.policy", "delete", VV_SOURCE_DYNAMIC_BROKER, 2);
+    /* The whole set: what is not named goes back. */
+    struct asked a;
+    struct AlterConfigsRequest_AlterableConfig c = {VV_STR_LIT("log.retention.bytes"), VV_STR_LIT("5")};
+    struct AlterConfigsRequest_AlterConfigsResource w = {4, VV_STR_LIT("1"), {&c, 1}};
+    struct AlterConfigsRequest q = {.Resources = {&w, 1}};
+    struct AlterConfigsResponse *s = ask(r, &a, vv_handle_alter_configs, 33, 2, &q);
+    assert_int_equal(s->Responses.v[0].ErrorCode, 0);
+    asked_free(&a);
+    broker_value_is(r, "1", "log.retention.bytes", "5", VV_SOURCE_DYNAMIC_BROKER, 2);
+    broker_value_is(r, "1", "remote.fetch.max.wait.ms", "500", VV_SOURCE_DEFAULT, 1);
+    broker_value_is(r, "1", "log.retention.ms", "9000", VV_SOURCE_DYNAMIC_DEFAULT, 2);
 }
 
 static void test_describe_others(void **state)
@@ -522,6 +622,7 @@ int main(void)
         T(test_create),      T(test_create_refused),    T(test_manual_assignments),
         T(test_delete),      T(test_create_partitions), T(test_records_and_dirs),
         T(test_incremental), T(test_alter_replaces),    T(test_describe_others),
+        T(test_broker_configs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -319,20 +319,33 @@ static void dynamic(void **state)
     assert_int_equal(vv_config_clone(&l.c, &c), 0);
     vv_config_release(&l.c);
     assert_true(c.retention_ms == 3600000);
-    assert_int_equal(vv_config_set_dynamic(&c, "log.retention.ms", "5000", &e), 0);
+#define ALTER(scope, key, value) vv_config_set_dynamic(&c, scope, key, value, &e)
+    struct vv_config_synonym syn[VV_CONFIG_SYNONYMS_MAX];
+    assert_int_equal(vv_config_synonyms(&c, "log.retention.ms", syn), 1);
+    assert_int_equal(ALTER(VV_ALTER_ALL, "log.retention.ms", "7000"), 0);
+    assert_true(c.retention_ms == 7000); /* stronger than the file's hours */
+    assert_int_equal(ALTER(VV_ALTER_BROKER, "log.retention.ms", "5000"), 0);
     assert_true(c.retention_ms == 5000);
     assert_true(vv_config_get(&c, "log.retention.ms", &v));
     assert_int_equal(v.source, VV_SOURCE_DYNAMIC_BROKER);
-    assert_int_equal(vv_config_set_dynamic(&c, "log.retention.ms", "-7", &e), VV_INVALID_CONFIG);
-    assert_int_equal(vv_config_set_dynamic(&c, "log.cleanup.policy", "compact", &e),
-                     VV_INVALID_CONFIG);
+    assert_int_equal(vv_config_synonyms(&c, "log.retention.ms", syn), 3);
+    assert_string_equal(syn[1].value, "7000");
+    assert_int_equal(syn[1].source, VV_SOURCE_DYNAMIC_DEFAULT);
+    assert_int_equal(syn[2].source, VV_SOURCE_DEFAULT);
+    assert_int_equal(ALTER(VV_ALTER_BROKER, "log.retention.ms", "-7"), VV_INVALID_REQUEST);
+    assert_non_null(strstr(e.text, "Invalid value -7 for configuration log.retention.ms: must be"));
+    assert_int_equal(ALTER(VV_ALTER_BROKER, "log.cleanup.policy", "compact"), VV_INVALID_REQUEST);
     assert_string_equal(c.log_cleanup_policy, "delete");
-    assert_int_equal(vv_config_set_dynamic(&c, "listeners", "PLAINTEXT://:1", &e),
-                     VV_INVALID_CONFIG);
-    assert_int_equal(vv_config_set_dynamic(&c, "no.such", "1", &e), VV_INVALID_CONFIG);
+    assert_int_equal(ALTER(VV_ALTER_BROKER, "listeners", "PLAINTEXT://:1"), VV_INVALID_REQUEST);
+    assert_non_null(strstr(e.text, "Cannot update these configs dynamically: listeners"));
+    assert_int_equal(ALTER(VV_ALTER_ALL, "no.such", "1"), VV_INVALID_REQUEST);
+    assert_int_equal(ALTER(VV_ALTER_ALL, "listeners", NULL), 0);
     assert_true(c.retention_ms == 5000);
-    assert_int_equal(vv_config_set_dynamic(&c, "log.retention.ms", NULL, &e), 0);
+    assert_int_equal(ALTER(VV_ALTER_BROKER, "log.retention.ms", NULL), 0);
+    assert_true(c.retention_ms == 7000);
+    assert_int_equal(ALTER(VV_ALTER_ALL, "log.retention.ms", NULL), 0);
     assert_true(c.retention_ms == 3600000);
+#undef ALTER
     vv_config_release(&c);
 }
 
