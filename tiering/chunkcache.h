@@ -60,6 +60,7 @@ struct vv_cc_entry {
     char object[VV_KEY_MAX];
     unsigned attempts;
     bool cancelled;
+    bool from_disk;            /* the disk cache was asked, not the store */
     void *owner;
 };
 

@@ -5,6 +5,7 @@
  * (a proxy may have lied), then the failure is remembered for a few seconds, so that a crowd of readers does not
  * hammer a damaged object. */
 #include "reader.h"
+#include "diskcache.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -29,8 +30,11 @@ static void board(struct vv_reader *rd, struct vv_cc_entry *e)
 
 static void send_get(struct vv_reader *rd, struct vv_cc_entry *e)
 {
-    atomic_fetch_add(&rd->tier->fetch_requests, 1);
-    vv_objstore_get_async(rd->store, &e->get); /* e may be gone when it returns */
+    struct vv_diskread *local = vv_diskcache_find(rd->tier->disk, &e->key.object, &e->get);
+    e->from_disk = local != NULL;
+    if (!local) atomic_fetch_add(&rd->tier->fetch_requests, 1);
+    if (local) vv_diskcache_read(rd->tier->disk, local); /* e may be gone when it or the next returns */
+    else vv_objstore_get_async(rd->store, &e->get);
     pthread_mutex_lock(&rd->mu);
     if (!--rd->sending) pthread_cond_broadcast(&rd->change);
     pthread_mutex_unlock(&rd->mu);
@@ -64,12 +68,12 @@ void vv_reader_tick(struct vv_reader *rd)
 static bool try_again(struct vv_reader *rd, struct vv_cc_entry *e, const struct vv_error *why)
 {
     pthread_mutex_lock(&rd->mu);
-    bool again = !rd->dying && !e->attempts++;
+    bool again = !rd->dying && (e->from_disk || !e->attempts++);
     if (again) rd->sending++;
     pthread_mutex_unlock(&rd->mu);
     if (!again) return false;
-    VLOG_WARN("tier: %s, bytes %" PRIu64 "-%" PRIu64 ": %s; fetching them once more", e->object, e->get.at,
-              e->get.at + e->get.n - 1, why->text);
+    VLOG_WARN("tier: %s, bytes %" PRIu64 "-%" PRIu64 "%s: %s; fetching them once more", e->object, e->get.at,
+              e->get.at + e->get.n - 1, e->from_disk ? " in the disk cache" : "", why->text);
     vv_buf_unref(e->get.buf);
     send_get(rd, e);
     return true;
@@ -98,12 +102,26 @@ static struct vv_task *land(struct vv_reader *rd, struct vv_cc_entry *e, int err
     return waiters;
 }
 
+/* Is it right? The disk cache is told: what came from the store, as it lies there, is offered; what came from a file and is wrong
+ * goes. */
+static int check(struct vv_reader *rd, struct vv_cc_entry *e, struct vv_error *why)
+{
+    struct vv_diskcache *disk = rd->tier->disk;
+    struct vv_chain stored = {0};
+    if (disk && !e->from_disk && !e->get.err) vv_chain_add(&stored, e->get.buf, e->get.buf->data, e->get.n);
+    int err = vv_reader_check(rd, e, why);
+    if (!err) vv_diskcache_offer(disk, &e->key.object, e->get.at, &stored);
+    if (err == VV_E_CORRUPT && e->from_disk) vv_diskcache_bad(disk, &e->key.object, e->get.at, e->get.n);
+    vv_chain_release(&stored);
+    return err;
+}
+
 static void on_get(struct vv_objget *g)
 {
     struct vv_cc_entry *e = VV_CONTAINER(g, struct vv_cc_entry, get);
     struct vv_reader *rd = e->owner;
     struct vv_error why = {0};
-    int err = vv_reader_check(rd, e, &why);
+    int err = check(rd, e, &why);
     if (err == VV_E_CORRUPT && try_again(rd, e, &why)) return;
     if (err && err != VV_E_SHUTDOWN) {
         atomic_fetch_add(&rd->tier->fetch_errors, 1);
@@ -406,7 +424,7 @@ static struct vv_cc_entry *flying(struct vv_reader *rd)
     struct vv_cc_entry *heads[] = {rd->cc.data.air.head, rd->cc.footers.air.head};
     for (size_t i = 0; i < VV_COUNT(heads); i++)
         for (struct vv_cc_entry *e = heads[i]; e; e = e->next)
-            if (!e->cancelled) return e;
+            if (!e->cancelled && !e->from_disk) return e;
     return NULL;
 }
 

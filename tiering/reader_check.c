@@ -107,12 +107,12 @@ int vv_reader_keep_good(struct vv_reader *rd, struct vv_cc_entry *e)
 int vv_reader_check(struct vv_reader *rd, struct vv_cc_entry *e, struct vv_error *why)
 {
     struct vv_objget *g = &e->get;
-    if (g->err != VV_E_SHUTDOWN) vv_tier_saw(rd->tier, g->err);
+    if (g->err != VV_E_SHUTDOWN && !e->from_disk) vv_tier_saw(rd->tier, g->err);
     if (g->err) {
         *why = g->error;
         return g->err;
     }
-    atomic_fetch_add(&rd->tier->fetch_bytes, g->n);
+    if (!e->from_disk) atomic_fetch_add(&rd->tier->fetch_bytes, g->n);
     if (e->key.kind != VV_CC_FOOTER) {
         int err = e->table->footer.flags ? unpack(e, why) : VV_OK;
         return err ? err : check_blocks(e, why);

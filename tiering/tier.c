@@ -4,6 +4,7 @@
  * uploader or the housekeeper takes the next part that is due, round robin. vv_tier_step does the same on the caller's
  * thread. Marks (busy, keeping) make each kind of work single per part; closing a part waits for both. */
 #include "tier_impl.h"
+#include "diskcache.h"
 #include "varve/vlog.h"
 
 #include <jansson.h>
@@ -89,7 +90,11 @@ static struct vv_tier *tier_new(struct vv_env *env, struct vv_objstore *store, c
     pthread_cond_init(&t->idle, &attr);
     pthread_condattr_destroy(&attr);
     t->clock_gap_ms = vv_wall_ms(env) - vv_mono_ms(env);
-    return t;
+    if (!c->cache_dir) return t;
+    t->disk = vv_diskcache_new(env, c->cache_dir, c->cache_disk_bytes, c->disk_reserve);
+    if (t->disk) return t;
+    vv_tier_free(t);
+    return NULL;
 }
 
 int vv_tier_open(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c, struct vv_tier_identity *id,
@@ -133,7 +138,9 @@ void vv_tier_free(struct vv_tier *t)
 {
     if (!t) return;
     VV_ASSERT(!t->started && !t->part_count);
+    vv_diskcache_stop(t->disk); /* no read of the reader waits there any more */
     vv_reader_free(t->reader);
+    vv_diskcache_free(t->disk);
     vv_claim_free(t);
     pthread_cond_destroy(&t->work);
     pthread_cond_destroy(&t->keep);
@@ -244,6 +251,7 @@ static void tick_reader(struct vv_tier *t)
     struct vv_reader *reader = t->reader;
     if (!reader) return;
     pthread_mutex_unlock(&t->mu);
+    vv_diskcache_tick(t->disk);
     vv_reader_tick(reader);
     pthread_mutex_lock(&t->mu);
 }
@@ -316,6 +324,8 @@ static void join_threads(struct vv_tier *t)
 int vv_tier_start(struct vv_tier *t)
 {
     VV_ASSERT(!t->started);
+    int failed = vv_diskcache_start(t->disk);
+    if (failed) return failed;
     t->uploaders = calloc((size_t)t->config.upload_threads, sizeof *t->uploaders);
     if (!t->uploaders) return VV_E_NOMEM;
     t->stopping = false;
@@ -342,6 +352,7 @@ void vv_tier_configure(struct vv_tier *t, const struct vv_tier_config *c)
     struct vv_reader *reader = t->reader;
     pthread_cond_broadcast(&t->keep);
     pthread_mutex_unlock(&t->mu);
+    vv_diskcache_limit(t->disk, filled.cache_disk_bytes);
     vv_reader_configure(reader, &filled);
 }
 
@@ -515,6 +526,8 @@ void vv_tier_part_stats(struct vv_tier_part *p, struct vv_tier_part_stats *out)
 void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
 {
     const struct vv_objstore_stats *s = &t->store->stats;
+    struct vv_diskcache_stats d;
+    vv_diskcache_stats(t->disk, &d);
     *out = (struct vv_tier_stats){
         .uploads = t->uploads, .upload_bytes = t->upload_bytes, .upload_errors = t->upload_errors,
         .fetch_requests = t->fetch_requests, .fetch_bytes = t->fetch_bytes, .fetch_errors = t->fetch_errors,
@@ -522,6 +535,9 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
         .cache_hits = t->cache_hits, .cache_misses = t->cache_misses, .cache_bytes = t->cache_bytes,
         .gets = s->calls[VV_OBJ_GET] + s->calls[VV_OBJ_GET_ASYNC], .puts = s->calls[VV_OBJ_PUT],
         .heads = s->calls[VV_OBJ_HEAD], .lists = s->calls[VV_OBJ_LIST], .store_ok = t->store_ok,
+        .disk_hits = d.hits, .disk_hit_bytes = d.hit_bytes, .disk_misses = d.misses, .disk_writes = d.writes,
+        .disk_write_bytes = d.write_bytes, .disk_evictions = d.evictions, .disk_bad = d.bad, .disk_errors = d.errors,
+        .disk_bytes = d.bytes, .disk_files = d.files,
     };
 }
 

@@ -17,7 +17,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct vv_reader; /* reader.h */
+struct vv_reader;    /* reader.h */
+struct vv_diskcache; /* diskcache.h */
 
 struct vv_claim { /* claim.c; claim_mu held except during open */
     uint64_t writer_epoch;
@@ -65,6 +66,7 @@ struct vv_tier {
     _Atomic uint64_t fetch_requests, fetch_bytes, fetch_errors, cache_hits, cache_misses, cache_bytes; /* reader.c */
     _Atomic bool store_ok;
     struct vv_reader *reader; /* mu; made by the first read, stays until vv_tier_free */
+    struct vv_diskcache *disk; /* NULL = none */
 };
 
 struct vv_tier_part {

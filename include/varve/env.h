@@ -85,6 +85,8 @@ int vv_fs_sync_dir(struct vv_env *env, const char *path);
 int vv_fs_sync_parent(struct vv_env *env, const char *path); /* the directory that holds path */
 int vv_fs_list(struct vv_env *env, const char *path, int (*each)(void *ctx, const char *name), void *ctx);
 int vv_fs_space(struct vv_env *env, const char *path, struct vv_space *out);
+/* Bytes of a file system of `total` bytes that stay free: as configured, or (< 0) 1 GiB or 5 %, less on small disks. */
+uint64_t vv_space_reserve(int64_t configured, uint64_t total);
 int vv_fs_lock(struct vv_env *env, const char *path, struct vv_file **out);
 int64_t vv_wall_ms(struct vv_env *env);
 int64_t vv_mono_us(struct vv_env *env);

@@ -22,6 +22,9 @@ struct vv_tier_config {
     int upload_threads;             /* default 2 */
     int64_t upload_bytes_per_s;     /* 0 = no limit (remote.log.manager.copy.max.bytes.per.second) */
     int64_t fetch_bytes_per_s;      /* 0 = no limit */
+    const char *cache_dir;          /* the disk cache's (tiering/diskcache.h), outlives the tier; NULL = none. Fixed at open */
+    int64_t cache_disk_bytes;       /* its bytes; 0 = off, < 0 = a tenth of the file system, at most 16 GiB */
+    int64_t disk_reserve;           /* tier.disk.reserve, vv_space_reserve's; fixed at open */
     size_t cache_bytes_max;         /* memory of the chunk cache, default 128 MiB, never exceeded by more than what is being sent and two spare buffers */
     size_t chunk_bytes;             /* one ranged GET, default 4 MiB, whole blocks */
     int readahead_chunks;           /* per sequential reader; 0 = none, < 0 = 4; crosses segment borders */
@@ -161,6 +164,8 @@ int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t par
 struct vv_tier_stats {
     uint64_t uploads, upload_bytes, upload_errors, fetch_requests, fetch_bytes, fetch_errors, deletes, delete_errors;
     uint64_t cache_hits, cache_misses, cache_bytes, gets, puts, heads, lists;
+    uint64_t disk_hits, disk_hit_bytes, disk_misses, disk_writes, disk_write_bytes, disk_evictions, disk_bad, disk_errors,
+        disk_bytes, disk_files; /* the disk cache */
     bool store_ok;             /* the last call reached the store */
 };
 void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out);

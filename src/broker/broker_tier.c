@@ -22,12 +22,22 @@ static int64_t limit_of(int64_t bytes_per_s)
     return bytes_per_s == INT64_MAX ? 0 : bytes_per_s;
 }
 
+/* Copies of a directory's files in another directory are worth something only to who says so (a network mount). */
+static int64_t cache_disk_bytes(const struct vv_broker_config *c)
+{
+    bool on_disk = c->tier && !strncmp(c->tier, "fs:", 3);
+    return c->tier_cache_disk_bytes < 0 && on_disk ? 0 : c->tier_cache_disk_bytes;
+}
+
 void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_config *out)
 {
     *out = (struct vv_tier_config){
         .upload_threads = c->tier_upload_threads,
         .upload_bytes_per_s = limit_of(c->remote_log_manager_copy_max_bytes_per_second),
         .fetch_bytes_per_s = limit_of(c->remote_log_manager_fetch_max_bytes_per_second),
+        .cache_dir = c->cache_dir,
+        .cache_disk_bytes = cache_disk_bytes(c),
+        .disk_reserve = c->tier_disk_reserve,
         .cache_bytes_max = (size_t)c->tier_cache_bytes,
         .chunk_bytes = (size_t)c->tier_chunk_bytes,
         .readahead_chunks = c->tier_readahead_chunks,

@@ -426,7 +426,10 @@ static int derive_paths(struct vv_broker_config *c, struct vv_error *e)
         tier = vv_arena_printf(a, "fs:%s/tier", c->data_dir);
     else
         tier = vv_arena_printf(a, "fs:%s-tier", dir);
-    if (!c->log || !tier) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    c->cache_dir = c->tier_cache_dir                   ? c->tier_cache_dir
+                   : own || SLOT(c, data_dir)->text ? vv_arena_printf(a, "%s/cache", c->data_dir)
+                                                    : vv_arena_printf(a, "%s-cache", dir);
+    if (!c->log || !tier || !c->cache_dir) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     c->tier = c->tier_url ? c->tier_url : tier;
     if (!c->remote_log_storage_system_enable || !strcmp(c->tier, "off"))
         c->tier = NULL;

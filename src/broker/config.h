@@ -88,6 +88,7 @@ struct vv_broker_config {
     const char *data;
     const char *log;             /* the one log directory */
     const char *tier;            /* fs:DIR or s3://BUCKET/PREFIX; NULL = the tier is off */
+    const char *cache_dir;       /* of the disk cache */
     bool tier_s3_path_style_set; /* else tier_s3_path_style is a guess: true with an endpoint */
     enum vv_flush_acks flush_acks;
     bool tier_verify_full;

@@ -177,6 +177,13 @@
       "A cold read that the store has not answered by then fails with KAFKA_STORAGE_ERROR.")       \
     X(tier_cache_bytes, "tier.cache.bytes", LONG, "134217728", 1048576, VV_I64, NULL, VV_DYN,      \
       "Memory for chunks read from the bucket.")                                                   \
+    X(tier_cache_dir, "tier.cache.dir", STRING, NULL, 0, 0, NULL, 0,                               \
+      "Where the disk cache lies; unset: DIR/cache of data.dir, or log.dirs with -cache appended. " \
+      "One broker a directory; it may be emptied while the broker is off.")                        \
+    X(tier_cache_disk_bytes, "tier.cache.disk.bytes", LONG, "-1", -1, VV_I64, NULL, 0,             \
+      "Disk for what was read from the bucket more than once; freed before producers are slowed "  \
+      "down (tier.disk.reserve). -1: a tenth of the file system, at most 16 GiB, and nothing when " \
+      "the tier is a directory itself; 0: off.")                                                   \
     X(tier_chunk_bytes, "tier.chunk.bytes", INT, "4194304", 65536, 1073741824, NULL, 0,            \
       "Bytes of one ranged read from the bucket.")                                                 \
     X(tier_readahead_chunks, "tier.readahead.chunks", INT, "4", 0, 1024, NULL, VV_DYN,             \

@@ -45,8 +45,7 @@ struct vv_housekeeper {
 
 uint64_t vv_disk_reserve(const struct vv_broker_config *c, uint64_t total)
 {
-    if (c->tier_disk_reserve >= 0) return (uint64_t)c->tier_disk_reserve;
-    return VV_MIN(VV_MAX(GIB, total / 20), total / 8);
+    return vv_space_reserve(c->tier_disk_reserve, total);
 }
 
 enum vv_disk_state vv_disk_state_of(const struct vv_broker_config *c, const struct vv_space *s)

@@ -169,7 +169,15 @@ static void partitions(struct vv_broker *b, struct vv_metrics_out *o)
     X("varve_remote_delete_requests_total", "Segments deleted from the bucket.", deletes)          \
     X("varve_remote_delete_errors_total", "Failed deletions.", delete_errors)                      \
     X("varve_tier_cache_hits_total", "Chunks found in the cache.", cache_hits)                     \
-    X("varve_tier_cache_misses_total", "Chunks that had to be fetched.", cache_misses)
+    X("varve_tier_cache_misses_total", "Chunks that had to be fetched.", cache_misses)             \
+    X("varve_tier_disk_cache_hits_total", "Ranges read from the disk cache.", disk_hits)           \
+    X("varve_tier_disk_cache_hit_bytes_total", "Bytes of those.", disk_hit_bytes)                  \
+    X("varve_tier_disk_cache_misses_total", "Ranges it did not have.", disk_misses)                \
+    X("varve_tier_disk_cache_writes_total", "Files written to it.", disk_writes)                   \
+    X("varve_tier_disk_cache_write_bytes_total", "Bytes of those.", disk_write_bytes)              \
+    X("varve_tier_disk_cache_evictions_total", "Files removed to make room.", disk_evictions)      \
+    X("varve_tier_disk_cache_bad_total", "Files dropped as damaged.", disk_bad)                    \
+    X("varve_tier_disk_cache_errors_total", "Failed writes.", disk_errors)
 
 /* The store's own counters, by operation of objstore.h. */
 static void store(const struct vv_objstore_stats *s, struct vv_metrics_out *o)
@@ -209,6 +217,9 @@ static void tier(struct vv_broker *b, struct vv_metrics_out *o)
 #undef VV_X
     vv_metrics_one(o, "varve_tier_cache_bytes", "gauge", "Memory of the chunk cache.",
                    (double)s.cache_bytes);
+    vv_metrics_one(o, "varve_tier_disk_cache_bytes", "gauge", "Disk of the disk cache.",
+                   (double)s.disk_bytes);
+    vv_metrics_one(o, "varve_tier_disk_cache_files", "gauge", "Its files.", (double)s.disk_files);
     vv_metrics_one(o, "varve_tier_store_up", "gauge", "1: the last call reached the store.",
                    s.store_ok);
     store(vv_tier_store_stats(b->tier), o);

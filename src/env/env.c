@@ -1,5 +1,6 @@
 /* env.c — thin calls over the seams, and whole-file helpers built on them. Contract: varve/env.h. Any thread. */
 #include "varve/env.h"
+#include "varve/bytes.h"
 #include "varve/error.h"
 
 #include <stdio.h>
@@ -84,6 +85,13 @@ int vv_fs_list(struct vv_env *env, const char *path, int (*each)(void *ctx, cons
 int vv_fs_space(struct vv_env *env, const char *path, struct vv_space *out)
 {
     return env->fs_ops->space(env->fs, path, out);
+}
+
+uint64_t vv_space_reserve(int64_t configured, uint64_t total)
+{
+    const uint64_t gib = 1ull << 30;
+    if (configured >= 0) return (uint64_t)configured;
+    return VV_MIN(VV_MAX(gib, total / 20), total / 8);
 }
 
 int vv_fs_lock(struct vv_env *env, const char *path, struct vv_file **out)
