@@ -38,7 +38,7 @@ def page(prefix, level, ref):  # the segments under one page, in order
         yield from [entry] if level == 1 else page(prefix, level - 1, entry)
 
 class Segment:
-    def __init__(self, prefix, name, topic_id, partition, cluster):
+    def __init__(self, prefix, name, topic_id, partition, clusters):
         obj = read(prefix + name)
         magic, flen, fcrc, size, version, flags, tcrc = struct.unpack(">8sIIQHHI", obj[-32:])
         need(magic == b"VARVESEG" and crc32c(obj[-32:-4]) == tcrc, "trailer of " + name)
@@ -52,7 +52,7 @@ class Segment:
         (tid, part, epoch, base, last, nonce, gen, _, _, self.writer, _, _, _,
          self.log_start) = struct.unpack_from(">16siiqqQIIQQqqqq", sections[b"SEGM"])
         need(tid == topic_id and part == partition and name_of(base, last, epoch, gen, nonce) == name and
-             sections[b"CLUS"].decode() == cluster, "identity of " + name)
+             sections[b"CLUS"].decode() in clusters, "identity of " + name)
         self.data, self.table, self.name = obj[:size], sections[b"BLKS"], name
 
     def check_blocks(self):
@@ -118,9 +118,9 @@ def records(data):
             p = end
         at += 12 + n
 
-def partition_lines(cluster, tid_text, partition):
+def partition_lines(clusters, tid_text, partition):
     prefix, manifest = ("v1/%s/%s/%05d/" % (kind, tid_text, partition) for kind in "tm")
-    who = base64.urlsafe_b64decode(tid_text + "=="), partition, cluster
+    who = base64.urlsafe_b64decode(tid_text + "=="), partition, clusters
     head = {"log_start": 0, "deleting_below": 0, "next_offset": 0, "segments": [], "pages": []}
     if "head.json" in listing(manifest):
         head = json.loads(read(manifest + "head.json"))
@@ -148,8 +148,9 @@ def partition_lines(cluster, tid_text, partition):
         yield from (dict(r, partition=partition) for r in records(segment.data) if r["offset"] >= start)
 
 root = json.loads(read("v1/root.json"))
+clusters = {root["cluster_id"], *(o["cluster_id"] for o in root.get("origins", []))}
 for tid in set(listing("v1/t")) - {d["topic_id"] for d in root["deleted_topics"]}:
     if json.loads(read("v1/t/%s/topic.json" % tid))["topic"] == sys.argv[2]:
         for part in (int(p) for p in listing("v1/t/" + tid) if p.isdigit()):
-            for line in partition_lines(root["cluster_id"], tid, part):
+            for line in partition_lines(clusters, tid, part):
                 print(json.dumps(line))

@@ -101,6 +101,7 @@ static char *root_text(struct vv_tier *t, bool released, int64_t now)
                           (int)t->id.node_id, "incarnation", c->incarnation, "writer_epoch", (json_int_t)c->writer_epoch,
                           "claimed_ms", (json_int_t)c->claimed_ms, "renewed_ms", (json_int_t)now, "released", released,
                           "deleted_topics", deleted);
+    if (c->origins.n) json_object_set_new(o, "origins", vv_origins_json(&c->origins));
     char *text = json_dumps(o, JSON_INDENT(1));
     json_decref(o);
     return text;
@@ -190,7 +191,9 @@ int vv_claim_take(struct vv_tier *t, bool take_over, struct vv_error *e)
     } else if (!fresh) {
         memcpy(t->id.cluster_id, r.cluster_id, sizeof r.cluster_id);
     }
-    c->writer_epoch = r.writer_epoch + 1;
+    c->origins = fresh && t->id.origins ? *t->id.origins : r.origins;
+    vv_tier_set_clusters(t, &c->origins);
+    c->writer_epoch = VV_MAX(r.writer_epoch, t->id.epoch_floor) + 1;
     c->claimed_ms = vv_wall_ms(t->env);
     memcpy(c->etag, r.etag, sizeof c->etag);
     free(c->deleted);
@@ -310,6 +313,17 @@ int vv_claim_undelete(struct vv_tier *t, struct vv_uuid id, struct vv_error *e)
         err = locked_put(t, false, e);
         if (err) t->claim.deleted[t->claim.deleted_count++] = kept; /* deleted still; every renewal says so again */
     }
+    pthread_mutex_unlock(&t->claim_mu);
+    return err;
+}
+
+int vv_claim_set_origins(struct vv_tier *t, const struct vv_origins *o, struct vv_error *e)
+{
+    pthread_mutex_lock(&t->claim_mu);
+    struct vv_origins before = t->claim.origins;
+    t->claim.origins = *o;
+    int err = locked_put(t, false, e);
+    if (err) t->claim.origins = before;
     pthread_mutex_unlock(&t->claim_mu);
     return err;
 }

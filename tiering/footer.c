@@ -553,14 +553,25 @@ void vv_footer_release(struct vv_footer *f)
     *f = (struct vv_footer){0};
 }
 
-int vv_footer_check(const struct vv_footer *f, const struct vv_segkey *key, const char *cluster_id, struct vv_error *e)
+static bool one_of(const char *id, const char *list)
+{
+    size_t n = strlen(id);
+    for (const char *p = list;; p++) {
+        size_t have = strcspn(p, ",");
+        if (have == n && !strncmp(p, id, n)) return true;
+        p += have;
+        if (!*p) return false;
+    }
+}
+
+int vv_footer_check(const struct vv_footer *f, const struct vv_segkey *key, const char *clusters, struct vv_error *e)
 {
     char want[VV_KEY_MAX], have[VV_KEY_MAX];
     vv_segkey_format(key, want);
     vv_segkey_format(&f->key, have);
     if (strcmp(want, have)) return vv_error_set(e, VV_E_CORRUPT, "object %s holds the bytes of %s", want, have);
-    if (cluster_id && strcmp(cluster_id, f->cluster_id))
-        return vv_error_set(e, VV_E_CORRUPT, "object %s belongs to cluster %s, not to %s", want, f->cluster_id, cluster_id);
+    if (clusters && !one_of(f->cluster_id, clusters))
+        return vv_error_set(e, VV_E_CORRUPT, "object %s belongs to cluster %s, not to %s", want, f->cluster_id, clusters);
     return VV_OK;
 }
 

@@ -66,8 +66,8 @@ struct vv_blockcodec *vv_footer_codec(const struct vv_footer *f);
  * NULL without flags. */
 int vv_footer_load(const struct vv_footer *f, struct vv_blockcodec *c, uint32_t i, const uint8_t *p, uint8_t *dst);
 void vv_footer_release(struct vv_footer *f);
-/* Is this the footer of that key (and, when not NULL, that cluster)? E_CORRUPT with a text if not. */
-int vv_footer_check(const struct vv_footer *f, const struct vv_segkey *key, const char *cluster_id, struct vv_error *e);
+/* Is this the footer of that key (and, when not NULL, of one of these clusters: ids with commas between)? E_CORRUPT with a text if not. */
+int vv_footer_check(const struct vv_footer *f, const struct vv_segkey *key, const char *clusters, struct vv_error *e);
 /* The key of an extent's object. */
 void vv_segkey_of(struct vv_uuid topic_id, int32_t partition, const struct vv_extent *x, struct vv_segkey *out);
 #endif

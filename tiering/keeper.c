@@ -20,18 +20,14 @@
 #define DEADLINE_MS 60000
 #define TOPIC_CHECK_US 1000000
 
-static bool manifest_due(const struct vv_tier_part *p, int64_t now)
+bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now)
 {
     const struct vv_tier_config *c = &p->tier->config;
+    if (!p->swept || p->delete_check_us <= now) return true;
     return p->dirty && (p->dirty >= (uint64_t)c->manifest_batch || now - p->dirty_since_us >= c->manifest_interval_ms * 1000);
 }
 
-bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now)
-{
-    return !p->swept || p->delete_check_us <= now || manifest_due(p, now) || vv_gc_due(p, now);
-}
-
-bool vv_keeper_clock_sane(struct vv_tier *t)
+static bool clock_sane(struct vv_tier *t)
 {
     int64_t jump = vv_wall_ms(t->env) - vv_mono_ms(t->env) - t->clock_gap_ms;
     bool sane = jump < CLOCK_JUMP_MS && jump > -CLOCK_JUMP_MS;
@@ -81,7 +77,7 @@ static int sweep(struct vv_tier_part *p)
 
 /* ---- manifest ---- */
 
-int vv_keeper_commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_error *e)
+static int commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_error *e)
 {
     struct vv_tier *t = p->tier;
     struct vv_manifest_where w;
@@ -94,7 +90,6 @@ int vv_keeper_commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_e
     vv_manifest_sweep(&p->manifest, &w);
     pthread_mutex_lock(&t->mu);
     p->dirty -= VV_MIN(p->dirty, taken);
-    if (p->manifest.garbage_listed && !p->manifest.garbage_count) p->dirty++; /* a head that no longer names what is gone */
     if (p->dirty) p->dirty_since_us = vv_mono_us(t->env);
     pthread_mutex_unlock(&t->mu);
     return VV_OK;
@@ -176,12 +171,12 @@ static int expire(struct vv_tier_part *p, struct vv_error *e)
     vv_tier_config_get(p->tier, &c);
     next_delete_check(p, INT64_MAX, false); /* set first: what comes in while we work sets it again */
     int64_t below = 0;
-    if (vv_keeper_clock_sane(p->tier))
+    if (clock_sane(p->tier))
         below = expired_end(p, c.delete_grace_ms, &next_ms);
     else
         next_ms = vv_wall_ms(p->tier->env) + 60000;
     int err = VV_OK;
-    if (below) err = vv_keeper_commit(p, below, e);
+    if (below) err = commit(p, below, e);
     if (!err && below) err = vv_index_sweep(p->o.index, below, VV_EXTENT_TOMBSTONED, VV_EXTENT_DELETING, 0);
     struct batch *b = err ? NULL : malloc(sizeof *b);
     if (!err && !b) err = VV_E_NOMEM;
@@ -202,8 +197,8 @@ int vv_keeper_part_step(struct vv_tier_part *p, bool flush)
     struct vv_error e = {0};
     int64_t now = vv_mono_us(t->env);
     pthread_mutex_lock(&t->mu);
-    bool unswept = !p->swept, check = p->delete_check_us <= now && !flush, gc = vv_gc_due(p, now);
-    bool due = manifest_due(p, now);
+    bool unswept = !p->swept, check = p->delete_check_us <= now && !flush;
+    bool due = vv_keeper_part_due(p, now);
     p->swept = true;
     pthread_mutex_unlock(&t->mu);
     int err = VV_OK;
@@ -216,17 +211,15 @@ int vv_keeper_part_step(struct vv_tier_part *p, bool flush)
     } else if (check) {
         err = expire(p, &e);
     } else if (flush || due) {
-        err = vv_keeper_commit(p, 0, &e);
-    } else if (gc) {
-        err = vv_gc_step(p, &e);
+        err = commit(p, 0, &e);
     }
-    if (unswept && !err && flush) err = vv_keeper_commit(p, 0, &e);
+    if (unswept && !err && flush) err = commit(p, 0, &e);
     if (err < 0) VLOG_WARN("%s-%d: housekeeping in the bucket: %s", p->topic, (int)p->o.partition, e.text[0] ? e.text : vv_err_name(err));
     return err < 0 ? err : 1;
 }
 
 /* Deletes everything under a prefix. LIST may lag behind, so an empty answer ends it, never a count. */
-static int delete_prefix(struct vv_tier *t, const char *prefix, struct vv_error *e)
+int vv_tier_delete_prefix(struct vv_tier *t, const char *prefix, struct vv_error *e)
 {
     for (;;) {
         struct vv_objlist l = {0};
@@ -251,9 +244,9 @@ static int delete_topic(struct vv_tier *t, const struct vv_deleted_topic *d, str
     char prefix[VV_KEY_MAX];
     int err = vv_claim_mark_deleting(t, d->id, e);
     vv_key_topic_prefix(d->id, prefix);
-    if (!err) err = delete_prefix(t, prefix, e);
+    if (!err) err = vv_tier_delete_prefix(t, prefix, e);
     vv_key_manifest_prefix(d->id, prefix);
-    if (!err) err = delete_prefix(t, prefix, e);
+    if (!err) err = vv_tier_delete_prefix(t, prefix, e);
     if (!err) err = vv_claim_drop_deleted(t, d->id, e);
     if (!err) VLOG_INFO("tier: the objects of deleted topic %s are gone", d->name);
     return err;
@@ -265,7 +258,7 @@ static bool next_deleted(struct vv_tier *t, struct vv_deleted_topic *out)
     bool found = false;
     vv_tier_config_get(t, &c);
     int64_t now = vv_wall_ms(t->env);
-    if (!vv_keeper_clock_sane(t)) return false;
+    if (!clock_sane(t)) return false;
     pthread_mutex_lock(&t->claim_mu);
     for (size_t i = 0; i < t->claim.deleted_count && !found; i++) {
         *out = t->claim.deleted[i];
@@ -300,13 +293,11 @@ int vv_keeper_tier_step(struct vv_tier *t)
     if (!t->stale_aborted) { /* uploads in parts that an earlier life began: we are the only writer now */
         size_t aborted = 0;
         err = vv_tier_saw(t, vv_objstore_abort_stale(t->store, "v1/", t->claim.claimed_ms, DEADLINE_MS, &aborted, &e));
-        if (!err) err = delete_prefix(t, "v1/probe-", &e); /* of an opening that a crash cut short */
+        if (!err) err = vv_tier_delete_prefix(t, "v1/probe-", &e); /* of an opening that a crash cut short */
         if (!err) t->stale_aborted = true;
         if (aborted) VLOG_INFO("tier: aborted %zu unfinished uploads of earlier lives", aborted);
     } else if (renew) {
         err = vv_claim_renew(t, &e);
-    } else if (vv_gc_uploads_due(t, now)) {
-        err = vv_gc_uploads(t, &e);
     } else if (next_deleted(t, &d) && !topic_open(t, d.id)) {
         err = delete_topic(t, &d, &e);
     } else {

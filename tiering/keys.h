@@ -2,6 +2,7 @@
  *
  *   v1/root.json                                       cluster id, claim, topics under deletion: leads to everything
  *   v1/cluster.json                                    snapshot: topics, ids, configs, group offsets
+ *   v1/h/<ms:015>.json                                 snapshots of before, for restores as of a time
  *   v1/t/<topic-id>/topic.json                         names the topic
  *   v1/t/<topic-id>/<partition:05>/<base:020>-<last:020>-<epoch:08x>-<generation:04x>-<nonce:016x>.seg
  *   v1/m/<topic-id>/<partition:05>/head.json           manifest head; level pages beside it: <level>-<sha256>.json
@@ -14,6 +15,7 @@
 #define VV_BUCKET_FORMAT 1 /* "format" of every JSON object */
 #define VV_KEY_ROOT "v1/root.json"
 #define VV_KEY_CLUSTER "v1/cluster.json"
+#define VV_KEY_SNAPSHOTS "v1/h/"
 #define VV_KEY_MAX 256
 
 struct vv_segkey { /* everything that a segment's key tells */
@@ -34,7 +36,6 @@ void vv_key_topic(struct vv_uuid topic_id, char out[VV_KEY_MAX]);               
 void vv_key_topic_prefix(struct vv_uuid topic_id, char out[VV_KEY_MAX]);                         /* v1/t/<id>/ */
 void vv_key_part_prefix(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX]);       /* v1/t/<id>/<p>/ */
 void vv_key_manifest_prefix(struct vv_uuid topic_id, char out[VV_KEY_MAX]);                      /* v1/m/<id>/ */
-void vv_key_pages_prefix(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX]);      /* v1/m/<id>/<p>/ */
 void vv_key_head(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX]);
 void vv_key_page(struct vv_uuid topic_id, int32_t partition, int level, const char *sha256, char out[VV_KEY_MAX]);
 /* A key that sorts after every segment of the partition whose base is <= offset: LIST start-after. */

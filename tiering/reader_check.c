@@ -28,7 +28,7 @@ static int check_footer(struct vv_reader *rd, struct vv_cc_entry *e, size_t chun
     struct vv_footer *f = &e->footer;
     int err = vv_footer_decode(e->get.buf->data, e->get.n, e->at + e->bytes, rd->store->keys, f, NULL, why);
     if (err == VV_E_AGAIN) err = vv_error_set(why, VV_E_CORRUPT, "the footer is longer than the index says");
-    if (!err) err = vv_footer_check(f, &e->key.object, rd->tier->id.cluster_id, why);
+    if (!err) err = vv_footer_check(f, &e->key.object, rd->tier->clusters, why);
     if (!err && f->stored_bytes != e->at)
         err = vv_error_set(why, VV_E_CORRUPT, "the segment's length is not what the index says");
     if (!err && !f->blocks.count && e->at) err = vv_error_set(why, VV_E_CORRUPT, "the block table is empty");

@@ -1,6 +1,7 @@
 /* root.c — see root.h; the JSON is documented in docs/bucket-format.md. */
 #include "root.h"
 #include "keys.h"
+#include "origin.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -63,6 +64,7 @@ static int parse_root(const uint8_t *p, size_t n, struct vv_root *r)
         r->renewed_ms = renewed;
         r->released = released;
         err = parse_deleted(json_object_get(o, "deleted_topics"), r);
+        if (!err) err = vv_origins_parse(json_object_get(o, "origins"), &r->origins);
     }
     json_decref(o);
     return err;

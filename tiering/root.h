@@ -6,6 +6,7 @@
 #include "varve/bytes.h"
 #include "varve/error.h"
 #include "varve/objstore.h"
+#include "varve/tier.h"
 
 struct vv_deleted_topic { /* an entry of the root's list: objects go after the grace */
     struct vv_uuid id;
@@ -22,6 +23,7 @@ struct vv_root { /* init {0} */
     bool released;
     struct vv_deleted_topic *deleted;
     size_t deleted_count;
+    struct vv_origins origins;
     char etag[VV_OBJ_ETAG_MAX];
 };
 

@@ -3,6 +3,7 @@
  * Work is found, not queued: a part says that it may have something (kicked, dirty, swept, delete_check_us) and an
  * uploader or the housekeeper takes the next part that is due, round robin. vv_tier_step does the same on the caller's
  * thread. Marks (busy, keeping) make each kind of work single per part; closing a part waits for both. */
+#include "obj_pair.h"
 #include "tier_impl.h"
 #include "diskcache.h"
 #include "varve/vlog.h"
@@ -35,6 +36,15 @@ void vv_tier_config_get(struct vv_tier *t, struct vv_tier_config *out)
     pthread_mutex_lock(&t->mu);
     *out = t->config;
     pthread_mutex_unlock(&t->mu);
+}
+
+/* Written once: reads may be under way when a bucket that was away is claimed late, and it says the same then. */
+void vv_tier_set_clusters(struct vv_tier *t, const struct vv_origins *o)
+{
+    static const struct vv_origins none;
+    char text[VV_CLUSTERS_MAX];
+    vv_clusters_text(t->id.cluster_id, o ? o : &none, text);
+    if (strcmp(text, t->clusters)) memcpy(t->clusters, text, sizeof text);
 }
 
 int vv_tier_saw(struct vv_tier *t, int err)
@@ -126,6 +136,8 @@ int vv_tier_open_later(struct vv_env *env, struct vv_objstore *store, const stru
     struct vv_tier *t = *out = tier_new(env, store, c);
     if (!t) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     t->id = *id;
+    vv_tier_set_clusters(t, id->origins);
+    if (id->origins) t->claim.origins = *id->origins;
     t->take_over = take_over;
     t->claim.lost = true;
     atomic_store(&t->fenced, true);
@@ -142,6 +154,8 @@ void vv_tier_free(struct vv_tier *t)
     vv_reader_free(t->reader);
     vv_diskcache_free(t->disk);
     vv_claim_free(t);
+    vv_hydrate_free(t->hydrate);
+    vv_snapshots_free(t->snapshots);
     pthread_cond_destroy(&t->work);
     pthread_cond_destroy(&t->keep);
     pthread_cond_destroy(&t->idle);
@@ -273,7 +287,6 @@ void vv_tier_hurry(struct vv_tier *t)
     for (size_t i = 0; i < t->part_count; i++) {
         struct vv_tier_part *p = t->parts[i];
         p->upload_after_us = p->keep_after_us = 0;
-        if (t->config.gc_interval_ms) p->gc.due_us = 0;
         p->dirty_since_us = INT64_MIN / 2;
         if (p->delete_check_us != INT64_MAX) p->delete_check_us = 0;
     }
@@ -318,6 +331,7 @@ static void join_threads(struct vv_tier *t)
     pthread_mutex_unlock(&t->mu);
     for (int i = 0; i < t->uploader_count; i++) pthread_join(t->uploaders[i], NULL);
     if (t->started) pthread_join(t->keeper, NULL);
+    vv_hydrate_stop(t->hydrate);
     t->uploader_count = 0;
     t->started = false;
 }
@@ -333,6 +347,11 @@ int vv_tier_start(struct vv_tier *t)
     int rc = pthread_create(&t->keeper, NULL, keeper_main, t);
     if (rc) return vv_err_from_errno(rc);
     t->started = true;
+    int err = vv_hydrate_start(t);
+    if (err) {
+        join_threads(t);
+        return err;
+    }
     for (; t->uploader_count < t->config.upload_threads; t->uploader_count++) {
         rc = pthread_create(&t->uploaders[t->uploader_count], NULL, uploader_main, t);
         if (!rc) continue;
@@ -422,7 +441,6 @@ int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, stru
     struct vv_index_summary s;
     vv_index_summary(o->index, &s);
     p->kicked = true;
-    vv_gc_begin(p);
     if (s.remote_end >= 0 || s.log_start > 0) { /* a crash may have come between an upload and its manifest */
         p->dirty = 1;
         p->dirty_since_us = vv_mono_us(t->env);
@@ -445,7 +463,7 @@ void vv_tier_part_close(struct vv_tier_part *p)
     struct vv_tier *t = p->tier;
     pthread_mutex_lock(&t->mu);
     p->closing = true;
-    while (p->busy || p->keeping) pthread_cond_wait(&t->idle, &t->mu);
+    while (p->busy || p->keeping || p->copying) pthread_cond_wait(&t->idle, &t->mu);
     pthread_mutex_unlock(&t->mu);
     flush_manifest(p);
     pthread_mutex_lock(&t->mu);
@@ -527,13 +545,13 @@ void vv_tier_part_stats(struct vv_tier_part *p, struct vv_tier_part_stats *out)
 
 void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
 {
-    const struct vv_objstore_stats *s = &t->store->stats;
+    const struct vv_objstore_stats *s = vv_tier_store_stats(t);
     struct vv_diskcache_stats d;
     vv_diskcache_stats(t->disk, &d);
     *out = (struct vv_tier_stats){
         .uploads = t->uploads, .upload_bytes = t->upload_bytes, .upload_errors = t->upload_errors,
         .fetch_requests = t->fetch_requests, .fetch_bytes = t->fetch_bytes, .fetch_errors = t->fetch_errors,
-        .deletes = t->deletes, .delete_errors = t->delete_errors, .gc_objects = t->gc_objects, .gc_uploads = t->gc_uploads,
+        .deletes = t->deletes, .delete_errors = t->delete_errors,
         .cache_hits = t->cache_hits, .cache_misses = t->cache_misses, .cache_bytes = t->cache_bytes,
         .gets = s->calls[VV_OBJ_GET] + s->calls[VV_OBJ_GET_ASYNC], .puts = s->calls[VV_OBJ_PUT],
         .heads = s->calls[VV_OBJ_HEAD], .lists = s->calls[VV_OBJ_LIST], .store_ok = t->store_ok,
@@ -541,11 +559,12 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
         .disk_write_bytes = d.write_bytes, .disk_evictions = d.evictions, .disk_bad = d.bad, .disk_errors = d.errors,
         .disk_bytes = d.bytes, .disk_files = d.files,
     };
+    vv_hydrate_stats(t->hydrate, out);
 }
 
 const struct vv_objstore_stats *vv_tier_store_stats(const struct vv_tier *t)
 {
-    return &t->store->stats;
+    return vv_objpair_is(t->store) ? &vv_objpair_first(t->store)->stats : &t->store->stats; /* requests are counted in there */
 }
 
 /* ---- topic.json, cluster snapshot ---- */
@@ -564,42 +583,32 @@ int vv_tier_name_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *t
     return err;
 }
 
-int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, struct vv_error *e)
+/* ---- seeding ---- */
+
+void vv_tier_seed(struct vv_tier *t, const struct vv_tier_seed *seed)
 {
-    if (atomic_load(&t->unclaimed)) return vv_error_set(e, VV_E_AGAIN, "%s does not answer yet", t->store->url);
-    if (atomic_load(&t->fenced)) return vv_error_set(e, VV_E_CONFLICT, "another writer took over %s", t->store->url);
-    return vv_tier_saw(t, vv_objstore_put_mem(t->store, VV_KEY_CLUSTER, json, n, NULL, 60000, NULL, e));
+    t->seed = seed;
 }
 
-/* Without a list of topics a bucket with segments must not pass for a new one: a fresh list would hide them. */
-static int no_snapshot(struct vv_tier *t, struct vv_error *e)
+int vv_tier_seed_clear(struct vv_tier *t, struct vv_error *e)
 {
-    struct vv_objlist l = {0};
-    int err = vv_tier_saw(t, vv_objstore_list(t->store, VV_KEY_TOPICS, NULL, 1, 60000, &l, e));
-    bool any = !err && l.count;
-    vv_objlist_release(&l);
-    if (err) return err;
-    return any ? vv_error_set(e, VV_E_CORRUPT, "%s has segments below %s but no %s any more: bring it back (object versions, a copy of "
-                              "the bucket); a new one would hide them", t->store->url, VV_KEY_TOPICS, VV_KEY_CLUSTER)
-               : vv_error_set(e, VV_E_NOENT, "%s is not there: a new bucket", VV_KEY_CLUSTER);
+    int err = vv_tier_delete_prefix(t, VV_KEY_MANIFESTS, e);
+    return err ? err : vv_tier_delete_prefix(t, VV_KEY_TOPICS, e);
 }
 
-int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_error *e)
+int vv_tier_seeded(struct vv_tier *t, struct vv_error *e)
 {
-    struct vv_slice s = {0};
-    *json = NULL;
-    *n = 0;
-    int err = vv_tier_saw(t, vv_objstore_get_whole(t->store, VV_KEY_CLUSTER, 256u << 20, 60000, &s, NULL, e));
-    if (err == VV_E_NOENT) return no_snapshot(t, e);
-    if (err) return err;
-    *json = malloc(s.n + 1);
-    if (*json) {
-        memcpy(*json, s.p, s.n);
-        (*json)[s.n] = 0;
-        *n = s.n;
-    }
-    vv_buf_unref(s.buf);
-    return *json ? VV_OK : vv_error_set(e, VV_E_NOMEM, "out of memory");
+    struct vv_origins o = t->claim.origins;
+    VV_ASSERT(o.n);
+    o.v[0].seeded = true;
+    t->seed = NULL;
+    return vv_claim_set_origins(t, &o, e);
+}
+
+int vv_tier_keep_origins(struct vv_tier *t, struct vv_error *e)
+{
+    struct vv_origin_journal j = {.origins = t->claim.origins};
+    return j.origins.n && !j.origins.v[0].hydrated ? vv_origin_journal_save(t->env, t->id.data_dir, &j, e) : VV_OK;
 }
 
 int vv_tier_delete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int64_t deleted_ms, struct vv_error *e)

@@ -10,9 +10,9 @@
 #define VARVE_TIER_IMPL_H
 #include "varve/tier.h"
 #include "footer.h"
-#include "gc.h"
 #include "keys.h"
 #include "manifest.h"
+#include "origin.h"
 #include "root.h"
 
 #include <pthread.h>
@@ -28,6 +28,7 @@ struct vv_claim { /* claim.c; claim_mu held except during open */
     int64_t claimed_ms, renewed_mono_us;
     struct vv_deleted_topic *deleted;
     size_t deleted_count;
+    struct vv_origins origins;
     bool lost;                   /* another writer took over: no more writes to the bucket */
 };
 
@@ -54,7 +55,10 @@ struct vv_tier {
     _Atomic bool fenced;           /* mirror of claim.lost */
     _Atomic bool unclaimed;        /* opened while the store was away: fenced until the keeper has claimed it */
     bool take_over;                /* for that */
-    int64_t gc_uploads_us;         /* keeping: next look for abandoned uploads in parts */
+    char clusters[VV_CLUSTERS_MAX]; /* whose objects belong here: ours and the origins'; fixed once claimed */
+    const struct vv_tier_seed *seed; /* NULL: this is no first start from somebody else's bucket */
+    struct vv_hydrate *hydrate;    /* hydrate.c; NULL: nothing to bring over */
+    struct vv_snapshots *snapshots; /* snapshots.c: what is kept of the list of topics; its own lock */
     bool stale_aborted;            /* keeping: multiparts of earlier lives were aborted */
     int64_t clock_gap_ms;          /* wall - monotonic at open: a jump by more than an hour pauses deletion */
     bool clock_warned;
@@ -64,7 +68,7 @@ struct vv_tier {
     struct vv_uuid *topics_named;  /* mu; topic.json known to be written by this process */
     size_t topics_named_count;
     /* statistics; gets/puts/… come from the store's */
-    _Atomic uint64_t uploads, upload_bytes, upload_errors, deletes, delete_errors, gc_objects, gc_uploads;
+    _Atomic uint64_t uploads, upload_bytes, upload_errors, deletes, delete_errors;
     _Atomic uint64_t fetch_requests, fetch_bytes, fetch_errors, cache_hits, cache_misses, cache_bytes; /* reader.c */
     _Atomic bool store_ok;
     struct vv_reader *reader; /* mu; made by the first read, stays until vv_tier_free */
@@ -77,13 +81,13 @@ struct vv_tier_part {
     char topic[250];
     pthread_mutex_t life;
     struct vv_manifest manifest; /* the keeping mark's */
-    struct vv_gc gc;             /* the keeping mark's, but for when it is due: mu */
     _Atomic bool copy_disabled;
     /* all below: tier->mu */
     bool busy;               /* an uploader works on it */
     bool keeping;            /* housekeeping works on it */
     bool kicked;             /* look for uploads */
     bool swept;              /* log start was applied to extents; false = to do */
+    bool copying;            /* an object of it is being brought over from the origin */
     bool closing;
     bool overwrite;          /* the object under the intent's key is bad: put without condition */
     uint64_t dirty;          /* changes not yet in the manifest */
@@ -101,6 +105,8 @@ int vv_tier_saw(struct vv_tier *t, int err);
 int64_t vv_tier_backoff_us(struct vv_tier *t, unsigned failures, int64_t base_us, int64_t max_us);
 /* Stopping and past the grace: a running upload gives up. */
 bool vv_tier_overdue(struct vv_tier *t);
+void vv_tier_set_clusters(struct vv_tier *t, const struct vv_origins *o);
+int vv_tier_delete_prefix(struct vv_tier *t, const char *prefix, struct vv_error *e); /* keeper.c [blocking] */
 void vv_tier_part_dirty(struct vv_tier_part *p); /* the manifest must follow; takes mu */
 
 /* claim.c [blocking] */
@@ -113,6 +119,7 @@ int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic
 int vv_claim_undelete(struct vv_tier *t, struct vv_uuid id, struct vv_error *e); /* E_STATE: deleting; E_NOENT */
 int vv_claim_mark_deleting(struct vv_tier *t, struct vv_uuid id, struct vv_error *e);
 int vv_claim_drop_deleted(struct vv_tier *t, struct vv_uuid id, struct vv_error *e);
+int vv_claim_set_origins(struct vv_tier *t, const struct vv_origins *o, struct vv_error *e);
 
 /* tier.c: writes topic.json. [blocking] */
 int vv_tier_name_topic(struct vv_tier *t, struct vv_uuid id, const char *topic, struct vv_error *e);
@@ -123,10 +130,15 @@ int vv_uploader_step(struct vv_tier_part *p);
 /* keeper.c: one unit of housekeeping of one part, under its keeping mark. 1: did something, 0: nothing due, < 0: failed. */
 int vv_keeper_part_step(struct vv_tier_part *p, bool flush);
 bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now_us); /* mu held */
-int vv_keeper_commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_error *e); /* the next head, and what it lets go */
-bool vv_keeper_clock_sane(struct vv_tier *t);
 /* Renewal, leftovers of earlier lives, deleted topics. */
 int vv_keeper_tier_step(struct vv_tier *t);
+/* hydrate.c: see there */
+int vv_hydrate_start(struct vv_tier *t);
+void vv_hydrate_stop(struct vv_hydrate *h); /* NULL is fine; joins */
+void vv_hydrate_free(struct vv_hydrate *h);
+void vv_hydrate_stats(struct vv_hydrate *h, struct vv_tier_stats *out);
+/* snapshots.c */
+void vv_snapshots_free(struct vv_snapshots *s);
 /* reader.c; NULL is fine */
 void vv_reader_free(struct vv_reader *rd);                                    /* ends its downloads; no part is open any more */
 void vv_reader_part_closed(struct vv_reader *rd, struct vv_tier_part *p);      /* ends the part's reads, waits for them */

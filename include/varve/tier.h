@@ -33,12 +33,22 @@ struct vv_tier_config {
     int64_t delete_grace_ms;        /* tier.delete.grace.ms: tombstoned objects stay undeletable this long */
     int64_t manifest_interval_ms;   /* batch manifest updates at most this long, default 60000 */
     int manifest_batch;             /* or this many segments, default 16 */
-    int64_t gc_interval_ms;         /* tier.gc.interval.ms: every partition's objects are looked through this often; 0 = never */
-    int64_t gc_age_ms;              /* tier.gc.age.ms: nothing younger is collected */
+    int64_t hydrate_bytes_per_s;    /* from the origin into the own bucket; 0 = no limit */
 };
+/* Where a bucket's first objects came from (tiering/origin.h). */
+struct vv_origin {
+    char cluster_id[64], url[512]; /* url "" for the origins of an origin */
+    int64_t as_of_ms;              /* -1: its newest state */
+    bool seeded, hydrated;
+};
+#define VV_ORIGINS_MAX 8
+struct vv_origins { struct vv_origin v[VV_ORIGINS_MAX]; size_t n; };
+
 struct vv_tier_identity {
     char cluster_id[64];
     int32_t node_id;
+    const struct vv_origins *origins; /* of a bucket that is being seeded, or of one that cannot be asked now; NULL = as its root says */
+    uint64_t epoch_floor;             /* writer epochs up to this one are in use in the origin */
     bool must_exist;      /* the broker has a history in a bucket: one without a root is refused, not made */
     const char *data_dir; /* tier-identity.json is kept here, so that a crashed broker takes its own claim back at once; NULL = none */
 };
@@ -137,8 +147,13 @@ void vv_tier_aborted(struct vv_tier_part *p, int64_t from, int64_t to,
 
 /* ---- topics, restore ---- */
 /* topic.json and the cluster snapshot (topics, ids, partition counts, configs, opaque JSON made by the broker). [blocking] */
-int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, struct vv_error *e);
+/* keep: a copy of this state stays for restores as of a time (thinned out with age); else at most one in ten minutes does. */
+int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, bool keep, struct vv_error *e);
 int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_error *e); /* E_NOENT: a new bucket */
+/* What was in the list of topics before: the newest copy kept at or before as_of_ms (INT64_MAX: the newest of all). E_NOENT: none that old;
+ * *oldest_ms then says when the history begins, -1: there is none. [blocking] */
+int vv_snapshots_get(struct vv_objstore *store, int64_t as_of_ms, char **json, size_t *n, int64_t *at_ms, int64_t *oldest_ms,
+                     struct vv_error *e);
 /* Topic deleted: tombstone all its objects; the housekeeper deletes them after the grace, which counts from deleted_ms (wall; 0 = now).
  * Told again it changes nothing. Works without open parts. [blocking] */
 int vv_tier_delete_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int64_t deleted_ms, struct vv_error *e);
@@ -159,13 +174,31 @@ struct vv_tier_restored {
     int64_t log_start, next_offset;     /* next_offset: where the new local log begins */
     struct vv_epoch *epochs; size_t epoch_count;   /* malloc'ed */
     uint8_t *snapshot; size_t snapshot_n;          /* producer snapshot as of next_offset; malloc'ed */
+    int32_t epoch_used;                            /* leader epochs up to this one may have been used; -1: none */
 };
 int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t partition, struct vv_index *index,
                          struct vv_tier_restored *out, struct vv_error *e);
 
+/* ---- a cluster seeded from somebody else's bucket (store: a vv_objpair of the own bucket and that one) ----
+ * Until vv_tier_seeded, vv_tier_restore_part reads the origin's manifests, as of a time if one is given, and writes the own bucket's. */
+struct vv_tier_seed { /* borrowed until vv_tier_seeded */
+    struct vv_objstore *source;
+    char cluster_id[64];
+    struct vv_origins origins;  /* v[0] is the source itself */
+    uint64_t writer_epoch;      /* of the source's root */
+    int64_t (*log_start)(void *ctx, struct vv_uuid topic_id, int32_t partition); /* what the list of topics of that time says; -1: nothing */
+    void *ctx;
+};
+void vv_tier_seed(struct vv_tier *t, const struct vv_tier_seed *seed); /* what an unfinished seeding left in the own bucket must go before: */
+int vv_tier_seed_clear(struct vv_tier *t, struct vv_error *e);         /* [blocking] */
+int vv_tier_seeded(struct vv_tier *t, struct vv_error *e);             /* every partition was restored: said in the root. [blocking] */
+/* Before the data directory counts: writes down beside the data that the history may still lie in an origin. */
+int vv_tier_keep_origins(struct vv_tier *t, struct vv_error *e);
+
 struct vv_tier_stats {
+    uint64_t hydrate_objects_left, hydrate_bytes, hydrate_objects, hydrate_lost; /* from the origin; left 0: nothing (more) to bring */
+    bool hydrating;
     uint64_t uploads, upload_bytes, upload_errors, fetch_requests, fetch_bytes, fetch_errors, deletes, delete_errors;
-    uint64_t gc_objects, gc_uploads; /* collected: objects that were no part of any log, abandoned uploads in parts */
     uint64_t cache_hits, cache_misses, cache_bytes, gets, puts, heads, lists;
     uint64_t disk_hits, disk_hit_bytes, disk_misses, disk_writes, disk_write_bytes, disk_evictions, disk_bad, disk_errors,
         disk_bytes, disk_files; /* the disk cache */

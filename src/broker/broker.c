@@ -36,6 +36,7 @@ struct broker_run {
     struct vv_broker b;
     struct vv_directory dir;
     struct vv_objstore *store;
+    struct vv_seed *seed; /* the first start from somebody else's bucket; NULL: none */
     char *snapshot; /* while restoring: what the bucket says */
     size_t snapshot_n;
     struct vv_listen listens[VV_LISTENERS_MAX];
@@ -128,9 +129,11 @@ static int load_own(struct broker_run *r, struct vv_error *e)
 static int load_bucket(struct broker_run *r, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
-    int err = vv_broker_tier_snapshot(b, &r->snapshot, &r->snapshot_n, e);
+    int err = r->seed ? vv_seed_begin(r->seed, b, &r->snapshot, &r->snapshot_n, e)
+                      : vv_broker_tier_snapshot(b, &r->snapshot, &r->snapshot_n, e);
     if (err || !r->snapshot) return err;
     b->restoring = true;
+    if (r->seed) return load_text(r, r->snapshot, r->snapshot_n, "the list of topics in the bucket to restore from", e);
     VLOG_INFO("%s is empty and %s has a history: restoring it", b->log_dir, b->config->tier);
     return load_text(r, r->snapshot, r->snapshot_n, "the bucket's list of topics (v1/cluster.json)", e);
 }
@@ -150,11 +153,13 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     r->opened = true;
     if (!err) err = vv_topics_open_all(b->topics, r->dir.clean, e);
     if (!err && b->restoring) err = vv_groups_import(b, r->snapshot, r->snapshot_n, e);
+    if (!err && r->seed) err = vv_seed_end(r->seed, b, r->snapshot, r->snapshot_n, e);
     free(r->snapshot);
     r->snapshot = NULL;
     if (!err && fresh) err = vv_topics_save(b->topics, NULL, e);
+    if (!err && fresh && b->tier) err = vv_tier_keep_origins(b->tier, e);
     if (!err) err = vv_directory_claim(&r->dir, b->cluster_id, b->config->tier, e);
-    if (!err && b->restoring) VLOG_INFO("restored %zu topics from %s", b->topics->count, b->config->tier);
+    if (!err && b->restoring) VLOG_INFO("restored %zu topics from %s", b->topics->count, r->seed ? b->config->tier_restore_url : b->config->tier);
     b->restoring = false;
     if (!err) vv_live_apply(b);
     return err;
@@ -171,6 +176,14 @@ static void new_cluster_id(struct vv_broker *b)
 
 /* ---- start ---- */
 
+static int reopen_seed(struct broker_run *r, struct vv_error *e)
+{
+    const struct vv_broker_config *c = r->b.config;
+    vv_seed_close(r->seed);
+    r->seed = NULL;
+    return c->tier_restore_url ? vv_seed_open(&r->b, c->tier_restore_url, c->tier_restore_as_of_ms, &r->seed, e) : VV_OK;
+}
+
 /* A broker that lost its disk finds its own claim in the bucket, and cannot tell it from another's: it waits until it
  * has expired. */
 static int open_tier(struct broker_run *r, struct vv_error *e)
@@ -180,12 +193,13 @@ static int open_tier(struct broker_run *r, struct vv_error *e)
     struct timespec pause = {.tv_sec = 2};
     bool said = false;
     for (;;) {
-        int err = vv_broker_tier_open(b, &r->dir, &r->store, e);
+        int err = vv_broker_tier_open(b, &r->dir, &r->seed, &r->store, e);
         if (err != VV_E_CONFLICT || !r->dir.fresh || vv_mono_ms(b->env) > until) return err;
         if (!said) VLOG_WARN("%s. Waiting whether that claim expires", e->text);
         said = true;
         vv_objstore_close(r->store);
         r->store = NULL;
+        if (r->seed && (err = reopen_seed(r, e))) return err; /* its store was closed with the pair */
         if (sigtimedwait(&r->signals, NULL, &pause) > 0)
             return vv_error_set(e, VV_E_SHUTDOWN, "stopped while waiting for the bucket");
     }
@@ -197,7 +211,8 @@ static int open_parts(struct broker_run *r, const struct vv_net_handler *handler
     const struct vv_broker_config *c = b->config;
     b->log_dir = strdup(c->log);
     if (!b->log_dir) return vv_error_set(e, VV_E_NOMEM, "out of memory");
-    int err = vv_directory_open(b->env, c->log, b->node_id, &r->dir, e);
+    int err = c->tier_restore_url ? vv_seed_open(b, c->tier_restore_url, c->tier_restore_as_of_ms, &r->seed, e) : VV_OK;
+    if (!err) err = vv_directory_open(b->env, c->log, b->node_id, &r->dir, e);
     if (err) return err;
     snprintf(b->cluster_id, sizeof b->cluster_id, "%s", r->dir.cluster_id);
     if (!r->dir.fresh && !r->dir.clean) VLOG_WARN("%s was not closed cleanly: checking the logs", b->log_dir);
@@ -389,6 +404,7 @@ static int stop_parts(struct broker_run *r)
     b->producer_ids = NULL;
     vv_tier_free(b->tier);
     vv_objstore_close(r->store);
+    vv_seed_close(r->seed);
     vv_topics_free(b->topics);
     vv_live_free(b);
     if (b->control) vv_reactor_free(b->control);

@@ -44,8 +44,7 @@ void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_conf
         .fetch_deadline_ms = c->tier_fetch_deadline_ms,
         .verify_full = c->tier_verify_full,
         .delete_grace_ms = c->tier_delete_grace_ms,
-        .gc_interval_ms = c->tier_gc_interval_ms,
-        .gc_age_ms = c->tier_gc_age_ms,
+        .hydrate_bytes_per_s = limit_of(c->tier_hydrate_max_bytes_per_second),
     };
 }
 
@@ -98,9 +97,10 @@ static bool is_away(int err)
     return err == VV_E_AGAIN || err == VV_E_TIMEOUT || err == VV_E_IO;
 }
 
-int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store,
+int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struct vv_seed **seed, struct vv_objstore **store,
                         struct vv_error *e)
 {
+    struct vv_origins origins;
     struct vv_tier_config tc;
     struct vv_tier_identity id = {.node_id = b->node_id, .data_dir = b->log_dir, .must_exist = *d->tier != 0};
     bool take_over = b->config->tier_take_over;
@@ -115,6 +115,11 @@ int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struc
     int err = open_store(b, store, e);
     if (err)
         return err;
+    err = vv_seed_find_origins(b, d, *store, seed, &origins, e);
+    if (!err) err = vv_seed_wrap(b, *seed, &origins, store, e);
+    if (err) return err;
+    if (origins.n) id.origins = &origins;
+    if (*seed) id.epoch_floor = vv_seed_writer_epoch(*seed);
     err = check_identity(b, d, *store, e);
     if (!err)
         err = vv_tier_open(b->env, *store, &tc, &id, take_over, &b->tier, e);

@@ -190,17 +190,32 @@
       "Chunks fetched ahead of a sequential reader.")                                              \
     X(tier_delete_grace_ms, "tier.delete.grace.ms", LONG, "604800000", 0, VV_I64, NULL, VV_DYN,    \
       "Deleted segments and topics can be undeleted for this long.")                               \
-    X(tier_gc_interval_ms, "tier.gc.interval.ms", LONG, "86400000", 0, VV_I64, NULL, 0,            \
-      "Each partition's objects are listed this often, and what is proven to be part of no log is "\
-      "collected; 0: never.")                                                                      \
-    X(tier_gc_age_ms, "tier.gc.age.ms", LONG, "86400000", 1, VV_I64, NULL, 0,                      \
-      "Nothing younger is collected: longer than any upload takes.")                               \
     X(tier_disk_reserve, "tier.disk.reserve", LONG, "-1", -1, VV_I64, NULL, 0,                     \
       "Free bytes below which producers are refused; below twice that they are throttled and "     \
       "local copies of what is in the bucket go before their time. -1: 1 GiB or 5 % of the disk, " \
       "whichever is more, less on small disks.")                                                   \
     X(tier_take_over, "tier.take.over", BOOLEAN, "false", 0, 0, NULL, 0,                           \
       "Claim a bucket that another live writer holds. Only when that writer is surely dead.")      \
+    X(tier_restore_url, "tier.restore.url", STRING, NULL, 0, 0, NULL, 0,                           \
+      "Somebody else's bucket, only read: a new cluster in an empty directory and an empty "       \
+      "tier.url begins with its topics (varve broker --restore). Only for that first start.")      \
+    X(tier_restore_as_of_ms, "tier.restore.as.of.ms", LONG, "-1", -1, VV_I64, NULL, 0,             \
+      "With tier.restore.url: its state as of this time, Unix milliseconds (--as-of); -1: the "    \
+      "newest.")                                                                                   \
+    X(tier_hydrate_max_bytes_per_second, "tier.hydrate.max.bytes.per.second", LONG, "67108864", 1, \
+      VV_I64, NULL, 0, "How fast the objects of the bucket restored from are brought over.")       \
+    X(tier_origin_s3_endpoint, "tier.origin.s3.endpoint", STRING, NULL, 0, 0, NULL, 0,             \
+      "The endpoint of the bucket restored from; unset, like the next ones: as tier.s3.*.")        \
+    X(tier_origin_s3_region, "tier.origin.s3.region", STRING, NULL, 0, 0, NULL, 0,                 \
+      "Its region.")                                                                               \
+    X(tier_origin_s3_ca_file, "tier.origin.s3.ca.file", STRING, NULL, 0, 0, NULL, 0,               \
+      "Certificates to trust for its endpoint, PEM.")                                              \
+    X(tier_origin_s3_access_key_id, "tier.origin.s3.access.key.id", STRING, NULL, 0, 0, NULL, 0,   \
+      "Access key for it; reading and listing is enough.")                                         \
+    X(tier_origin_s3_secret_access_key, "tier.origin.s3.secret.access.key", PASSWORD, NULL, 0, 0,  \
+      NULL, 0, "Secret key for it.")                                                               \
+    X(tier_origin_s3_session_token, "tier.origin.s3.session.token", PASSWORD, NULL, 0, 0, NULL, 0, \
+      "Session token for it.")                                                                     \
     X(tier_s3_endpoint, "tier.s3.endpoint", STRING, NULL, 0, 0, NULL, 0,                           \
       "http[s]://HOST[:PORT] of an S3-compatible store; unset: AWS.")                              \
     X(tier_s3_region, "tier.s3.region", STRING, NULL, 0, 0, NULL, 0,                               \

@@ -168,8 +168,6 @@ static void partitions(struct vv_broker *b, struct vv_metrics_out *o)
     X("varve_remote_fetch_errors_total", "Failed cold reads.", fetch_errors)                       \
     X("varve_remote_delete_requests_total", "Segments deleted from the bucket.", deletes)          \
     X("varve_remote_delete_errors_total", "Failed deletions.", delete_errors)                      \
-    X("varve_tier_gc_objects_total", "Objects collected that were part of no log.", gc_objects)    \
-    X("varve_tier_gc_uploads_total", "Abandoned uploads in parts that were aborted.", gc_uploads)  \
     X("varve_tier_cache_hits_total", "Chunks found in the cache.", cache_hits)                     \
     X("varve_tier_cache_misses_total", "Chunks that had to be fetched.", cache_misses)             \
     X("varve_tier_disk_cache_hits_total", "Ranges read from the disk cache.", disk_hits)           \
@@ -224,6 +222,12 @@ static void tier(struct vv_broker *b, struct vv_metrics_out *o)
     vv_metrics_one(o, "varve_tier_disk_cache_files", "gauge", "Its files.", (double)s.disk_files);
     vv_metrics_one(o, "varve_tier_store_up", "gauge", "1: the last call reached the store.",
                    s.store_ok);
+    if (s.hydrating || s.hydrate_objects || s.hydrate_lost) {
+        vv_metrics_one(o, "varve_tier_hydrate_objects_left", "gauge", "Objects still to be brought over from the bucket restored from.",
+                       (double)s.hydrate_objects_left);
+        vv_metrics_one(o, "varve_tier_hydrate_bytes_total", "counter", "Bytes brought over from there.", (double)s.hydrate_bytes);
+        vv_metrics_one(o, "varve_tier_hydrate_lost_objects", "gauge", "Objects that are no longer whole there.", (double)s.hydrate_lost);
+    }
     store(vv_tier_store_stats(b->tier), o);
 }
 

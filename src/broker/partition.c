@@ -236,6 +236,7 @@ static int open_log(struct vv_partition *p, const struct vv_topic_config *c, boo
     if (r && r->epoch_count) err = vv_log_set_epochs(p->log, r->epochs, r->epoch_count);
     if (!err && r && r->snapshot_n) err = vv_log_load_snapshot(p->log, r->snapshot, r->snapshot_n, r->next_offset);
     int32_t latest = vv_log_epoch(p->log);
+    if (r) latest = VV_MAX(latest, r->epoch_used);
     if (!err && latest < 0)
         err = vv_log_begin_epoch(p->log, 0);
     else if (!err && (!clean || r)) /* what was acknowledged to nobody may be gone: a new epoch says so to readers */

@@ -33,7 +33,8 @@ static void put(struct vv_work *w)
     pthread_mutex_lock(&ts->snapshot.put_lock);
     ts->snapshot.put_err =
         ts->snapshot.last ? VV_OK
-                          : vv_tier_put_snapshot(ts->broker->tier, ts->snapshot.json, strlen(ts->snapshot.json), &e);
+                          : vv_tier_put_snapshot(ts->broker->tier, ts->snapshot.json, strlen(ts->snapshot.json),
+                                                 ts->snapshot.putting_change, &e);
     pthread_mutex_unlock(&ts->snapshot.put_lock);
     if (ts->snapshot.put_err)
         VLOG_WARN("the list of topics could not be copied to the bucket, will try again: %s",
@@ -50,6 +51,8 @@ static void start_put(struct vv_topics *ts)
     if (!s->json) return; /* the tick tries again */
     s->groups_after_us = vv_mono_us(ts->broker->env) + (strlen(s->json) < GROUPS_BIG ? GROUPS_US : GROUPS_BIG_US);
     s->dirty = false;
+    s->putting_change = s->change;
+    s->change = false;
     s->putting = true;
     s->put.run = put;
     vv_iopool_submit(ts->broker->iopool, &s->put);
@@ -64,6 +67,7 @@ static void put_done(struct vv_task *task)
     s->putting = false;
     if (s->put_err) {
         s->dirty = true;
+        s->change = s->change || s->putting_change;
         s->put_retry_us = vv_mono_us(ts->broker->env) + RETRY_US;
     } else {
         start_put(ts);
@@ -122,7 +126,7 @@ static void doom_done(struct vv_task *task)
 static void changed(struct vv_task *task)
 {
     struct vv_topics *ts = VV_CONTAINER(task, struct vv_topics, snapshot.changed);
-    ts->snapshot.dirty = true;
+    ts->snapshot.dirty = ts->snapshot.change = true;
     start_put(ts);
     start_doom(ts);
 }
@@ -163,7 +167,7 @@ void vv_topics_last_snapshot(struct vv_broker *b)
     if (!stats.store_ok) return; /* away: an orderly stop does not wait for it; the next start puts it */
     char *json = vv_topics_snapshot(ts);
     struct vv_error e = {0};
-    if (json && vv_tier_put_snapshot(b->tier, json, strlen(json), &e))
+    if (json && vv_tier_put_snapshot(b->tier, json, strlen(json), true, &e))
         VLOG_WARN("the list of topics could not be copied to the bucket: %s", e.text);
     free(json);
 }

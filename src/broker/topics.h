@@ -28,7 +28,7 @@ struct vv_doomed {
 struct vv_snapshot {
     struct vv_task changed, put_done, doom_done;
     struct vv_work put, doom;
-    bool dirty, putting, dooming;
+    bool dirty, change, putting_change, putting, dooming;
     uint64_t groups_seen;    /* vv_groups_changes() as of the last copy */
     int64_t groups_after_us; /* offsets alone do not cause a copy before */
     char *json;              /* being put */

@@ -3,7 +3,7 @@
  * {"format":1, "topics":[{"name","id","internal","partitions","configs":{}}],
  * "deleted":[{"name","id","partitions","tiered","deleted_ms","configs":{},"offsets":[]}],
  * "broker_configs":{} (live.h)}. The bucket's copy also has "cluster_id", "producer_ids" (ids
- * below were handed out) and "groups" (groups_snapshot.h). Unknown members are ignored, so that a newer broker's file can be read; another format is
+ * below were handed out), "groups" (groups_snapshot.h) and "log_starts". Unknown members are ignored, so that a newer broker's file can be read; another format is
  * refused. On control, or on the main thread before it runs. */
 #include "topics.h"
 
@@ -76,6 +76,29 @@ static json_t *doomed_json(const struct vv_doomed *d)
     return o;
 }
 
+/* Log starts above 0, by topic id: a restore as of a time begins there (DeleteRecords and retention move them on later). */
+static json_t *log_starts_json(struct vv_topics *ts)
+{
+    json_t *to = json_object();
+    for (size_t i = 0; to && i < ts->count; i++) {
+        const struct vv_topic *t = ts->v[i];
+        bool any = false;
+        char id[23];
+        json_t *starts = json_array();
+        for (int32_t k = 0; k < t->partition_count; k++) {
+            int64_t start = t->partitions[k] ? vv_partition_log_start(t->partitions[k]) : 0;
+            any = any || start > 0;
+            json_array_append_new(starts, json_integer(start));
+        }
+        vv_uuid_text(t->id, id);
+        if (any && !t->internal)
+            json_object_set_new(to, id, starts);
+        else
+            json_decref(starts);
+    }
+    return to;
+}
+
 static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *change, bool bucket)
 {
     json_t *topics = json_array(), *deleted = json_array();
@@ -91,6 +114,7 @@ static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *
         if (!groups)
             err = VV_E_NOMEM;
         json_object_set_new(o, "groups", groups);
+        json_object_set_new(o, "log_starts", log_starts_json(ts));
         json_object_set_new(o, "producer_ids", json_integer((json_int_t)vv_producer_ids_reserved(ts->broker)));
     }
     char *text = err || !o ? NULL : json_dumps(o, JSON_INDENT(1));

@@ -1,9 +1,11 @@
 /* cmd_broker.c — `varve broker`: configuration from files and the command line, then the broker until a signal. */
+#include "admin.h"
 #include "cli.h"
 
 #include "broker.h"
 #include "call.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +15,8 @@ static const struct vv_opt opts[] = {
     VV_OPT_SET,
     {"data-dir", 'd', "DIR", "Everything below DIR: short for --set data.dir=DIR (default ./varve-data)."},
     {"take-over", 0, NULL, "Claim a bucket whose other writer is surely gone: --set tier.take.over=true."},
+    {"restore", 0, "URL", "Seed a new cluster from somebody else's bucket, which is only read (--set tier.restore.url=URL)."},
+    {"as-of", 0, "TIME", "With --restore: its state as of then (RFC 3339 or ts:MILLIS)."},
     {0},
 };
 
@@ -26,10 +30,13 @@ static const char **gather_sets(const struct vv_args *a, size_t *n, char **made)
         const char *name = a->opts[i]->name;
         if (!strcmp(name, "set")) sets[(*n)++] = a->values[i];
         if (!strcmp(name, "take-over")) sets[(*n)++] = "tier.take.over=true";
-        if (!strcmp(name, "data-dir")) {
-            if (asprintf(&made[k], "data.dir=%s", a->values[i]) < 0) made[k] = NULL;
-            if (made[k]) sets[(*n)++] = made[k++];
-        }
+        const char *key = !strcmp(name, "data-dir") ? "data.dir" : !strcmp(name, "restore") ? "tier.restore.url" : NULL;
+        int64_t ms;
+        if (key && asprintf(&made[k], "%s=%s", key, a->values[i]) < 0) made[k] = NULL;
+        if (!strcmp(name, "as-of") && vv_admin_time(a->values[i], &ms) &&
+            asprintf(&made[k], "tier.restore.as.of.ms=%" PRId64, ms) < 0)
+            made[k] = NULL;
+        if (made[k]) sets[(*n)++] = made[k++];
     }
     return sets;
 }
@@ -39,6 +46,11 @@ static int run(const struct vv_args *a)
     struct vv_broker_config config;
     struct vv_error e = {0};
     size_t files_n, sets_n;
+    int64_t ms;
+    const char *as_of = vv_arg(a, "as-of");
+    if (as_of && !vv_arg(a, "restore")) return vv_cli_usage(a, "--as-of goes with --restore");
+    if (as_of && !vv_admin_time(as_of, &ms))
+        return vv_cli_usage(a, "--as-of %s: expected a time (2026-03-01T00:00:00Z) or ts:MILLIS", as_of);
     char **made = calloc(a->count + 1, sizeof *made);
     if (!made) return vv_cli_fail(a, "out of memory");
     const char **files = vv_arg_all(a, "config", &files_n), **sets = gather_sets(a, &sets_n, made);
@@ -67,6 +79,8 @@ const struct vv_command vv_cmd_broker = {
         "FILE is a server.properties; Kafka's own works. Messages go to stderr; when clients can come, one line goes "
         "to\n"
         "stdout: varve ready: kafka=HOST:PORT metrics=HOST:PORT tier=URL retention=… data=DIR\n"
+        "--restore needs an empty data directory and an empty bucket (tier.url): the new cluster serves at once what the old\n"
+        "bucket has, and copies it over in the background; the old one is never written to.\n"
         "A port of 0 takes any free port. SIGTERM and SIGINT end it cleanly. Every key: varve config reference.",
     .opts = opts,
     .run = run,

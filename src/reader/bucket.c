@@ -25,6 +25,7 @@ static int read_root(struct vv_bucket *b, struct vv_error *e)
     if (err == VV_E_NOENT)
         return vv_error_set(e, err, "%s is not a Varve bucket: there is no %s in it (is the prefix right?)",
                             b->store->url, VV_KEY_ROOT);
+    if (!err) vv_clusters_text(b->root.cluster_id, &b->root.origins, b->clusters);
     return err;
 }
 

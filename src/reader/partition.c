@@ -39,7 +39,7 @@ static int newest_log_start(struct vv_bucket_log *log, struct vv_error *e)
     if (!log->tail_n) return VV_OK;
     const struct vv_extent *x = &log->tail[log->tail_n - 1];
     vv_segkey_of(log->info.topic_id, log->info.partition, x, &k);
-    int err = vv_footer_get(log->bucket->store, &k, log->where.cluster_id, (size_t)(x->object_bytes - vv_extent_footer_at(x)), &f,
+    int err = vv_footer_get(log->bucket->store, &k, log->bucket->clusters, (size_t)(x->object_bytes - vv_extent_footer_at(x)), &f,
                             &bytes, e);
     if (err == VV_E_CORRUPT || err == VV_E_NOENT || err == VV_E_UNSUPPORTED || err == VV_E_KEY) return VV_OK;
     if (!err) log->info.log_start = VV_MAX(log->info.log_start, f.log_start);

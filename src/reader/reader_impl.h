@@ -9,6 +9,7 @@
 #include "footer.h"
 #include "keys.h"
 #include "manifest.h"
+#include "origin.h"
 #include "root.h"
 
 struct vv_bucket {
@@ -16,6 +17,7 @@ struct vv_bucket {
     struct vv_objstore *store;
     bool owns_store;
     struct vv_root root;
+    char clusters[VV_CLUSTERS_MAX]; /* whose objects belong here */
     size_t memory_max, chunk_bytes;
     unsigned gets_max;
     int64_t deadline_ms;

@@ -264,7 +264,7 @@ static int decode(struct vv_scan *s, struct scan_segment *seg)
     if (err)
         vv_error_set(&seg->error, err == VV_E_AGAIN ? VV_E_CORRUPT : err, "object %s: %.300s", seg->key,
                      err == VV_E_AGAIN ? "the footer is longer than the manifest says" : why.text);
-    if (!err) err = vv_footer_check(&seg->footer, &seg->id, s->b->root.cluster_id, &seg->error);
+    if (!err) err = vv_footer_check(&seg->footer, &seg->id, s->b->clusters, &seg->error);
     if (!err && (s->o.everything || seg->footer.data_bytes != seg->x.bytes)) err = check_against_manifest(seg,
                                                                                                           &seg->error);
     if (!err && s->o.everything && strcmp(seg->footer.topic, s->log->info.topic))

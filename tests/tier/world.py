@@ -225,7 +225,7 @@ def s3_ledger(s3, prefix="p"):
     root = json.loads(s3.get(f"{prefix}/v1/root.json"))
     assert root["released"], "the claim was not released"
     named = {f"{prefix}/v1/root.json", f"{prefix}/v1/cluster.json"}
-    have = set(s3.keys(f"^{prefix}/"))
+    have = {k for k in s3.keys(f"^{prefix}/") if "/v1/h/" not in k}  # snapshots of before are named by their time alone
     for d in root["deleted_topics"]:
         have = {k for k in have if f"/{d['topic_id']}/" not in k}
     named |= {k for k in have if k.endswith("/topic.json")}

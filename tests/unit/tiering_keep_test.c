@@ -385,7 +385,7 @@ static void snapshot(void **state)
     char *json;
     size_t n;
     assert_int_equal(vv_tier_get_snapshot(r->tier, &json, &n, &e), VV_E_NOENT);
-    rig_ok(vv_tier_put_snapshot(r->tier, "{\"a\":1}", 7, &e), &e);
+    rig_ok(vv_tier_put_snapshot(r->tier, "{\"a\":1}", 7, true, &e), &e);
     rig_ok(vv_tier_get_snapshot(r->tier, &json, &n, &e), &e);
     assert_string_equal(json, "{\"a\":1}");
     free(json);

@@ -44,7 +44,7 @@ static void uploads_wait_for_the_claim_and_then_go(void **state)
     rig_seal(r, 2, 50);
     rig_settle(r);
     assert_int_equal(rig_state(r, 20), VV_EXTENT_SEALED);
-    assert_int_equal(vv_tier_put_snapshot(r->tier, "{}", 2, &e), VV_E_AGAIN);
+    assert_int_equal(vv_tier_put_snapshot(r->tier, "{}", 2, true, &e), VV_E_AGAIN);
     assert_int_equal(vv_tier_delete_topic(r->tier, (struct vv_uuid){{9}}, "other", 0, &e), VV_E_AGAIN);
     vv_tier_stats(r->tier, &stats);
     assert_false(stats.store_ok);
@@ -53,7 +53,7 @@ static void uploads_wait_for_the_claim_and_then_go(void **state)
     assert_int_equal(rig_state(r, 20), VV_EXTENT_BOTH);
     assert_int_equal(rig_segments(r), 2);
     assert_int_equal(r->tier->claim.writer_epoch, 2);
-    rig_ok(vv_tier_put_snapshot(r->tier, "{}", 2, &e), &e);
+    rig_ok(vv_tier_put_snapshot(r->tier, "{}", 2, true, &e), &e);
     rig_ok(vv_tier_delete_topic(r->tier, (struct vv_uuid){{9}}, "other", 0, &e), &e);
 }
 
