@@ -20,14 +20,18 @@
 #define DEADLINE_MS 60000
 #define TOPIC_CHECK_US 1000000
 
-bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now)
+static bool manifest_due(const struct vv_tier_part *p, int64_t now)
 {
     const struct vv_tier_config *c = &p->tier->config;
-    if (!p->swept || p->delete_check_us <= now) return true;
     return p->dirty && (p->dirty >= (uint64_t)c->manifest_batch || now - p->dirty_since_us >= c->manifest_interval_ms * 1000);
 }
 
-static bool clock_sane(struct vv_tier *t)
+bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now)
+{
+    return !p->swept || p->delete_check_us <= now || manifest_due(p, now) || vv_gc_due(p, now);
+}
+
+bool vv_keeper_clock_sane(struct vv_tier *t)
 {
     int64_t jump = vv_wall_ms(t->env) - vv_mono_ms(t->env) - t->clock_gap_ms;
     bool sane = jump < CLOCK_JUMP_MS && jump > -CLOCK_JUMP_MS;
@@ -77,7 +81,7 @@ static int sweep(struct vv_tier_part *p)
 
 /* ---- manifest ---- */
 
-static int commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_error *e)
+int vv_keeper_commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_error *e)
 {
     struct vv_tier *t = p->tier;
     struct vv_manifest_where w;
@@ -90,6 +94,7 @@ static int commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_erro
     vv_manifest_sweep(&p->manifest, &w);
     pthread_mutex_lock(&t->mu);
     p->dirty -= VV_MIN(p->dirty, taken);
+    if (p->manifest.garbage_listed && !p->manifest.garbage_count) p->dirty++; /* a head that no longer names what is gone */
     if (p->dirty) p->dirty_since_us = vv_mono_us(t->env);
     pthread_mutex_unlock(&t->mu);
     return VV_OK;
@@ -171,12 +176,12 @@ static int expire(struct vv_tier_part *p, struct vv_error *e)
     vv_tier_config_get(p->tier, &c);
     next_delete_check(p, INT64_MAX, false); /* set first: what comes in while we work sets it again */
     int64_t below = 0;
-    if (clock_sane(p->tier))
+    if (vv_keeper_clock_sane(p->tier))
         below = expired_end(p, c.delete_grace_ms, &next_ms);
     else
         next_ms = vv_wall_ms(p->tier->env) + 60000;
     int err = VV_OK;
-    if (below) err = commit(p, below, e);
+    if (below) err = vv_keeper_commit(p, below, e);
     if (!err && below) err = vv_index_sweep(p->o.index, below, VV_EXTENT_TOMBSTONED, VV_EXTENT_DELETING, 0);
     struct batch *b = err ? NULL : malloc(sizeof *b);
     if (!err && !b) err = VV_E_NOMEM;
@@ -197,8 +202,8 @@ int vv_keeper_part_step(struct vv_tier_part *p, bool flush)
     struct vv_error e = {0};
     int64_t now = vv_mono_us(t->env);
     pthread_mutex_lock(&t->mu);
-    bool unswept = !p->swept, check = p->delete_check_us <= now && !flush;
-    bool due = vv_keeper_part_due(p, now);
+    bool unswept = !p->swept, check = p->delete_check_us <= now && !flush, gc = vv_gc_due(p, now);
+    bool due = manifest_due(p, now);
     p->swept = true;
     pthread_mutex_unlock(&t->mu);
     int err = VV_OK;
@@ -211,9 +216,11 @@ int vv_keeper_part_step(struct vv_tier_part *p, bool flush)
     } else if (check) {
         err = expire(p, &e);
     } else if (flush || due) {
-        err = commit(p, 0, &e);
+        err = vv_keeper_commit(p, 0, &e);
+    } else if (gc) {
+        err = vv_gc_step(p, &e);
     }
-    if (unswept && !err && flush) err = commit(p, 0, &e);
+    if (unswept && !err && flush) err = vv_keeper_commit(p, 0, &e);
     if (err < 0) VLOG_WARN("%s-%d: housekeeping in the bucket: %s", p->topic, (int)p->o.partition, e.text[0] ? e.text : vv_err_name(err));
     return err < 0 ? err : 1;
 }
@@ -258,7 +265,7 @@ static bool next_deleted(struct vv_tier *t, struct vv_deleted_topic *out)
     bool found = false;
     vv_tier_config_get(t, &c);
     int64_t now = vv_wall_ms(t->env);
-    if (!clock_sane(t)) return false;
+    if (!vv_keeper_clock_sane(t)) return false;
     pthread_mutex_lock(&t->claim_mu);
     for (size_t i = 0; i < t->claim.deleted_count && !found; i++) {
         *out = t->claim.deleted[i];
@@ -298,6 +305,8 @@ int vv_keeper_tier_step(struct vv_tier *t)
         if (aborted) VLOG_INFO("tier: aborted %zu unfinished uploads of earlier lives", aborted);
     } else if (renew) {
         err = vv_claim_renew(t, &e);
+    } else if (vv_gc_uploads_due(t, now)) {
+        err = vv_gc_uploads(t, &e);
     } else if (next_deleted(t, &d) && !topic_open(t, d.id)) {
         err = delete_topic(t, &d, &e);
     } else {

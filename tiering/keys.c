@@ -96,6 +96,13 @@ void vv_key_manifest_prefix(struct vv_uuid topic_id, char out[VV_KEY_MAX])
     snprintf(out, VV_KEY_MAX, "v1/m/%s/", id);
 }
 
+void vv_key_pages_prefix(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX])
+{
+    char id[23];
+    topic_text(topic_id, id);
+    snprintf(out, VV_KEY_MAX, "v1/m/%s/%05" PRId32 "/", id, partition);
+}
+
 void vv_key_head(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX])
 {
     char id[23];

@@ -36,6 +36,7 @@ void vv_key_topic(struct vv_uuid topic_id, char out[VV_KEY_MAX]);               
 void vv_key_topic_prefix(struct vv_uuid topic_id, char out[VV_KEY_MAX]);                         /* v1/t/<id>/ */
 void vv_key_part_prefix(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX]);       /* v1/t/<id>/<p>/ */
 void vv_key_manifest_prefix(struct vv_uuid topic_id, char out[VV_KEY_MAX]);                      /* v1/m/<id>/ */
+void vv_key_pages_prefix(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX]);      /* v1/m/<id>/<p>/ */
 void vv_key_head(struct vv_uuid topic_id, int32_t partition, char out[VV_KEY_MAX]);
 void vv_key_page(struct vv_uuid topic_id, int32_t partition, int level, const char *sha256, char out[VV_KEY_MAX]);
 /* A key that sorts after every segment of the partition whose base is <= offset: LIST start-after. */

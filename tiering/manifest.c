@@ -125,6 +125,11 @@ static int garbage_add(struct vv_manifest *m, const char *key)
     return VV_OK;
 }
 
+int vv_manifest_condemn(struct vv_manifest *m, const char *key)
+{
+    return garbage_add(m, key);
+}
+
 static void garbage_clear(struct vv_manifest *m)
 {
     for (size_t i = 0; i < m->garbage_count; i++) free(m->garbage[i]);
@@ -238,6 +243,7 @@ static int parse_head(struct vv_manifest *m, const json_t *o, struct list *segme
         err = garbage_add(m, json_string_value(g));
         if (err) return err;
     }
+    m->garbage_listed = m->garbage_count;
     return VV_OK;
 }
 
@@ -337,6 +343,34 @@ int vv_manifest_pages(const struct vv_manifest *m, const struct vv_manifest_wher
     for (int k = VV_MANIFEST_LEVELS - 1; k >= 1 && !err; k--)
         for (size_t i = 0; i < m->level[k].n && !err; i++)
             err = walk_page(w, k, &m->level[k].v[i], from, min_ts, each, ctx, e);
+    return err;
+}
+
+static int each_ref(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, vv_manifest_each_page each, void *ctx,
+                    struct vv_error *e)
+{
+    json_t *o = NULL;
+    const json_t *child;
+    size_t i;
+    int err = each(ctx, level, r);
+    if (err || level == 1) return err;
+    err = get_page(w, level, r, &o, e);
+    json_array_foreach(o ? json_object_get(o, "entries") : NULL, i, child) {
+        struct vv_pageref c;
+        err = ref_parse(child, &c);
+        if (!err) err = each_ref(w, level - 1, &c, each, ctx, e);
+        if (err) break;
+    }
+    json_decref(o);
+    return err;
+}
+
+int vv_manifest_each_ref(const struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each_page each, void *ctx,
+                         struct vv_error *e)
+{
+    int err = VV_OK;
+    for (int k = VV_MANIFEST_LEVELS - 1; k >= 1 && !err; k--)
+        for (size_t i = 0; i < m->level[k].n && !err; i++) err = each_ref(w, k, &m->level[k].v[i], each, ctx, e);
     return err;
 }
 
@@ -530,6 +564,7 @@ static int put_head(struct vv_manifest *m, const struct vv_manifest_where *w, co
         sha256_hex(text, strlen(text), m->sha256);
         snprintf(m->etag, sizeof m->etag, "%s", info.etag);
         m->exists = true;
+        m->garbage_listed = m->garbage_count;
         m->revision++;
         m->writer_epoch = w->writer_epoch;
     }
@@ -558,7 +593,7 @@ static bool unchanged(const struct vv_manifest *before, const struct vv_manifest
 {
     if (!m->exists) return !m->next_offset && !m->log_start;
     return before->next_offset == m->next_offset && before->log_start == m->log_start &&
-           before->deleting_below == m->deleting_below && !before->garbage_count && before->writer_epoch == m->writer_epoch;
+           before->deleting_below == m->deleting_below && before->garbage_listed == m->garbage_count && !m->garbage_count && before->writer_epoch == m->writer_epoch;
 }
 
 int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, int64_t deleting_below,

@@ -36,8 +36,9 @@ struct vv_manifest {
     int64_t folded_end;       /* segments below are in pages (or gone) */
     int64_t next_offset;      /* last listed segment's last + 1; 0 when none */
     struct vv_manifest_level level[VV_MANIFEST_LEVELS]; /* [0] unused: level 0 is the index */
-    char **garbage;           /* page keys no longer referenced: to be deleted */
+    char **garbage;           /* keys that are no part of the log, irrevocably: to be deleted */
     size_t garbage_count;
+    size_t garbage_listed;    /* how many of them the head in the bucket names */
 };
 struct vv_manifest_where { /* what a commit needs to know; borrowed */
     struct vv_env *env;
@@ -59,6 +60,12 @@ int vv_manifest_walk(struct vv_manifest *m, const struct vv_manifest_where *w, v
  * (INT64_MIN = any). What each() returns stops the walk and is returned. */
 int vv_manifest_pages(const struct vv_manifest *m, const struct vv_manifest_where *w, int64_t from, int64_t min_ts,
                       vv_manifest_each each, void *ctx, struct vv_error *e);
+/* Every page that a loaded manifest refers to, on every level. Reads the pages of levels above 1. */
+typedef int (*vv_manifest_each_page)(void *ctx, int level, const struct vv_pageref *r);
+int vv_manifest_each_ref(const struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each_page each, void *ctx,
+                         struct vv_error *e);
+/* A key proven to be no part of the log (gc.c): the next commit names it, the sweep after that deletes it. */
+int vv_manifest_condemn(struct vv_manifest *m, const char *key);
 /* Writes the state of the index (and this deleting_below, which only grows) as the next head; folds full levels first.
  * E_CONFLICT: another writer's epoch is in the head. */
 int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix,

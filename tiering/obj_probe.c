@@ -3,9 +3,9 @@
  * A server may ignore If-None-Match or If-Match and answer 200, or not check Content-MD5: only
  * trying tells. Each question is a few requests on tiny objects with a random name; the objects are
  * removed. What is asked: both conditions, each in the case where it must refuse and where it must
- * not; if the ETag is the MD5; bulk delete. Multipart is not tried (parts of 5 MiB are no probe).
- * CHECKED_PUT cannot be provoked through this seam: it stays as the backend says. Pure use of the
- * public calls; blocks; any thread. */
+ * not; if the ETag is the MD5; if a body that is not what its checksum says is refused (the source
+ * gives other bytes the second time it is read); bulk delete. Multipart is not tried (parts of 5 MiB
+ * are no probe). Pure use of the public calls; blocks; any thread. */
 #include "varve/objstore.h"
 #include "varve/bytes.h"
 
@@ -43,6 +43,23 @@ static bool match_works(struct probe *p)
            put(p, 0, "other", &right, NULL, NULL) == VV_OK;
 }
 
+/* The backend reads a source once for the checksums and once more to send it; a third time would be a retry. */
+static int fickle_read(void *ctx, uint64_t at, void *dst, size_t n)
+{
+    unsigned *reads = ctx;
+    (void)at;
+    memset(dst, (*reads)++ ? 'b' : 'a', n);
+    return *reads > 2 ? VV_E_UNSUPPORTED : VV_OK;
+}
+
+static bool checked_put_works(struct probe *p)
+{
+    unsigned reads = 0;
+    struct vv_objsrc src = {.size = 16, .read = fickle_read, .ctx = &reads};
+    int err = vv_objstore_put(p->s, p->keys[0], &src, NULL, p->deadline_ms, NULL, NULL);
+    return err != VV_OK && reads > 1;
+}
+
 int vv_objstore_probe(struct vv_objstore *s, const char *prefix, int64_t deadline_ms,
                       unsigned *caps, struct vv_error *e)
 {
@@ -63,6 +80,7 @@ int vv_objstore_probe(struct vv_objstore *s, const char *prefix, int64_t deadlin
     if ((*caps & VV_OBJ_CAP_IF_NONE_MATCH) && !none_match_works(&p))
         *caps &= ~(unsigned)VV_OBJ_CAP_IF_NONE_MATCH;
     if ((*caps & VV_OBJ_CAP_IF_MATCH) && !match_works(&p)) *caps &= ~(unsigned)VV_OBJ_CAP_IF_MATCH;
+    if ((*caps & VV_OBJ_CAP_CHECKED_PUT) && !checked_put_works(&p)) *caps &= ~(unsigned)VV_OBJ_CAP_CHECKED_PUT;
     const char *keys[2] = {p.keys[0], p.keys[1]};
     int results[2];
     return vv_objstore_delete_many(s, keys, 2, deadline_ms, results, e);

@@ -287,6 +287,7 @@ void vv_tier_hurry(struct vv_tier *t)
     for (size_t i = 0; i < t->part_count; i++) {
         struct vv_tier_part *p = t->parts[i];
         p->upload_after_us = p->keep_after_us = 0;
+        if (t->config.gc_interval_ms) p->gc.due_us = 0;
         p->dirty_since_us = INT64_MIN / 2;
         if (p->delete_check_us != INT64_MAX) p->delete_check_us = 0;
     }
@@ -441,6 +442,7 @@ int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, stru
     struct vv_index_summary s;
     vv_index_summary(o->index, &s);
     p->kicked = true;
+    vv_gc_begin(p);
     if (s.remote_end >= 0 || s.log_start > 0) { /* a crash may have come between an upload and its manifest */
         p->dirty = 1;
         p->dirty_since_us = vv_mono_us(t->env);
@@ -551,7 +553,7 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
     *out = (struct vv_tier_stats){
         .uploads = t->uploads, .upload_bytes = t->upload_bytes, .upload_errors = t->upload_errors,
         .fetch_requests = t->fetch_requests, .fetch_bytes = t->fetch_bytes, .fetch_errors = t->fetch_errors,
-        .deletes = t->deletes, .delete_errors = t->delete_errors,
+        .deletes = t->deletes, .delete_errors = t->delete_errors, .gc_objects = t->gc_objects, .gc_uploads = t->gc_uploads,
         .cache_hits = t->cache_hits, .cache_misses = t->cache_misses, .cache_bytes = t->cache_bytes,
         .gets = s->calls[VV_OBJ_GET] + s->calls[VV_OBJ_GET_ASYNC], .puts = s->calls[VV_OBJ_PUT],
         .heads = s->calls[VV_OBJ_HEAD], .lists = s->calls[VV_OBJ_LIST], .store_ok = t->store_ok,

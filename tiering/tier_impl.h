@@ -10,6 +10,7 @@
 #define VARVE_TIER_IMPL_H
 #include "varve/tier.h"
 #include "footer.h"
+#include "gc.h"
 #include "keys.h"
 #include "manifest.h"
 #include "origin.h"
@@ -55,6 +56,7 @@ struct vv_tier {
     _Atomic bool fenced;           /* mirror of claim.lost */
     _Atomic bool unclaimed;        /* opened while the store was away: fenced until the keeper has claimed it */
     bool take_over;                /* for that */
+    int64_t gc_uploads_us;         /* keeping: next look for abandoned uploads in parts */
     char clusters[VV_CLUSTERS_MAX]; /* whose objects belong here: ours and the origins'; fixed once claimed */
     const struct vv_tier_seed *seed; /* NULL: this is no first start from somebody else's bucket */
     struct vv_hydrate *hydrate;    /* hydrate.c; NULL: nothing to bring over */
@@ -68,7 +70,7 @@ struct vv_tier {
     struct vv_uuid *topics_named;  /* mu; topic.json known to be written by this process */
     size_t topics_named_count;
     /* statistics; gets/puts/… come from the store's */
-    _Atomic uint64_t uploads, upload_bytes, upload_errors, deletes, delete_errors;
+    _Atomic uint64_t uploads, upload_bytes, upload_errors, deletes, delete_errors, gc_objects, gc_uploads;
     _Atomic uint64_t fetch_requests, fetch_bytes, fetch_errors, cache_hits, cache_misses, cache_bytes; /* reader.c */
     _Atomic bool store_ok;
     struct vv_reader *reader; /* mu; made by the first read, stays until vv_tier_free */
@@ -81,6 +83,7 @@ struct vv_tier_part {
     char topic[250];
     pthread_mutex_t life;
     struct vv_manifest manifest; /* the keeping mark's */
+    struct vv_gc gc;             /* the keeping mark's, but for when it is due: mu */
     _Atomic bool copy_disabled;
     /* all below: tier->mu */
     bool busy;               /* an uploader works on it */
@@ -130,6 +133,8 @@ int vv_uploader_step(struct vv_tier_part *p);
 /* keeper.c: one unit of housekeeping of one part, under its keeping mark. 1: did something, 0: nothing due, < 0: failed. */
 int vv_keeper_part_step(struct vv_tier_part *p, bool flush);
 bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now_us); /* mu held */
+int vv_keeper_commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_error *e); /* the next head, and what it lets go */
+bool vv_keeper_clock_sane(struct vv_tier *t);
 /* Renewal, leftovers of earlier lives, deleted topics. */
 int vv_keeper_tier_step(struct vv_tier *t);
 /* hydrate.c: see there */

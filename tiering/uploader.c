@@ -5,7 +5,7 @@
  * The intent fixes the key (range, leader epoch, generation, nonce), so every retry, in this life or the next, asks for
  * the same object: first it looks whether the object is already there and right (a reply was lost, a crash came after
  * the put), else it puts it (only if absent, where the store can), and again over it if what is there is wrong.
- * Nothing is BOTH before the footer was read back and compared (verify_full: all blocks). An object that is adopted, because its put
+ * Nothing is BOTH before the footer was read back and compared (verify_full, or a store that checks no checksum: all blocks). An object that is adopted, because its put
  * got no answer in this try, is always read back whole: nobody vouched for its bytes.
  * Local bytes are checked against the block table while they are read for the put, so rot since the append is refused.
  * Failures back off per partition; others go on. Segments wholly below the log start are not uploaded but dropped.
@@ -240,7 +240,9 @@ static int verify_object(struct upload *u, bool whole, struct vv_objinfo *info)
 out:
     vv_footer_release(&f);
     if (s.buf) vv_buf_unref(s.buf);
-    if (!err && (whole || u->config.verify_full)) err = verify_blocks(u);
+    /* A store that checks nothing and tells nothing of what it got: only reading it back proves anything. */
+    bool mute = !(u->p->tier->store->caps & (VV_OBJ_CAP_CHECKED_PUT | VV_OBJ_CAP_ETAG_IS_MD5));
+    if (!err && (whole || mute || u->config.verify_full)) err = verify_blocks(u);
     return err;
 }
 

@@ -33,6 +33,8 @@ struct vv_tier_config {
     int64_t delete_grace_ms;        /* tier.delete.grace.ms: tombstoned objects stay undeletable this long */
     int64_t manifest_interval_ms;   /* batch manifest updates at most this long, default 60000 */
     int manifest_batch;             /* or this many segments, default 16 */
+    int64_t gc_interval_ms;         /* tier.gc.interval.ms: every partition's objects are looked through this often; 0 = never */
+    int64_t gc_age_ms;              /* tier.gc.age.ms: nothing younger is collected */
     int64_t hydrate_bytes_per_s;    /* from the origin into the own bucket; 0 = no limit */
 };
 /* Where a bucket's first objects came from (tiering/origin.h). */
@@ -199,6 +201,7 @@ struct vv_tier_stats {
     uint64_t hydrate_objects_left, hydrate_bytes, hydrate_objects, hydrate_lost; /* from the origin; left 0: nothing (more) to bring */
     bool hydrating;
     uint64_t uploads, upload_bytes, upload_errors, fetch_requests, fetch_bytes, fetch_errors, deletes, delete_errors;
+    uint64_t gc_objects, gc_uploads; /* collected: objects that were no part of any log, abandoned uploads in parts */
     uint64_t cache_hits, cache_misses, cache_bytes, gets, puts, heads, lists;
     uint64_t disk_hits, disk_hit_bytes, disk_misses, disk_writes, disk_write_bytes, disk_evictions, disk_bad, disk_errors,
         disk_bytes, disk_files; /* the disk cache */

@@ -44,6 +44,8 @@ void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_conf
         .fetch_deadline_ms = c->tier_fetch_deadline_ms,
         .verify_full = c->tier_verify_full,
         .delete_grace_ms = c->tier_delete_grace_ms,
+        .gc_interval_ms = c->tier_gc_interval_ms,
+        .gc_age_ms = c->tier_gc_age_ms,
         .hydrate_bytes_per_s = limit_of(c->tier_hydrate_max_bytes_per_second),
     };
 }

@@ -190,6 +190,11 @@
       "Chunks fetched ahead of a sequential reader.")                                              \
     X(tier_delete_grace_ms, "tier.delete.grace.ms", LONG, "604800000", 0, VV_I64, NULL, VV_DYN,    \
       "Deleted segments and topics can be undeleted for this long.")                               \
+    X(tier_gc_interval_ms, "tier.gc.interval.ms", LONG, "86400000", 0, VV_I64, NULL, 0,            \
+      "Each partition's objects are listed this often, and what is proven to be part of no log is "\
+      "collected; 0: never.")                                                                      \
+    X(tier_gc_age_ms, "tier.gc.age.ms", LONG, "86400000", 1, VV_I64, NULL, 0,                      \
+      "Nothing younger is collected: longer than any upload takes.")                               \
     X(tier_disk_reserve, "tier.disk.reserve", LONG, "-1", -1, VV_I64, NULL, 0,                     \
       "Free bytes below which producers are refused; below twice that they are throttled and "     \
       "local copies of what is in the bucket go before their time. -1: 1 GiB or 5 % of the disk, " \

@@ -47,6 +47,7 @@ struct vv_command {
     X(ls)                                                                                          \
     X(inspect)                                                                                     \
     X(verify)                                                                                      \
+    X(doctor)                                                                                      \
     X(config_reference)                                                                            \
     X(config_check)                                                                                \
     X(bench_produce)                                                                               \

@@ -73,6 +73,8 @@ void world_init(struct world *w, uint64_t seed)
     w->tier_config = (struct vv_tier_config){.delete_grace_ms = 30000,
                                              .verify_full = sim_percent(w, 50),
                                              .manifest_interval_ms = 10000,
+                                             .gc_interval_ms = sim_percent(w, 70) ? 7000 : 0,
+                                             .gc_age_ms = 20000,
                                              .manifest_batch = 1 + (int)sim_below(w, 6),
                                              .chunk_bytes = (size_t)2048 << sim_below(w, 6),
                                              .cache_bytes_max = (size_t)32768 << sim_below(w, 8),

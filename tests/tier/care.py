@@ -127,3 +127,28 @@ def case_undelete_late():
         assert topic_id(w) == new[0]
         w.check()
         w.close()
+
+
+def case_gc():
+    """What a lost disk left unfinished in the bucket is collected when the log has grown over it; uploads in parts too. The ledger is empty."""
+    with World({"tier.gc.interval.ms": 500, "tier.gc.age.ms": 1000, "tier.delete.grace.ms": 1000}) as w:
+        w.fill(3).quiet()
+        folder = w.topic_dir() + "00000/"
+        w.broker.stop()  # a crash would do as well, but then the claim is waited for
+        w.lose_disk()
+        end = w.segments()[-1][1] + 1
+        strays = [f"{folder}{a:020d}-{b:020d}-00000000-0000-{n:016x}.seg" for n, (a, b) in enumerate(
+            [(end, end + 15), (end + 16, end + 31), (5, 20)], 1)]
+        for key in strays:
+            w.s3.put(key, b"half an upload")
+        page = w.topic_dir().replace("/v1/t/", "/v1/m/") + "00000/1-" + "0" * 64 + ".json"
+        w.s3.put(page, b"{}")
+        w.start()
+        w.ledger.__init__()
+        w.fill(4).quiet()
+        wait_for("the strays are collected", lambda: not [k for k in (*strays, page) if k in w.s3.keys()], 15)
+        assert w.metric("varve_tier_gc_objects_total") == 4
+        with w.client() as c:
+            offsets = [o for o, _, _ in c.read_all(TOPIC, 0)]
+        assert offsets == list(range(len(offsets))), "a hole"
+        w.close()

@@ -12,7 +12,7 @@ Operations: PUT GET HEAD LIST DELETE DELETE_MANY CREATE PART COMPLETE ABORT UPLO
     drop         do it and close without a reply
     ignore       say 200 and do nothing (PUT)
     truncate     store, or serve, half of the bytes           alter    store, or serve, one bit wrong (the ETag is that of what is stored)
-    lie_altered  store one bit wrong under the ETag of what was sent
+    lie_altered  store one bit wrong under the ETag of what was sent      alter_unsaid  under one that says nothing (sums=False)
     blackhole    read the request, never answer               slow     move bodies at `rate` bytes/s
     error_body   200 with an <Error> inside (COMPLETE)        listing  change(keys) -> keys, for LIST
     wrong_etag   answer with the ETag of something else       endless  every LIST page says that there is more
@@ -91,6 +91,7 @@ class S3Front:
         self.lock = threading.RLock()
         self.objects, self.uploads, self.rules, self.calls = {}, {}, [], []
         self.keys_allowed, self.conditions, self.next_upload = None, True, 0
+        self.sums = True  # False: Content-MD5 is not looked at and ETags are the store's own
         self.clock_s = None  # set: the store's clock is that far from ours, and it refuses signatures 15 minutes off
         self.open = set()
         front = self
@@ -316,7 +317,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def bad_md5(self, body):
         told = self.headers.get("Content-MD5")
-        return told and told != base64.b64encode(hashlib.md5(body).digest()).decode()
+        return self.front.sums and told and told != base64.b64encode(hashlib.md5(body).digest()).decode()
 
     def kept(self, body, do):
         """What a store that was told to lie keeps of a body."""
@@ -326,6 +327,9 @@ class Handler(BaseHTTPRequestHandler):
             return Stored(altered(body))
         if do == "lie_altered":
             return Stored(altered(body), Stored(body).etag)
+        if not self.front.sums:
+            self.front.next_upload += 1
+            return Stored(altered(body) if do == "alter_unsaid" else body, f'"own-{self.front.next_upload}"')
         return Stored(body)
 
     def on_put(self, body, do):

@@ -1,11 +1,13 @@
 """store.py — faults 20 to 23: a store that refuses, vanishes, crawls, is silent or cannot do something; two writers."""
+import json
+import os
 import subprocess
 import struct
 import threading
 import time
 
 from s3front import S3Front
-from world import STORAGE_ERROR, TOPIC, Varve, World, served_again, wait_for
+from world import ROOT, STORAGE_ERROR, TOPIC, Varve, World, served_again, wait_for
 
 
 # ---- 20, 21: the store refuses, or is another
@@ -169,6 +171,55 @@ def case_23():
         w.check()
         w.close()
         w.check_bucket()
+
+
+def case_mute():
+    """A store that looks at no checksum and has ETags of its own: every upload is read back, an altered one is put again."""
+    with World(start=False) as w:
+        w.s3.sums = False
+        w.start()
+        with w.client() as c:
+            c.create(TOPIC, 1, {})
+        lie = w.s3.rule("PUT", r"\.seg$", "alter_unsaid", times=2)
+        w.fill(5).quiet()
+        assert lie.hits == 2 and "did not keep" in w.messages()
+        w.check()
+        w.close()
+        w.check_bucket()
+
+
+# ---- varve doctor
+
+def doctor(w, *more):
+    settings = {k: v for k, v in w.s3.settings().items() if k.startswith("tier.s3.")}
+    done = subprocess.run([ROOT / "build/varve", "doctor", w.s3.settings()["tier.url"], "-o", "json", *more,
+                           *(x for k, v in settings.items() for x in ("--set", f"{k}={v}"))],
+                          capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **{k: v for k, v in w.s3.settings().items() if k.startswith("AWS_")}})
+    return done.returncode, {row["check"]: row["ok"] for row in json.loads(done.stdout)}, done.stdout
+
+
+def case_doctor():
+    """What the doctor says of an honest store, of ones that lack something, of one that is away; it leaves nothing behind."""
+    with World(start=False) as w:
+        code, says, text = doctor(w)
+        assert code == 0 and all(says.values()) and len(says) == 14, text
+        w.s3.conditions = w.s3.sums = False
+        code, says, text = doctor(w, "--quick")
+        assert code == 0 and {k for k, ok in says.items() if not ok} == {"if-none-match", "if-match", "etag is md5", "checked put"}, text
+        w.s3.conditions = w.s3.sums = True
+        for op, do, wrong, fatal in (("LIST", {"do": "listing", "change": lambda keys: keys[::-1]}, "listing", 1),
+                                     ("DELETE_MANY", {"do": "error", "status": 501, "code": "NotImplemented"}, "bulk delete", 0),
+                                     ("CREATE", {"do": "error", "status": 501, "code": "NotImplemented"}, "multipart", 0)):
+            rule = w.s3.rule(op, **do)
+            code, says, text = doctor(w)
+            assert code == fatal and {k for k, ok in says.items() if not ok} == {wrong}, text
+            w.s3.remove(rule)
+        assert doctor(w)[0] == 0
+        assert w.s3.keys() == [], w.s3.keys()
+        w.s3.rule("ANY", status=403, code="AccessDenied")
+        code, says, text = doctor(w)
+        assert code == 1 and says == {"write": False} and "AccessDenied" in text and "planted-secret" not in text, text
 
 
 # ---- the claim
