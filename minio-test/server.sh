@@ -1,8 +1,38 @@
-# server.sh — what minio and second share; sourced. A server lives in a directory of its own: pid, log, data, env.
+# server.sh — what minio, second, third and fourth share; sourced. A server lives in a directory of its own: pid, log, data, env.
 
 skip() {
     echo "SKIP: $*" >&2
     exit 77
+}
+
+GO_MINOR_MIN=24 # what MinIO asks for; the others are content with less
+
+go_server() { # PACKAGE VERSION BINARY: a server that is a Go module, built once into the cache
+    [ -x "$3" ] && return
+    local version bin name
+    name=$(basename "$1")
+    command -v go >/dev/null || skip "$name is built from source and there is no Go: install Go 1.$GO_MINOR_MIN or newer"
+    version=$(go env GOVERSION) # go1.26.8
+    [[ $version =~ ^go1\.([0-9]+) ]] && [ "${BASH_REMATCH[1]}" -ge $GO_MINOR_MIN ] ||
+        skip "$name needs Go 1.$GO_MINOR_MIN or newer, here is $version: install a newer Go"
+    mkdir -p "$(dirname "$3")"
+    echo "building $name $2 (once; minutes)" >&2
+    bin=$(mktemp -d "$(dirname "$3")/build.XXXXXX")
+    GOBIN=$bin CGO_ENABLED=0 nice go install -trimpath -ldflags '-s -w' "$1@$2" >&2 ||
+        { rm -rf "$bin"; skip "building $name failed (see above): it needs the network once, or $3 in place"; }
+    mv "$bin/$name" "$3" # whole or not at all, also with two builds at once
+    rm -rf "$bin"
+}
+
+try_ports() { # DIR PATH START: START PORT until something answers on it; the port is in $port
+    for _ in 1 2 3 4 5; do
+        port=$(free_port)
+        "$3" "$1" "$port"
+        wait_http "$1" "http://127.0.0.1:$port$2" && return
+    done
+    tail -5 "$1/log" >&2
+    echo "the server did not start, see $1/log" >&2
+    exit 1
 }
 
 random_hex() { # BYTES

@@ -72,10 +72,11 @@ static int s3_get(struct vv_objstore *base, const char *key, enum vv_objget_kind
     }
     if (kind != VV_GET_WHOLE) s3_call_header(&c, "range", range);
     int err = s3_call_run(&c, e);
-    if (err && c.status == 416 && kind == VV_GET_SUFFIX) { /* an empty object has no last bytes */
-        err = VV_OK;
-        c.got = 0;
-        memset(&c.info, 0, sizeof c.info);
+    if (err && c.status == 416 && kind == VV_GET_SUFFIX) {
+        /* An empty object has no last bytes. Some stores also say so of one that is shorter than the suffix (RFC 9110,
+         * 14.1.2, wants the whole object then): the whole object is the right answer to both. */
+        s3_call_release(&c);
+        return s3_get(base, key, VV_GET_WHOLE, 0, n, deadline_ms, out, info, e);
     }
     if (!err && !c.buf && !(c.buf = vv_buf_new(0)))
         err = vv_error_set(e, VV_E_NOMEM, "get %s: out of memory", key);

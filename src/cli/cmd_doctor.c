@@ -203,6 +203,7 @@ static bool check_ranges(struct doctor *d)
     if (!range_is(d, VV_GET_RANGE, 3, 4, "3456")) return say(d, false, "bytes=3-6 of ten gave something else");
     if (!range_is(d, VV_GET_RANGE, 8, 4, NULL)) return say(d, false, "a range beyond the end was not told from a full one");
     if (!range_is(d, VV_GET_SUFFIX, 0, 4, "6789")) return say(d, false, "a suffix range (bytes=-4) gave something else");
+    if (!range_is(d, VV_GET_SUFFIX, 0, 64, "0123456789")) return say(d, false, "a suffix range longer than the object did not give the object");
     return say(d, true, "in the middle, at the end, beyond it");
 }
 

@@ -251,17 +251,18 @@ class Missing(Exception):
 
 
 class Minio:
-    """minio-test/minio as a store for a Varve's tier. Missing: it cannot run here."""
+    """A server of minio-test/ (minio, second, third, fourth) as a store for a Varve's tier. Missing: it cannot run here."""
 
-    def __init__(self, scratch, name="minio"):
-        self.dir = scratch.dir / name
-        done = subprocess.run([ROOT / "minio-test/minio", "start", self.dir], stdout=subprocess.PIPE,
+    def __init__(self, scratch, server="minio"):
+        self.dir, self.server = scratch.dir / server, ROOT / "minio-test" / server
+        done = subprocess.run([self.server, "start", self.dir], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True)
         sys.stderr.write(done.stderr)
         if done.returncode == SKIP:
             raise Missing(done.stderr.strip().splitlines()[-1].removeprefix("SKIP: "))
         done.check_returncode()
-        self.env = dict(re.findall(r"\b([A-Z_0-9]+)=(\S+)", done.stdout))
+        env = re.findall(r"\b([A-Z_0-9]+)=(\S+)", done.stdout)
+        self.env = {re.sub("^(SECOND|THIRD|FOURTH)_", "MINIO_", k): v for k, v in env}
         scratch.started.append(self)
 
     def settings(self, prefix, client="curl"):
@@ -271,9 +272,9 @@ class Minio:
                 "AWS_SECRET_ACCESS_KEY": self.env["MINIO_SECRET_KEY"]}
 
     def end(self, clean):
-        subprocess.run([ROOT / "minio-test/minio", "stop", self.dir], check=clean)
+        subprocess.run([self.server, "stop", self.dir], check=clean)
 
     def show_log(self):
         log = self.dir / "log"
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        print("---- MinIO, last messages", *lines[-10:], sep="\n", file=sys.stderr)
+        print("---- the store, last messages", *lines[-10:], sep="\n", file=sys.stderr)

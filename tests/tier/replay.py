@@ -372,11 +372,11 @@ def contents(bucket):
 
 def main():
     options = argparse.ArgumentParser()
-    options.add_argument("--store", choices=("fs", "minio"), default="fs")
+    options.add_argument("--store", choices=("fs", "minio", "second", "third", "fourth"), default="fs")
     store = options.parse_args().store
     with broker.Scratch() as scratch:
         bucket = scratch.path("bucket")
-        settings = {"tier.url": f"fs:{bucket}"} if store == "fs" else broker.Minio(scratch).settings("replay")
+        settings = {"tier.url": f"fs:{bucket}"} if store == "fs" else broker.Minio(scratch, store).settings("replay")
         sent = fill(scratch, settings)
         cli = Cli(settings["tier.url"], settings)
         before = contents(bucket) if store == "fs" else None
