@@ -15,6 +15,8 @@
 #define QUIET_US 10000000     /* after a failed write, and after room was made for others */
 #define GHOST_MIN 4096        /* marks: 1 GiB */
 #define GHOST_MAX (1u << 17)  /* 32 GiB */
+#define ORDER_US 60000000     /* how long an order holds */
+#define ORDER_MARKS 16384     /* 4 to 8 GiB that are on order */
 
 struct vv_diskread {
     struct vv_objget *get;
@@ -38,10 +40,11 @@ struct vv_diskcache {
     pthread_cond_t work;
     /* mu: */
     struct vv_di index;
-    struct vv_ghost ghost;
+    struct vv_ghost ghost, ordered;
+    int64_t ordered_until_us;
     struct vv_diskread *reads, **reads_tail;
-    struct write writes[VV_DISKCACHE_QUEUE];
-    size_t write_first, write_count;
+    struct write writes[VV_DISKCACHE_ORDERED];
+    size_t write_first, write_count, write_bytes;
     bool started, stopping;
     bool opened, usable;  /* the directory was looked through; it is ours */
     bool changing;        /* one thread opens, writes or evicts */
@@ -321,8 +324,9 @@ static bool change_one(struct vv_diskcache *dc)
         if (dc->index.files) make_room(dc, 0);
     } else {
         w = dc->writes[dc->write_first];
-        dc->write_first = (dc->write_first + 1) % VV_DISKCACHE_QUEUE;
+        dc->write_first = (dc->write_first + 1) % VV_DISKCACHE_ORDERED;
         dc->write_count--;
+        dc->write_bytes -= w.bytes.bytes;
         write_out(dc, &w);
         vv_chain_release(&w.bytes);
     }
@@ -415,14 +419,51 @@ void vv_diskcache_bad(struct vv_diskcache *dc, const struct vv_segkey *key, uint
 
 static void queue_write(struct vv_diskcache *dc, const struct vv_segkey *key, uint64_t at, const struct vv_chain *bytes)
 {
-    struct write *w = &dc->writes[(dc->write_first + dc->write_count) % VV_DISKCACHE_QUEUE];
+    struct write *w = &dc->writes[(dc->write_first + dc->write_count) % VV_DISKCACHE_ORDERED];
     *w = (struct write){.key = *key, .at = at};
     if (vv_chain_append(&w->bytes, bytes)) {
         vv_chain_release(&w->bytes);
         return;
     }
     dc->write_count++;
+    dc->write_bytes += bytes->bytes;
     wake(dc);
+}
+
+static uint64_t object_mark(const struct vv_segkey *key)
+{
+    return key->nonce ^ (uint64_t)key->base << 20 ^ (uint64_t)key->partition << 50 ^ key->generation;
+}
+
+int vv_diskcache_ready(struct vv_diskcache *dc)
+{
+    if (!dc) return VV_E_UNSUPPORTED;
+    pthread_mutex_lock(&dc->mu);
+    if (!dc->opened) wake(dc);
+    bool off = dc->opened && (!dc->usable || !dc->index.bytes_max);
+    bool busy = !dc->opened || dc->write_count > VV_DISKCACHE_ORDERED / 4 || dc->write_bytes > VV_DISKCACHE_BYTES / 4 ||
+                vv_mono_us(dc->env) < dc->quiet_until_us;
+    pthread_mutex_unlock(&dc->mu);
+    return off ? VV_E_UNSUPPORTED : busy ? VV_E_AGAIN : VV_OK;
+}
+
+void vv_diskcache_order(struct vv_diskcache *dc, const struct vv_segkey *key, size_t object_bytes)
+{
+    if (!dc) return;
+    int64_t now = vv_mono_us(dc->env);
+    pthread_mutex_lock(&dc->mu);
+    if (now >= dc->ordered_until_us) vv_ghost_release(&dc->ordered);
+    vv_ghost_resize(&dc->ordered, ORDER_MARKS);
+    vv_ghost_again(&dc->ordered, object_mark(key), 0, object_bytes);
+    dc->ordered_until_us = now + ORDER_US;
+    pthread_mutex_unlock(&dc->mu);
+}
+
+/* Orders are for whole objects: a small range is in one of its grains. */
+static bool is_ordered(const struct vv_diskcache *dc, const struct vv_segkey *key, uint64_t at, size_t n, int64_t now_us)
+{
+    uint64_t from = at / VV_GHOST_GRAIN * VV_GHOST_GRAIN;
+    return now_us < dc->ordered_until_us && vv_ghost_has(&dc->ordered, object_mark(key), from, (size_t)(at - from) + n);
 }
 
 void vv_diskcache_offer(struct vv_diskcache *dc, const struct vv_segkey *key, uint64_t at, const struct vv_chain *bytes)
@@ -432,13 +473,15 @@ void vv_diskcache_offer(struct vv_diskcache *dc, const struct vv_segkey *key, ui
     int64_t now = vv_mono_us(dc->env);
     pthread_mutex_lock(&dc->mu);
     bool in_use = dc->usable && !dc->stopping && dc->index.bytes_max;
-    uint64_t object = key->nonce ^ (uint64_t)key->base << 20 ^ (uint64_t)key->partition << 50 ^ key->generation;
-    bool again = in_use && vv_ghost_again(&dc->ghost, object, at, n);
+    bool again = in_use && vv_ghost_again(&dc->ghost, object_mark(key), at, n);
+    bool ordered = in_use && is_ordered(dc, key, at, n, now);
     again |= in_use && n < VV_GHOST_GRAIN && vv_di_has(&dc->index, key);
-    if (again && dc->write_count < VV_DISKCACHE_QUEUE && now >= dc->quiet_until_us) {
+    bool room = ordered ? dc->write_count < VV_DISKCACHE_ORDERED && dc->write_bytes < VV_DISKCACHE_BYTES
+                        : dc->write_count < VV_DISKCACHE_QUEUE;
+    if ((again || ordered) && room && now >= dc->quiet_until_us) {
         uint64_t from = at;
         vv_di_trim(&dc->index, key, &from, &n);
-        if (n && vv_di_admit(&dc->index, n, now)) queue_write(dc, key, at, bytes);
+        if (n && vv_di_admit(&dc->index, n, ordered, now)) queue_write(dc, key, at, bytes);
     }
     pthread_mutex_unlock(&dc->mu);
 }
@@ -495,7 +538,7 @@ void vv_diskcache_stop(struct vv_diskcache *dc)
         end_read(r, VV_E_SHUTDOWN, NULL);
         r = next;
     }
-    for (; dc->write_count; dc->write_count--, dc->write_first = (dc->write_first + 1) % VV_DISKCACHE_QUEUE)
+    for (; dc->write_count; dc->write_count--, dc->write_first = (dc->write_first + 1) % VV_DISKCACHE_ORDERED)
         vv_chain_release(&dc->writes[dc->write_first].bytes);
 }
 
@@ -505,6 +548,7 @@ void vv_diskcache_free(struct vv_diskcache *dc)
     vv_diskcache_stop(dc);
     vv_di_release(&dc->index);
     vv_ghost_release(&dc->ghost);
+    vv_ghost_release(&dc->ordered);
     vv_fs_close(dc->env, dc->lock);
     pthread_cond_destroy(&dc->work);
     pthread_mutex_destroy(&dc->mu);

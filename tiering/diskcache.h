@@ -17,6 +17,9 @@
  * Restart: the names tell object and range, the length must fit, oldest files first in the order of eviction. One broker a
  * directory (a lock); files with other names are left alone.
  *
+ * Ordered (vv_diskcache_order, `varve replay --prewarm`): what is fetched of an object within the next minute is written without having been
+ * fetched before, whatever it displaces. Who orders looks at vv_diskcache_ready before each step, so that writing keeps up.
+ *
  * Threads: calls come from any thread; done of a read runs on one of the cache's own threads. Reads go before writes, one
  * write at a time. Before vv_diskcache_start (tests, the simulator) all work is done inside the calls. `mu` is a leaf,
  * never held across the disk or a callback. */
@@ -25,7 +28,9 @@
 #include "keys.h"
 #include "varve/objstore.h"
 
-#define VV_DISKCACHE_QUEUE 4
+#define VV_DISKCACHE_QUEUE 4           /* writes that may wait */
+#define VV_DISKCACHE_ORDERED 64        /* with those that were ordered … */
+#define VV_DISKCACHE_BYTES (64u << 20) /* … and their bytes */
 #define VV_DISKCACHE_AUTO_MAX (16ull << 30)
 
 struct vv_diskcache;
@@ -51,6 +56,9 @@ struct vv_diskread *vv_diskcache_find(struct vv_diskcache *dc, const struct vv_s
 void vv_diskcache_read(struct vv_diskcache *dc, struct vv_diskread *r);
 /* What was read there is not what it should be: the files go. [disk] */
 void vv_diskcache_bad(struct vv_diskcache *dc, const struct vv_segkey *key, uint64_t at, size_t n);
+/* VV_OK; E_AGAIN: many writes wait, or the disk is short: later; E_UNSUPPORTED: there is no cache. */
+int vv_diskcache_ready(struct vv_diskcache *dc);
+void vv_diskcache_order(struct vv_diskcache *dc, const struct vv_segkey *key, size_t object_bytes);
 /* Verified bytes that came from the store; the cache takes its own references. */
 void vv_diskcache_offer(struct vv_diskcache *dc, const struct vv_segkey *key, uint64_t at, const struct vv_chain *bytes);
 #endif

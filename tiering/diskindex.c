@@ -120,11 +120,11 @@ bool vv_di_over(const struct vv_di *di, size_t more)
     return di->files && (di->bytes + vv_di_cost(more) > di->bytes_max || di->files + (more > 0) > VV_DI_FILES_MAX);
 }
 
-bool vv_di_admit(struct vv_di *di, size_t n, int64_t now_us)
+bool vv_di_admit(struct vv_di *di, size_t n, bool ordered, int64_t now_us)
 {
     double per_us = (double)di->bytes_max / 3600e6;
     if (vv_di_cost(n) > di->bytes_max) return false;
-    if (!vv_di_over(di, n)) return true;
+    if (ordered || !vv_di_over(di, n)) return true;
     double grown = di->credit_us ? (double)(now_us - di->credit_us) * per_us : 0;
     if (!di->credit_us || grown >= 1) {
         di->credit = (int64_t)VV_MIN((double)di->credit + grown, (double)(di->bytes_max / 4));

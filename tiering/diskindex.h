@@ -47,8 +47,8 @@ size_t vv_di_find(struct vv_di *di, const struct vv_segkey *key, uint64_t at, si
 void vv_di_unpin(struct vv_di_range *r);
 /* Cuts what is there already off both ends of [*at, *at + *n); *n 0: all of it is there. */
 void vv_di_trim(const struct vv_di *di, const struct vv_segkey *key, uint64_t *at, size_t *n);
-/* May n bytes be written? What must go for them is paid for now. */
-bool vv_di_admit(struct vv_di *di, size_t n, int64_t now_us);
+/* May n bytes be written? What must go for them is paid for now; not for what was ordered. */
+bool vv_di_admit(struct vv_di *di, size_t n, bool ordered, int64_t now_us);
 struct vv_di_range *vv_di_add(struct vv_di *di, const struct vv_segkey *key, uint64_t at, size_t n); /* NULL: no memory */
 /* Too much for the budget with `more` bytes on top? */
 bool vv_di_over(const struct vv_di *di, size_t more);

@@ -63,20 +63,43 @@ static bool ready(struct vv_ghost *g)
     return false;
 }
 
-static bool mark_one(struct vv_ghost *g, uint64_t mark)
+/* The marks of a range: `grain` from first to before end; none: the one of its first byte. */
+struct marks { uint64_t object, first, end, single; };
+
+static struct marks marks_of(uint64_t object, uint64_t at, size_t n)
 {
-    if (has(g, g->young, mark)) return true;
-    bool seen = has(g, g->old, mark);
-    add(g, mark);
-    return seen;
+    struct marks m = {object, (at + VV_GHOST_GRAIN - 1) / VV_GHOST_GRAIN, (at + n + VV_GHOST_GRAIN - 1) / VV_GHOST_GRAIN, 0};
+    if (m.first >= m.end) {
+        m.single = at * 2 + 1;
+        m.end = m.first + 1;
+    }
+    return m;
+}
+
+static uint64_t mark(const struct marks *m, uint64_t i)
+{
+    return mix(m->object ^ mix(m->single ? m->single : i * 2));
 }
 
 bool vv_ghost_again(struct vv_ghost *g, uint64_t object, uint64_t at, size_t n)
 {
-    uint64_t first = (at + VV_GHOST_GRAIN - 1) / VV_GHOST_GRAIN, end = (at + n + VV_GHOST_GRAIN - 1) / VV_GHOST_GRAIN;
+    struct marks m = marks_of(object, at, n);
     bool all = true;
     if (!ready(g)) return false;
-    if (first >= end) return mark_one(g, mix(object ^ mix(at * 2 + 1)));
-    for (uint64_t i = first; i < end; i++) all &= mark_one(g, mix(object ^ mix(i * 2)));
+    for (uint64_t i = m.first; i < m.end; i++) {
+        uint64_t one = mark(&m, i);
+        if (has(g, g->young, one)) continue;
+        all &= has(g, g->old, one);
+        add(g, one);
+    }
     return all;
+}
+
+bool vv_ghost_has(const struct vv_ghost *g, uint64_t object, uint64_t at, size_t n)
+{
+    struct marks m = marks_of(object, at, n);
+    if (!g->young) return false;
+    for (uint64_t i = m.first; i < m.end; i++)
+        if (!has(g, g->young, mark(&m, i)) && !has(g, g->old, mark(&m, i))) return false;
+    return true;
 }

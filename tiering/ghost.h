@@ -25,4 +25,5 @@ void vv_ghost_resize(struct vv_ghost *g, size_t capacity);
 void vv_ghost_release(struct vv_ghost *g);
 /* Marks the range. True: it was fetched before, as far as is remembered. */
 bool vv_ghost_again(struct vv_ghost *g, uint64_t object, uint64_t at, size_t n);
+bool vv_ghost_has(const struct vv_ghost *g, uint64_t object, uint64_t at, size_t n); /* the same without marking */
 #endif

@@ -109,6 +109,9 @@ int vv_reader_check(struct vv_reader *rd, struct vv_cc_entry *e, struct vv_error
 /* The damage is in the object: its good blocks are served, for a while, the bad ones named. */
 int vv_reader_keep_good(struct vv_reader *rd, struct vv_cc_entry *e);
 
+/* ---- reader_order.c ---- */
+void vv_reader_order(struct vv_task *k); /* for the disk cache: the extents from k->offset on */
+
 /* ---- reader_read.c, reader_ahead.c: the steps by kind ---- */
 void vv_task_run_read(struct vv_task *k);
 void vv_task_run_time(struct vv_task *k);

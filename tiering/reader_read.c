@@ -284,6 +284,7 @@ void vv_tier_read_start(struct vv_tier_read *r)
         k->found = true;
     }
     r->found = NULL;
+    if (r->order) vv_reader_order(k);
     pthread_mutex_lock(&k->rd->mu);
     r->waiter = k;
     pthread_mutex_unlock(&k->rd->mu);

@@ -116,6 +116,7 @@ struct vv_tier_read { /* caller-owned, must stay until done ran */
     int64_t offset, limit;     /* as in vv_read */
     size_t max_bytes;
     bool min_one;
+    bool order;                /* what is fetched from here on goes to the disk cache: vv_tier_part_order_ready came before */
     void (*done)(struct vv_tier_read *r); /* exactly once */
     void *user;
     const struct vv_extent *found; /* the extent that the index named for offset; only looked at by vv_tier_read_start. NULL: none */
@@ -133,6 +134,8 @@ struct vv_tier_read { /* caller-owned, must stay until done ran */
 /* Starts a read of a REMOTE (or BOTH) extent found in the index. May call done before it returns when the bytes
  * are cached. Sequential callers get read-ahead across segment borders. */
 void vv_tier_read_start(struct vv_tier_read *r);
+/* May a read with `order` start? E_AGAIN: the disk cache has enough to write for now; E_UNSUPPORTED: there is none. */
+int vv_tier_part_order_ready(struct vv_tier_part *p);
 /* The wait is over (max.wait.ms): done is called with E_TIMEOUT soon unless it already ran; the download itself continues
  * into the cache for the retry. Any thread; also after the part was closed. May call done before it returns: hold no lock that
  * done takes. */

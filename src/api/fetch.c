@@ -90,6 +90,7 @@ static void step(struct fetch_op *op)
 {
     struct vv_reactor *r = op->c->x->reactor;
     do {
+        op->hungry = -1;
         for (int32_t i = 0; i < op->part_count; i++) look(&op->parts[i]);
         /* A broker that stops wakes everybody: what there is goes out now. */
         if (satisfied(op, vv_reactor_now_us(r)) || atomic_load(&op->c->broker->stopping)) {
@@ -241,6 +242,7 @@ static void set_limits(struct fetch_op *op, const struct FetchRequest *q)
     vv_exchange_reserve(c->x, (size_t)op->left);
     op->committed = q->IsolationLevel == READ_COMMITTED;
     op->follower = replica >= 0;
+    op->prewarm = q->Prewarm && !op->session;
     op->timer.fire = expire;
     op->task.run = moved;
 }

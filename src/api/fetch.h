@@ -56,8 +56,10 @@ struct fetch_op {
     struct vv_fetch_session *session;
     struct fetch_part *parts;
     int32_t part_count, pending, cold_pending;
+    int32_t hungry; /* about how many behind a cold one have something to read too; -1 = not counted in this step */
     int64_t left, bytes; /* budget not yet reserved; bytes got */
     bool by_id, committed, follower, failed, ended, min_one_given;
+    bool prewarm; /* into the disk cache; the answer tells how far, and carries no records */
     int64_t due_us, cold_due_us;
     struct vv_timer timer;
     struct vv_task task; /* a partition has moved */

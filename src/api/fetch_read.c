@@ -5,7 +5,7 @@
  * next one follows, so a response crosses the border between cold and hot; only a second cold read waits for the next
  * request (the tier reads ahead).
  *
- * Budget: a read reserves bytes of the operation while it is under way. The first partition that has data may return
+ * Budget: a read reserves bytes of the operation while it is under way, a cold one at most its share. The first partition that has data may return
  * one whole batch whatever the limits (KIP-74). Bytes already read are sent before an error that comes after them is
  * told. A reactor never waits for a disk: a page of the index that is not in memory is looked up on the iopool.
  * Threads: the operation's reactor; read_blocking, look_up, aborted_again on the iopool, remote_done on any thread (fetch.h). */
@@ -15,7 +15,7 @@
 
 #include <stdlib.h>
 
-enum { AGAIN_MAX = 3 };
+enum { AGAIN_MAX = 3, COLD_SHARE_MIN = 65536 };
 
 int64_t vv_fetch_limit(const struct fetch_part *part)
 {
@@ -47,12 +47,28 @@ void vv_fetch_fail(struct fetch_part *part, int err, const char *text)
 
 /* ---- budget ---- */
 
-static size_t reserve(struct fetch_part *part)
+/* What waits for the bucket holds its reservation meanwhile: those behind it, hot or cold, keep a share. Counted once a step: there
+ * may be thousands. */
+static int64_t cold_share(const struct fetch_part *part)
 {
     struct fetch_op *op = part->op;
+    if (op->hungry >= 0) {
+        op->hungry = VV_MAX(0, op->hungry - 1);
+    } else {
+        op->hungry = 0;
+        for (const struct fetch_part *p = part + 1; p < op->parts + op->part_count; p++)
+            op->hungry += p->partition && !p->err && !p->diverging && vv_fetch_limit(p) > VV_MAX(p->next, p->seen_limit);
+    }
+    return VV_MIN(op->left, VV_MAX(op->left / (1 + op->hungry), COLD_SHARE_MIN));
+}
+
+static size_t reserve(struct fetch_part *part, bool cold)
+{
+    struct fetch_op *op = part->op;
+    int64_t left = cold ? cold_share(part) : op->left;
     part->min_one = !op->bytes && !op->min_one_given;
     op->min_one_given |= part->min_one;
-    part->reserved = VV_MAX(0, VV_MIN(part->left, op->left));
+    part->reserved = VV_MAX(0, VV_MIN(part->left, left));
     op->left -= part->reserved;
     return (size_t)part->reserved;
 }
@@ -113,6 +129,15 @@ static bool read_remote(struct fetch_part *part, const struct vv_extent *x)
         part->stuck = true;
         return false;
     }
+    int ready = part->op->prewarm && p->tier ? vv_tier_part_order_ready(p->tier) : VV_OK;
+    if (ready == VV_E_AGAIN) { /* told as no progress: asked again in a while */
+        part->stuck = true;
+        return false;
+    }
+    if (ready) {
+        vv_fetch_fail(part, VV_INVALID_CONFIG, "there is no disk cache to prewarm (tier.cache.disk.bytes)");
+        return false;
+    }
     struct fetch_io *io = p->tier && vv_extent_is_remote(x) ? io_of(part) : NULL;
     if (!io) {
         vv_fetch_fail(part, VV_KAFKA_STORAGE_ERROR, "it is in the bucket, and the tier is off");
@@ -122,8 +147,9 @@ static bool read_remote(struct fetch_part *part, const struct vv_extent *x)
         .part = p->tier,
         .offset = VV_MAX(part->next, x->base),
         .limit = part->seen_limit,
-        .max_bytes = reserve(part),
+        .max_bytes = reserve(part, true),
         .min_one = part->min_one,
+        .order = part->op->prewarm,
         .done = remote_done,
         .user = part,
         .found = x,
@@ -208,7 +234,7 @@ static bool read_local(struct fetch_part *part, struct vv_extent *x)
 {
     struct vv_error e = {0};
     size_t before = part->bytes.bytes;
-    struct vv_read r = {.offset = VV_MAX(part->next, x->base), .limit = part->seen_limit, .max_bytes = reserve(part)};
+    struct vv_read r = {.offset = VV_MAX(part->next, x->base), .limit = part->seen_limit, .max_bytes = reserve(part, false)};
     r.min_one = part->min_one;
     r.next_offset = part->next;
     int err = vv_log_read(part->partition->log, x, &r, &part->bytes, &e);

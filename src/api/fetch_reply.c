@@ -68,6 +68,11 @@ static void fill_part(struct fetch_part *part, struct FetchResponse_PartitionDat
         out->CurrentLeader.LeaderId = part->op->c->broker->node_id;
         out->CurrentLeader.LeaderEpoch = part->partition ? vv_partition_epoch(part->partition) : -1;
     }
+    if (part->op->prewarm && !part->err) {
+        out->PrewarmedTo = part->next;
+        out->PrewarmedBytes = (int64_t)part->bytes.bytes;
+        drop_bytes(part);
+    }
     out->Records = (struct vv_records){(const uint8_t *)"", 0, part->bytes.bytes ? &part->bytes : NULL};
     if (part->err) vv_count(fetch_errors, 1);
     if (part->bytes.bytes) vv_topic_count(part->topic, fetch_bytes, part->bytes.bytes);

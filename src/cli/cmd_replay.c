@@ -4,6 +4,7 @@
  * A regular --output FILE is written beside as FILE.part and takes its name when it is whole. */
 #include "bucket.h"
 #include "export.h"
+#include "prewarm.h"
 #include "progress.h"
 #include "table.h"
 
@@ -33,6 +34,8 @@ static const struct vv_opt opts[] = {
     {"format", 'f', "FORMAT", "ndjson (default), json, csv or raw (values, one per line)."},
     {"output", 'o', "FILE", "Write there instead of standard output."},
     {"plan", 0, NULL, "Print what it would cost - bytes, GETs, minutes, money - and read nothing."},
+    {"prewarm", 0, NULL, "Bring the window from the bucket to the disk cache of the running broker BROKER (HOST:PORT)."},
+    {"rate", 'r', "BYTES", "With --prewarm: at most so many bytes a second (64K, 50M, 1G)."},
     VV_OPT_CONFIG,
     VV_OPT_SET,
     {0},
@@ -294,8 +297,33 @@ static int read_all(struct replay *r, const struct vv_cli_logs *logs, const stru
     return close_output(r, rc);
 }
 
+/* ---- the broker's cache ---- */
+
+static int prewarm(const struct vv_args *a)
+{
+    static const char *const no_records[] = {"key", "grep", "format", "output", "plan"};
+    const char *rate = vv_arg(a, "rate");
+    struct vv_prewarm p = {.broker = a->words[0], .topic = vv_arg(a, "topic")};
+    struct replay r = {.a = a};
+    int rc = parse(&r);
+    if (r.grep) regfree(&r.re);
+    if (rc) return rc;
+    if (!strncmp(p.broker, "fs:", 3) || !strncmp(p.broker, "s3://", 5))
+        return vv_cli_usage(a, "--prewarm fills a running broker's cache: say which broker, as HOST:PORT, not its bucket");
+    for (size_t i = 0; i < VV_COUNT(no_records); i++)
+        if (vv_arg_given(a, no_records[i])) return vv_cli_usage(a, "--%s: --prewarm prints no records", no_records[i]);
+    if (rate && !vv_rate_parse(rate, &p.bytes_per_s))
+        return vv_cli_usage(a, "--rate %s: expected bytes a second: 1000000, 64K, 50M, 1G", rate);
+    p.partition = (int32_t)r.partition;
+    if (vv_arg_given(a, "from")) vv_position_parse(vv_arg(a, "from"), &p.from);
+    if (vv_arg_given(a, "to")) vv_position_parse(vv_arg(a, "to"), &p.to);
+    return vv_prewarm_run(a, &p);
+}
+
 static int run(const struct vv_args *a)
 {
+    if (vv_arg_given(a, "prewarm")) return prewarm(a);
+    if (vv_arg_given(a, "rate")) return vv_cli_usage(a, "--rate goes with --prewarm");
     struct replay r = {.a = a};
     struct vv_cli_logs logs = {0};
     struct vv_scan_plan plan;
@@ -318,7 +346,7 @@ static int run(const struct vv_args *a)
 
 const struct vv_command vv_cmd_replay = {
     .name = "replay",
-    .words = "URL",
+    .words = "URL|BROKER",
     .words_min = 1,
     .words_max = 1,
     .summary = "Read, search and export a topic from its bucket, without a broker.",
@@ -326,7 +354,9 @@ const struct vv_command vv_cmd_replay = {
             "verified, records below the log start and of aborted transactions are left out, nothing is written to the\n"
             "bucket. Partitions come one after the other, each in offset order. --to is exclusive; a time window is exact\n"
             "for records in any order. On a terminal the progress goes to stderr. Exit code 3: a damaged or missing object,\n"
-            "named.",
+            "named.\n"
+            "--prewarm with HOST:PORT instead of URL reads nothing out: the broker there brings the window from its bucket to its\n"
+            "disk cache, so that replays of it need the bucket no more. A window larger than that cache leaves its end there.",
     .opts = opts,
     .run = run,
 };

@@ -201,6 +201,34 @@ static void only_what_is_read_again_is_written(void **state)
     end(&w);
 }
 
+static void ordered_is_written_at_once(void **state)
+{
+    (void)state;
+    struct world w;
+    begin(&w, 32 * PART);
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < 32; i++) read_it(&w, i, 0, PART); /* full */
+    assert_int_equal(vv_diskcache_ready(w.dc), 0);
+    struct vv_segkey key = object(500);
+    vv_diskcache_order(w.dc, &key, 10 * PART);
+    for (int k = 0; k < 2; k++) {
+        for (uint64_t at = 0; at < 10; at++) assert_int_equal(read_it(&w, 500, at * PART, PART), k);
+        assert_int_equal(read_it(&w, 500, 77, 300), 1);
+        assert_int_equal(read_it(&w, 501, (uint64_t)k * PART, PART), 0); /* no other object */
+    }
+    assert_true(stats(&w).bytes <= 32 * PART);
+    struct vv_segkey late = object(600);
+    vv_diskcache_order(w.dc, &late, 10 * PART);
+    vv_clock_sim_advance(&w.clock, 61000); /* orders end */
+    uint64_t writes = stats(&w).writes;
+    for (uint64_t at = 0; at < 10; at++) assert_int_equal(read_it(&w, 600, at * PART, PART), 0);
+    assert_int_equal(stats(&w).writes, writes);
+    again(&w, 0);
+    assert_int_equal(vv_diskcache_ready(w.dc), VV_E_UNSUPPORTED);
+    assert_int_equal(vv_diskcache_ready(NULL), VV_E_UNSUPPORTED);
+    end(&w);
+}
+
 static void a_restart_finds_it_again(void **state)
 {
     (void)state;
@@ -449,7 +477,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_come_back), cmocka_unit_test(once_is_not_again_however_it_is_cut),
         cmocka_unit_test(ranges_cover_each_other), cmocka_unit_test(only_what_is_read_again_is_written),
-        cmocka_unit_test(a_restart_finds_it_again), cmocka_unit_test(death_in_the_middle_of_a_write),
+        cmocka_unit_test(ordered_is_written_at_once), cmocka_unit_test(a_restart_finds_it_again), cmocka_unit_test(death_in_the_middle_of_a_write),
         cmocka_unit_test(files_that_are_not_what_they_say), cmocka_unit_test(one_broker_a_directory),
         cmocka_unit_test(smaller_than_the_working_set), cmocka_unit_test(a_full_disk_and_one_that_fails),
         cmocka_unit_test(the_second_replay_fills_it_the_third_needs_no_store),

@@ -907,9 +907,11 @@ static const struct vv_msg_field fields_FetchRequest[] = {
      VV_T_ARRAY, VV_T_STRUCT, 7, 32767, 32767, 32767, -1, 32767, 32767},
     {"RackId", NULL, 0, (uint16_t)offsetof(struct FetchRequest, RackId), VV_F_IGNORABLE,
      VV_T_STRING, 0, 11, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Prewarm", NULL, 0, (uint16_t)offsetof(struct FetchRequest, Prewarm), VV_F_IGNORABLE,
+     VV_T_BOOL, 0, 12, 32767, 32767, 32767, 10001, 12, 32767},
 };
 const struct vv_msg_struct vv_struct_FetchRequest = {
-    "FetchRequest", fields_FetchRequest, 12, (uint16_t)sizeof(struct FetchRequest)};
+    "FetchRequest", fields_FetchRequest, 13, (uint16_t)sizeof(struct FetchRequest)};
 const struct vv_msg_schema vv_schema_FetchRequest = {
     "FetchRequest", &vv_struct_FetchRequest, 4, 18, 12};
 
@@ -968,9 +970,13 @@ static const struct vv_msg_field fields_FetchResponse_PartitionData[] = {
      VV_T_INT32, 0, 11, 32767, 32767, 32767, -1, 32767, 32767},
     {"Records", NULL, 0, (uint16_t)offsetof(struct FetchResponse_PartitionData, Records), 0,
      VV_T_RECORDS, 0, 4, 32767, 4, 32767, -1, 32767, 32767},
+    {"PrewarmedTo", NULL, -1, (uint16_t)offsetof(struct FetchResponse_PartitionData, PrewarmedTo), VV_F_IGNORABLE,
+     VV_T_INT64, 0, 12, 32767, 32767, 32767, 10001, 12, 32767},
+    {"PrewarmedBytes", NULL, 0, (uint16_t)offsetof(struct FetchResponse_PartitionData, PrewarmedBytes), VV_F_IGNORABLE,
+     VV_T_INT64, 0, 12, 32767, 32767, 32767, 10002, 12, 32767},
 };
 const struct vv_msg_struct vv_struct_FetchResponse_PartitionData = {
-    "FetchResponse_PartitionData", fields_FetchResponse_PartitionData, 11, (uint16_t)sizeof(struct FetchResponse_PartitionData)};
+    "FetchResponse_PartitionData", fields_FetchResponse_PartitionData, 13, (uint16_t)sizeof(struct FetchResponse_PartitionData)};
 static const struct vv_msg_field fields_FetchResponse_FetchableTopicResponse[] = {
     {"Topic", NULL, 0, (uint16_t)offsetof(struct FetchResponse_FetchableTopicResponse, Topic), VV_F_IGNORABLE,
      VV_T_STRING, 0, 4, 12, 32767, 32767, -1, 32767, 32767},

@@ -570,6 +570,7 @@ struct FetchRequest {
     struct { struct FetchRequest_FetchTopic *v; int32_t n; } Topics; /* 4+: Topics. */
     struct { struct FetchRequest_ForgottenTopic *v; int32_t n; } ForgottenTopicsData; /* 7+: Partitions to drop from the incremental session. */
     struct vv_str RackId; /* 11+: Rack the client is in. */
+    bool Prewarm; /* 12+, tagged: Varve's own: what is asked for goes from the bucket to the disk cache, records are not sent. */
 };
 extern const struct vv_msg_struct vv_struct_FetchRequest_ReplicaState;
 extern const struct vv_msg_struct vv_struct_FetchRequest_FetchPartition;
@@ -607,6 +608,8 @@ struct FetchResponse_PartitionData {
     struct { struct FetchResponse_AbortedTransaction *v; int32_t n; } AbortedTransactions; /* 4+, may be null: Transactions aborted within the returned range; null when reading uncommitted. */
     int32_t PreferredReadReplica; /* 11+: Broker to read from instead, -1 stay here. */
     struct vv_records Records; /* 4+, may be null: Record batches as they are stored. */
+    int64_t PrewarmedTo; /* 12+, tagged: Varve's own answer to Prewarm: next offset to ask for, -1 none. */
+    int64_t PrewarmedBytes; /* 12+, tagged: Varve's own answer to Prewarm: bytes that were read. */
 };
 struct FetchResponse_FetchableTopicResponse {
     struct vv_str Topic; /* 4-12: Topic name. */
