@@ -12,22 +12,24 @@
 #include <sys/mman.h>
 
 #define MIB ((size_t)1 << 20)
+#define LOOKS_MAX 16 /* spares looked at for one that fits */
 
 struct pooled {
-    struct vv_buf buf; /* first: release() gets it */
-    size_t room;       /* bytes mapped at data */
+    struct vv_buf buf;           /* first: release() gets it */
+    struct pooled *newer, *older; /* spares */
+    size_t room;                 /* bytes mapped at data */
 };
 
 struct vv_bufpool {
     pthread_mutex_t lock;
     size_t refs;
     bool closed;
-    struct pooled *spare[VV_BUFPOOL_SPARE];
+    size_t spare_max, promised, spare_bytes;
+    struct pooled *newest, *oldest;
 };
 
 static void unmap(struct pooled *b)
 {
-    if (!b) return;
     munmap(b->buf.data, b->room);
     free(b);
 }
@@ -56,25 +58,71 @@ static void let_go(struct vv_bufpool *p) /* with lock, which it gives up */
     free(p);
 }
 
-static void give_back(struct vv_buf *buf)
+/* with lock: out of the spares */
+static struct pooled *take(struct vv_bufpool *p, struct pooled *b)
 {
-    struct pooled *b = (struct pooled *)buf, *drop = b;
-    struct vv_bufpool *p = buf->owner;
-    pthread_mutex_lock(&p->lock);
-    if (!p->closed) {
-        drop = p->spare[0];
-        memmove(p->spare, p->spare + 1, sizeof p->spare - sizeof *p->spare);
-        p->spare[VV_BUFPOOL_SPARE - 1] = b;
-    }
-    let_go(p);
-    unmap(drop);
+    *(b->newer ? &b->newer->older : &p->newest) = b->older;
+    *(b->older ? &b->older->newer : &p->oldest) = b->newer;
+    p->spare_bytes -= b->room;
+    return b;
 }
 
-struct vv_bufpool *vv_bufpool_new(void)
+/* with lock: spares above the limit, linked by `older` */
+static struct pooled *surplus(struct vv_bufpool *p)
+{
+    struct pooled *drop = NULL;
+    while (p->oldest && p->spare_bytes > p->spare_max + p->promised) {
+        struct pooled *b = take(p, p->oldest);
+        b->older = drop;
+        drop = b;
+    }
+    return drop;
+}
+
+static void unmap_all(struct pooled *b)
+{
+    while (b) {
+        struct pooled *older = b->older;
+        unmap(b);
+        b = older;
+    }
+}
+
+static void give_back(struct vv_buf *buf)
+{
+    struct pooled *b = (struct pooled *)buf, *drop;
+    struct vv_bufpool *p = buf->owner;
+    pthread_mutex_lock(&p->lock);
+    b->newer = NULL;
+    b->older = p->newest;
+    *(p->newest ? &p->newest->newer : &p->oldest) = b;
+    p->newest = b;
+    p->spare_bytes += b->room;
+    drop = surplus(p);
+    let_go(p);
+    unmap_all(drop);
+}
+
+void vv_bufpool_promise(struct vv_bufpool *p, size_t n)
+{
+    pthread_mutex_lock(&p->lock);
+    p->promised += n;
+    pthread_mutex_unlock(&p->lock);
+}
+
+void vv_bufpool_unpromise(struct vv_bufpool *p, size_t n)
+{
+    pthread_mutex_lock(&p->lock);
+    p->promised -= n;
+    pthread_mutex_unlock(&p->lock);
+}
+
+struct vv_bufpool *vv_bufpool_new(size_t spare_bytes)
 {
     struct vv_bufpool *p = calloc(1, sizeof *p);
     if (!p) return NULL;
     p->refs = 1;
+    p->spare_max = spare_bytes;
     pthread_mutex_init(&p->lock, NULL);
     return p;
 }
@@ -82,14 +130,12 @@ struct vv_bufpool *vv_bufpool_new(void)
 struct vv_buf *vv_bufpool_get(struct vv_bufpool *p, size_t n)
 {
     if (n < VV_BUFPOOL_FROM) return vv_buf_new(n);
-    struct pooled *b = NULL;
+    struct pooled *b = NULL, *s;
+    int looks = 0;
     pthread_mutex_lock(&p->lock);
-    for (size_t i = 0; i < VV_BUFPOOL_SPARE && !b; i++) {
-        struct pooled *s = p->spare[i];
-        if (!s || s->room < n || s->room - n > s->room / 8) continue;
-        b = s;
-        p->spare[i] = NULL;
-    }
+    for (s = p->newest; s && !b && looks++ < LOOKS_MAX; s = s->older)
+        if (s->room >= n && s->room - n <= (s->room < MIB ? s->room / 3 : s->room / 8)) b = s;
+    if (b) take(p, b);
     p->refs++;
     pthread_mutex_unlock(&p->lock);
     if (!b) b = map(n);
@@ -107,16 +153,14 @@ struct vv_buf *vv_bufpool_get(struct vv_bufpool *p, size_t n)
 
 size_t vv_bufpool_trim(struct vv_bufpool *p)
 {
-    struct pooled *gone[VV_BUFPOOL_SPARE];
-    size_t bytes = 0;
     pthread_mutex_lock(&p->lock);
-    memcpy(gone, p->spare, sizeof gone);
-    memset(p->spare, 0, sizeof p->spare);
+    size_t bytes = p->spare_bytes, promised = p->promised, spare_max = p->spare_max;
+    p->promised = p->spare_max = 0;
+    struct pooled *drop = surplus(p);
+    p->promised = promised;
+    p->spare_max = p->closed ? 0 : spare_max;
     pthread_mutex_unlock(&p->lock);
-    for (size_t i = 0; i < VV_BUFPOOL_SPARE; i++) {
-        bytes += gone[i] ? gone[i]->room : 0;
-        unmap(gone[i]);
-    }
+    unmap_all(drop);
     return bytes;
 }
 
@@ -125,6 +169,7 @@ void vv_bufpool_free(struct vv_bufpool *p)
     if (!p) return;
     pthread_mutex_lock(&p->lock);
     p->closed = true;
+    p->promised = 0;
     pthread_mutex_unlock(&p->lock);
     vv_bufpool_trim(p);
     pthread_mutex_lock(&p->lock);

@@ -9,11 +9,15 @@
 #define VARVE_TIERING_BUFPOOL_H
 #include "varve/buf.h"
 
-#define VV_BUFPOOL_SPARE 2             /* buffers kept; what they hold is in nobody's budget */
-#define VV_BUFPOOL_FROM (256u << 10)   /* bytes: smaller ones are not pooled */
+#define VV_BUFPOOL_FROM (64u << 10) /* bytes: smaller ones are not pooled */
 
 struct vv_bufpool;
-struct vv_bufpool *vv_bufpool_new(void); /* NULL when out of memory */
+/* Spares hold spare_bytes at most, and what was promised. NULL when out of memory. */
+struct vv_bufpool *vv_bufpool_new(size_t spare_bytes);
+/* So many bytes will be asked for soon, and are in somebody's budget already; taken back with each buffer got for it, or
+ * when it is not. */
+void vv_bufpool_promise(struct vv_bufpool *p, size_t n);
+void vv_bufpool_unpromise(struct vv_bufpool *p, size_t n);
 void vv_bufpool_free(struct vv_bufpool *p); /* NULL is fine */
 /* cap == n, contents undefined; NULL when out of memory. */
 struct vv_buf *vv_bufpool_get(struct vv_bufpool *p, size_t n);

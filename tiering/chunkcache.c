@@ -69,6 +69,7 @@ void vv_cc_unref(struct vv_cc_entry *e)
     if (!e || --e->refs) return;
     vv_cc_unref(e->table);
     vv_buf_unref(e->buf);
+    vv_buf_unref(e->raw);
     vv_footer_release(&e->footer);
     free(e->chunks);
     free(e->bad);
@@ -257,6 +258,7 @@ void vv_cc_touch(struct vv_cc *cc, struct vv_cc_entry *e, int64_t first, int64_t
 {
     if (!e->hashed || e->state != VV_CC_READY) return; /* evicted meanwhile: the toucher has a reference */
     struct vv_cc_pool *p = pool_of(cc, e);
+    asked(cc, e, now_us); /* also who only looked, and found it */
     bool again = e->served_to != INT64_MIN && from < e->served_to;
     bool goes_on = e->served_to == INT64_MIN ? from <= first : from == e->served_to;
     e->since_us = now_us;

@@ -37,7 +37,7 @@ struct vv_cc_entry {
     enum vv_cc_state state;
     int err;                   /* FAILED */
     struct vv_error *error;    /* FAILED; may be NULL */
-    struct vv_buf *buf;        /* READY, data: exactly the range's bytes, verified … */
+    struct vv_buf *buf;        /* READY, data: exactly the range's bytes, verified … (FLYING: as far as they came) */
     bool *bad;                 /* … but for these blocks of it; NULL = all are good. Forgotten from bad_until_us on */
     int64_t bad_until_us;
     struct vv_footer footer;   /* READY, footer: block table and aborted transactions only */
@@ -56,12 +56,15 @@ struct vv_cc_entry {
     /* the reader's */
     void *waiters;
     struct vv_cc_entry *table; /* data: the footer entry whose block table checks it, one reference while in flight */
-    struct vv_objget get;
-    char object[VV_KEY_MAX];
+    struct vv_flight *flight;  /* FLYING: the GET it is part of, NULL between two; mu */
+    unsigned seat;             /* in it */
+    /* … and the flight's own while it is aboard */
+    size_t coming, got;        /* bytes as they lie in the object, and those that are there: in raw, else in buf */
+    struct vv_buf *raw;        /* compressed or encrypted blocks */
+    uint32_t checked;          /* blocks that are whole and were checked */
+    bool torn;                 /* … one of which did not fit its checksum */
+    bool promised;             /* the buffer pool expects it to ask for memory */
     unsigned attempts;
-    bool cancelled;
-    bool from_disk;            /* the disk cache was asked, not the store */
-    void *owner;
 };
 
 struct vv_cc_pool {
@@ -69,7 +72,7 @@ struct vv_cc_pool {
     struct vv_cc_list fresh, busy, done, hot, wishes, air;
 };
 
-#define VV_CC_BUCKETS 1024
+#define VV_CC_BUCKETS 4096
 struct vv_cc {
     struct vv_cc_pool data, footers;
     struct vv_cc_list bad; /* FAILED, newest first */

@@ -260,16 +260,33 @@ static void write_out(struct vv_diskcache *dc, struct write *w) /* mu held, chan
 
 /* ---- reading ---- */
 
-static int read_piece(struct vv_diskcache *dc, const struct vv_diskread *r, const struct vv_di_piece *p, uint8_t *dst)
+/* n bytes of a file, to dst or, piece by piece, to where the sink wants them: from `at` of the range on. */
+static int read_bytes(struct vv_diskcache *dc, struct vv_file *f, struct vv_objget *get, uint64_t from, size_t at, size_t n,
+                      uint8_t *dst)
+{
+    while (n) {
+        size_t k = get->sink ? VV_MIN(n, get->sink->room(get, at, &dst)) : n;
+        if (!k) return VV_E_NOMEM;
+        ssize_t got = vv_fs_pread(dc->env, f, dst, k, from);
+        if (got != (ssize_t)k) return got < 0 ? (int)got : VV_E_CORRUPT;
+        if (get->sink) get->sink->arrived(get, at, k);
+        n -= k;
+        at += k;
+        from += k;
+    }
+    return VV_OK;
+}
+
+static int read_piece(struct vv_diskcache *dc, const struct vv_diskread *r, const struct vv_di_piece *p, size_t at, uint8_t *dst)
 {
     struct vv_file *f;
     char *path = file_of(dc, &r->key, p->range->at, p->range->n);
     int err = path ? vv_fs_open(dc->env, path, VV_O_READ, &f) : VV_E_NOMEM;
     free(path);
     if (err) return err;
-    ssize_t got = vv_fs_pread(dc->env, f, dst, p->n, p->from);
+    err = read_bytes(dc, f, r->get, p->from, at, p->n, dst);
     vv_fs_close(dc->env, f);
-    return got < 0 ? (int)got : (size_t)got == p->n ? VV_OK : VV_E_CORRUPT;
+    return err;
 }
 
 static void unpin(struct vv_diskcache *dc, struct vv_diskread *r)
@@ -292,11 +309,11 @@ static void end_read(struct vv_diskread *r, int err, struct vv_buf *buf)
 
 static void read_in(struct vv_diskcache *dc, struct vv_diskread *r) /* no locks */
 {
-    struct vv_buf *buf = vv_buf_new(r->get->n);
-    int err = buf ? VV_OK : VV_E_NOMEM;
+    struct vv_buf *buf = r->get->sink ? NULL : vv_buf_new(r->get->n);
+    int err = buf || r->get->sink ? VV_OK : VV_E_NOMEM;
     size_t at = 0;
     for (size_t i = 0; i < r->count && !err; i++) {
-        err = read_piece(dc, r, &r->v[i], buf->data + at);
+        err = read_piece(dc, r, &r->v[i], at, buf ? buf->data + at : NULL);
         at += r->v[i].n;
     }
     if (err) {

@@ -45,6 +45,7 @@ struct carried {
     struct obj_fault *owner;
     struct verdict verdict;
     uint8_t *dst; /* with a sink: where the bytes now arriving go */
+    size_t passed; /* bytes of the range that came before the stall */
     int64_t until_ms; /* when stalled: real monotonic */
     struct carried *next;
 };
@@ -177,12 +178,58 @@ static void carried_end(struct carried *c, int err, struct vv_buf *buf)
     free(c);
 }
 
+static void carried_done(struct vv_objget *get);
+static const struct vv_objsink carried_sink;
+static void *timer(void *arg);
+
+/* A GET with a sink may stall on its way: behind `arg` bytes. */
+static bool stalls_later(const struct carried *c)
+{
+    const struct verdict *v = &c->verdict;
+    return v->action == VV_FAULT_STALL && c->outer->sink && !c->passed && v->arg > 0 &&
+           (uint64_t)v->arg < c->outer->n;
+}
+
+static void send_on(struct carried *c)
+{
+    c->get.key = c->outer->key;
+    c->get.at = c->outer->at + c->passed;
+    c->get.n = c->outer->n - c->passed;
+    if (stalls_later(c)) c->get.n = (size_t)c->verdict.arg;
+    c->get.deadline_ms = c->outer->deadline_ms;
+    c->get.done = carried_done;
+    c->get.sink = c->outer->sink ? &carried_sink : NULL;
+    vv_objstore_get_async(c->owner->inner, &c->get);
+}
+
+/* It stands still from here on; false: the store is closing. */
+static bool hold(struct carried *c)
+{
+    struct obj_fault *s = c->owner;
+    pthread_mutex_lock(&s->lock);
+    bool stalls = !s->closing;
+    if (stalls) {
+        c->until_ms = real_ms() + c->outer->deadline_ms;
+        c->next = s->stalled;
+        s->stalled = c;
+        if (!s->timer_runs) s->timer_runs = !pthread_create(&s->timer, NULL, timer, s);
+        pthread_cond_broadcast(&s->change);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return stalls;
+}
+
 static void carried_done(struct vv_objget *get)
 {
     struct carried *c = VV_CONTAINER(get, struct carried, get);
     struct verdict *v = &c->verdict;
     int err = get->err;
     c->outer->error = get->error;
+    if (!err && c->passed + get->n < c->outer->n) { /* only what comes before the stall was asked for */
+        c->passed += get->n;
+        if (!hold(c)) send_on(c);
+        return;
+    }
     if (!err && v->action == VV_FAULT_LOSE_REPLY)
         err = injected(&c->outer->error, v->err, VV_OBJ_GET_ASYNC, get->key);
     if (!err && v->action == VV_FAULT_TRUNCATE)
@@ -194,7 +241,7 @@ static void carried_done(struct vv_objget *get)
 static size_t carried_room(struct vv_objget *get, size_t at, uint8_t **dst)
 {
     struct carried *c = VV_CONTAINER(get, struct carried, get);
-    size_t n = c->outer->sink->room(c->outer, at, dst);
+    size_t n = c->outer->sink->room(c->outer, c->passed + at, dst);
     c->dst = *dst;
     return n;
 }
@@ -208,21 +255,10 @@ static void carried_arrived(struct vv_objget *get, size_t at, size_t n)
     size_t end = v->action == VV_FAULT_TRUNCATE ? (size_t)cut(v, get->n) : get->n;
     if (flip >= at && flip - at < n) c->dst[flip - at] ^= 0x10;
     if (at >= end) return;
-    c->outer->sink->arrived(c->outer, at, VV_MIN(n, end - at));
+    c->outer->sink->arrived(c->outer, c->passed + at, VV_MIN(n, end - at));
 }
 
 static const struct vv_objsink carried_sink = {carried_room, carried_arrived};
-
-static void send_on(struct carried *c)
-{
-    c->get.key = c->outer->key;
-    c->get.at = c->outer->at;
-    c->get.n = c->outer->n;
-    c->get.deadline_ms = c->outer->deadline_ms;
-    c->get.done = carried_done;
-    c->get.sink = c->outer->sink ? &carried_sink : NULL;
-    vv_objstore_get_async(c->owner->inner, &c->get);
-}
 
 /* Ends stalled GETs whose deadline is over. */
 static void *timer(void *arg)
@@ -271,16 +307,8 @@ static void fault_get_async(struct vv_objstore *base, struct vv_objget *get)
     get->impl = c;
     pthread_mutex_lock(&s->lock);
     s->carried_count++;
-    bool stalls = v.action == VV_FAULT_STALL && !s->closing;
-    if (stalls) {
-        c->until_ms = real_ms() + get->deadline_ms;
-        c->next = s->stalled;
-        s->stalled = c;
-        if (!s->timer_runs) s->timer_runs = !pthread_create(&s->timer, NULL, timer, s);
-        pthread_cond_broadcast(&s->change);
-    }
     pthread_mutex_unlock(&s->lock);
-    if (!stalls) send_on(c);
+    if (v.action != VV_FAULT_STALL || stalls_later(c) || !hold(c)) send_on(c);
 }
 
 static void fault_cancel(struct vv_objstore *base, struct vv_objget *get)

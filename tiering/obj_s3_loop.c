@@ -20,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { POLL_MS = 1000, SPARE_MAX = 64 };
+enum { POLL_MS = 1000, SPARE_MAX = 64, SPARE_BYTES = 32 << 20 };
 
 struct s3_get {
     struct s3_call call;
@@ -287,7 +287,7 @@ int s3_loop_new(struct obj_s3 *s, struct s3_loop **out)
     loop->s = s;
     pthread_mutex_init(&loop->lock, NULL);
     loop->multi = curl_multi_init();
-    loop->bufs = vv_bufpool_new();
+    loop->bufs = vv_bufpool_new(SPARE_BYTES);
     if (!loop->multi || !loop->bufs) goto fail;
     curl_multi_setopt(loop->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)s->connections_max);
     curl_multi_setopt(loop->multi, CURLMOPT_MAXCONNECTS, (long)s->connections_max);

@@ -1,46 +1,14 @@
 /* reader.c — gets ranges of segment objects into the chunk cache and brings tasks forward. Structures and locks:
- * reader.h.
- *
- * What arrives is checked on the store's thread before anybody sees it (reader_check.c). What fails is fetched once more
- * (a proxy may have lied), then the failure is remembered for a few seconds, so that a crowd of readers does not
- * hammer a damaged object. */
+ * reader.h; what a GET brings: reader_flight.c. */
 #include "reader.h"
-#include "diskcache.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
-static void on_get(struct vv_objget *g);
-
 /* ---- sending ---- */
 
-/* mu held, e is FLYING: fills its GET. send() must follow, without mu. */
-static void board(struct vv_reader *rd, struct vv_cc_entry *e)
-{
-    uint64_t at = e->at;
-    size_t n = e->bytes;
-    vv_segkey_format(&e->key.object, e->object);
-    if (e->key.kind != VV_CC_FOOTER) vv_footer_range(&e->table->footer, e->key.first, e->key.count, &at, &n);
-    e->owner = rd;
-    e->get = (struct vv_objget){.key = e->object, .at = at, .n = n, .done = on_get, .deadline_ms = rd->config.fetch_deadline_ms};
-    rd->flights++;
-    rd->sending++;
-}
-
-static void send_get(struct vv_reader *rd, struct vv_cc_entry *e)
-{
-    struct vv_diskread *local = vv_diskcache_find(rd->tier->disk, &e->key.object, &e->get);
-    e->from_disk = local != NULL;
-    if (!local) atomic_fetch_add(&rd->tier->fetch_requests, 1);
-    if (local) vv_diskcache_read(rd->tier->disk, local); /* e may be gone when it or the next returns */
-    else vv_objstore_get_async(rd->store, &e->get);
-    pthread_mutex_lock(&rd->mu);
-    if (!--rd->sending) pthread_cond_broadcast(&rd->change);
-    pthread_mutex_unlock(&rd->mu);
-}
-
-static void count_cache(struct vv_reader *rd) /* mu held */
+void vv_reader_count_cache(struct vv_reader *rd)
 {
     atomic_store(&rd->tier->cache_bytes, rd->cc.data.used + rd->cc.footers.used);
 }
@@ -48,105 +16,31 @@ static void count_cache(struct vv_reader *rd) /* mu held */
 void vv_reader_pump(struct vv_reader *rd)
 {
     for (;;) {
+        struct vv_flight *f = NULL;
+        struct vv_cc_entry *e = NULL;
         pthread_mutex_lock(&rd->mu);
-        struct vv_cc_entry *e = rd->dying ? NULL : vv_cc_pump(&rd->cc, vv_mono_us(rd->env));
-        if (e) board(rd, e);
-        count_cache(rd);
+        bool wishes = rd->cc.data.wishes.count || rd->cc.footers.wishes.count;
+        if (wishes && !rd->dying) f = vv_flight_new(rd);
+        if (f && (e = vv_cc_pump(&rd->cc, vv_mono_us(rd->env))) != NULL) vv_flight_board(f, e);
+        vv_reader_count_cache(rd);
         pthread_mutex_unlock(&rd->mu);
-        if (!e) return;
-        send_get(rd, e);
+        if (!e) {
+            free(f);
+            return;
+        }
+        vv_flight_send(f);
     }
 }
 
+/* A second without a GET: nobody reads, the spare buffers go. */
 void vv_reader_tick(struct vv_reader *rd)
 {
-    if (rd) vv_reader_pump(rd);
-}
-
-/* ---- arriving ---- */
-
-static bool try_again(struct vv_reader *rd, struct vv_cc_entry *e, const struct vv_error *why)
-{
-    pthread_mutex_lock(&rd->mu);
-    bool again = !rd->dying && (e->from_disk || !e->attempts++);
-    if (again) rd->sending++;
-    pthread_mutex_unlock(&rd->mu);
-    if (!again) return false;
-    VLOG_WARN("tier: %s, bytes %" PRIu64 "-%" PRIu64 "%s: %s; fetching them once more", e->object, e->get.at,
-              e->get.at + e->get.n - 1, e->from_disk ? " in the disk cache" : "", why->text);
-    vv_buf_unref(e->get.buf);
-    send_get(rd, e);
-    return true;
-}
-
-/* mu held. Returns the tasks that waited for it. */
-static struct vv_task *land(struct vv_reader *rd, struct vv_cc_entry *e, int err, const struct vv_error *why)
-{
-    int64_t now = vv_mono_us(rd->env);
-    struct vv_task *waiters = e->waiters;
-    e->waiters = NULL;
-    for (struct vv_task *k = waiters; k; k = k->wait_next) {
-        k->on = NULL;
-        *(e->key.kind == VV_CC_FOOTER ? &k->footer : &k->data) = vv_cc_ref(e);
-    }
-    vv_cc_unref(e->table);
-    e->table = NULL;
-    if (err) {
-        bool keep = err != VV_E_SHUTDOWN && err != VV_E_NOMEM;
-        vv_cc_failed(&rd->cc, e, err, why, now, keep ? VV_READER_BAD_US : 0);
-    } else {
-        vv_cc_arrived(&rd->cc, e, now);
-        if (waiters && e->key.kind == VV_CC_FOOTER) vv_cc_touch(&rd->cc, e, 0, 0, 0, true, now);
-    }
-    count_cache(rd);
-    return waiters;
-}
-
-/* Is it right? The disk cache is told: what came from the store, as it lies there, is offered; what came from a file and is wrong
- * goes. */
-static int check(struct vv_reader *rd, struct vv_cc_entry *e, struct vv_error *why)
-{
-    struct vv_diskcache *disk = rd->tier->disk;
-    struct vv_chain stored = {0};
-    if (disk && !e->from_disk && !e->get.err) vv_chain_add(&stored, e->get.buf, e->get.buf->data, e->get.n);
-    int err = vv_reader_check(rd, e, why);
-    if (!err) vv_diskcache_offer(disk, &e->key.object, e->get.at, &stored);
-    if (err == VV_E_CORRUPT && e->from_disk) vv_diskcache_bad(disk, &e->key.object, e->get.at, e->get.n);
-    vv_chain_release(&stored);
-    return err;
-}
-
-static void on_get(struct vv_objget *g)
-{
-    struct vv_cc_entry *e = VV_CONTAINER(g, struct vv_cc_entry, get);
-    struct vv_reader *rd = e->owner;
-    struct vv_error why = {0};
-    int err = check(rd, e, &why);
-    if (err == VV_E_CORRUPT && try_again(rd, e, &why)) return;
-    if (err && err != VV_E_SHUTDOWN) {
-        atomic_fetch_add(&rd->tier->fetch_errors, 1);
-        VLOG_WARN("tier: cannot read %s, bytes %" PRIu64 "-%" PRIu64 ": %s", e->object, e->get.at,
-                  e->get.at + e->get.n - 1, why.text);
-    }
-    if (err == VV_E_CORRUPT && !g->err && e->key.kind != VV_CC_FOOTER) err = vv_reader_keep_good(rd, e);
-    if (!err && e->key.kind != VV_CC_FOOTER) e->buf = g->buf;
-    else vv_buf_unref(g->buf);
-    pthread_mutex_lock(&rd->mu);
-    /* The cancel must be over before the GET's memory may go; from inside the cancel it is this thread's own. */
-    while (rd->cancelling == e && !pthread_equal(rd->canceller, pthread_self()))
-        pthread_cond_wait(&rd->change, &rd->mu);
-    struct vv_task *k = land(rd, e, err, &why);
-    pthread_mutex_unlock(&rd->mu);
+    if (!rd) return;
     vv_reader_pump(rd);
-    while (k) {
-        struct vv_task *next = k->wait_next;
-        vv_task_run(k);
-        k = next;
-    }
     pthread_mutex_lock(&rd->mu);
-    rd->flights--;
-    pthread_cond_broadcast(&rd->change);
+    bool idle = !rd->flights && vv_mono_us(rd->env) - rd->landed_us > 1000000;
     pthread_mutex_unlock(&rd->mu);
+    if (idle) vv_bufpool_trim(rd->bufs);
 }
 
 /* ---- tasks ---- */
@@ -219,8 +113,17 @@ void vv_task_drop_data(struct vv_task *k)
     put_back(k, &k->data);
 }
 
-static void wait_for(struct vv_task *k, struct vv_cc_entry *e) /* mu held */
+/* mu held. Who reads on waits for more than the next chunk if the same GET brings it: fewer, larger answers. */
+static void wait_for(struct vv_task *k, struct vv_cc_entry *e)
 {
+    const struct vv_flight *f = e->flight;
+    size_t n = e->bytes;
+    k->beyond = false;
+    for (unsigned i = e->seat + 1; f && i < f->count && f->e[i] && n < k->patience; i++) {
+        e = f->e[i];
+        n += e->bytes;
+        k->beyond = true;
+    }
     k->on = e;
     k->wait_next = e->waiters;
     e->waiters = k;
@@ -266,8 +169,9 @@ static enum vv_get get(struct vv_task *k, const struct vv_cc_key *key, uint64_t 
         wait_for(k, e);
         got = VV_GOT_LATER;
     }
-    if (k->kind == VV_TASK_READ && key->kind != VV_CC_FOOTER && !peek)
-        atomic_fetch_add(there ? &rd->tier->cache_hits : &rd->tier->cache_misses, 1);
+    bool counts = k->kind == VV_TASK_READ && key->kind != VV_CC_FOOTER && !peek && (!there || !k->waited);
+    if (counts) atomic_fetch_add(there ? &rd->tier->cache_hits : &rd->tier->cache_misses, 1);
+    if (got == VV_GOT_LATER && key->kind != VV_CC_FOOTER) k->waited = true;
     pthread_mutex_unlock(&rd->mu);
     if (got == VV_GOT_LATER) vv_reader_pump(rd); /* k is the others' from here on */
     return got;
@@ -278,14 +182,18 @@ void vv_reader_key_object(const struct vv_task *k, struct vv_segkey *out)
     vv_segkey_of(k->part->o.topic_id, k->part->o.partition, &k->x, out);
 }
 
+static size_t footer_bytes(const struct vv_extent *x)
+{
+    uint64_t at = vv_extent_footer_at(x), n = x->object_bytes > at ? x->object_bytes - at : 0;
+    if (n < VV_TRAILER_BYTES) n = VV_TRAILER_BYTES; /* nonsense in the index: the check of the footer says so */
+    return (size_t)VV_MIN(n, (uint64_t)VV_FOOTER_MAX);
+}
+
 enum vv_get vv_task_get_footer(struct vv_task *k, bool peek)
 {
     struct vv_cc_key key = {.kind = VV_CC_FOOTER};
     vv_reader_key_object(k, &key.object);
-    uint64_t at = vv_extent_footer_at(&k->x), n = k->x.object_bytes > at ? k->x.object_bytes - at : 0;
-    if (n < VV_TRAILER_BYTES) n = VV_TRAILER_BYTES; /* nonsense in the index: the check of the footer says so */
-    if (n > VV_FOOTER_MAX) n = VV_FOOTER_MAX;
-    return get(k, &key, at, (size_t)n, peek, &k->footer);
+    return get(k, &key, vv_extent_footer_at(&k->x), footer_bytes(&k->x), peek, &k->footer);
 }
 
 uint32_t vv_footer_chunk_bytes(const struct vv_cc_entry *footer, uint32_t first, uint32_t count, uint64_t *at)
@@ -321,26 +229,53 @@ enum vv_get vv_task_get_data(struct vv_task *k, enum vv_cc_kind kind, uint32_t f
     return get(k, &key, at, n, peek, &k->data);
 }
 
-bool vv_task_send_ahead(struct vv_task *k, uint32_t first, uint32_t count)
+/* mu held: the chunk, now FLYING, or NULL: it is there already (*there), or there is no room. */
+static struct vv_cc_entry *take_ahead(struct vv_task *k, uint32_t c, bool *there)
 {
     struct vv_reader *rd = k->rd;
+    uint32_t first = k->footer->chunks[c], count = vv_footer_chunk_blocks(k->footer, c);
     struct vv_cc_key key = {.kind = VV_CC_CHUNK, .first = first, .count = count};
     struct vv_cc_entry *sent = NULL;
     uint64_t at;
     vv_reader_key_object(k, &key.object);
     uint32_t n = vv_footer_chunk_bytes(k->footer, first, count, &at);
+    struct vv_cc_entry *e = vv_cc_want(&rd->cc, &key, at, n, VV_CC_AHEAD, vv_mono_us(rd->env), &sent);
+    *there = e && !sent && e->state != VV_CC_FAILED;
+    if (sent) sent->table = vv_cc_ref(k->footer);
+    return sent;
+}
+
+uint32_t vv_task_send_ahead(struct vv_task *k, uint32_t c, size_t bytes)
+{
+    struct vv_reader *rd = k->rd;
+    struct vv_flight *f = vv_flight_new(rd);
+    bool there = f != NULL;
+    if (!f) return c;
     pthread_mutex_lock(&rd->mu);
-    struct vv_cc_entry *e =
-        rd->dying ? NULL : vv_cc_want(&rd->cc, &key, at, n, VV_CC_AHEAD, vv_mono_us(rd->env), &sent);
-    bool ok = e && e->state != VV_CC_FAILED;
-    if (sent) {
-        sent->table = vv_cc_ref(k->footer);
-        board(rd, sent);
+    for (; there && !rd->dying && c < k->footer->chunk_count && f->count < VV_FLIGHT_MAX && f->get.n < bytes; c++) {
+        struct vv_cc_entry *e = take_ahead(k, c, &there);
+        if (e) vv_flight_board(f, e);
+        else if (f->count || !there) break; /* the GET ends before what is there */
+        there = true;
     }
-    count_cache(rd);
+    vv_reader_count_cache(rd);
     pthread_mutex_unlock(&rd->mu);
-    if (sent) send_get(rd, sent);
-    return ok;
+    if (f->count) vv_flight_send(f);
+    else free(f);
+    return c;
+}
+
+void vv_task_footer_ahead(struct vv_task *k, const struct vv_extent *x)
+{
+    struct vv_reader *rd = k->rd;
+    struct vv_cc_key key = {.kind = VV_CC_FOOTER};
+    struct vv_cc_entry *sent;
+    vv_segkey_of(k->part->o.topic_id, k->part->o.partition, x, &key.object);
+    pthread_mutex_lock(&rd->mu);
+    if (!rd->dying)
+        vv_cc_want(&rd->cc, &key, vv_extent_footer_at(x), footer_bytes(x), VV_CC_DEMAND, vv_mono_us(rd->env), &sent);
+    pthread_mutex_unlock(&rd->mu);
+    vv_reader_pump(rd);
 }
 
 /* ---- ending ---- */
@@ -394,7 +329,10 @@ struct vv_reader *vv_reader_of(struct vv_tier *t)
 {
     pthread_mutex_lock(&t->mu);
     struct vv_reader *rd = t->reader;
-    if (!rd && (rd = calloc(1, sizeof *rd)) != NULL) {
+    struct vv_bufpool *bufs = rd ? NULL : vv_bufpool_new(VV_READER_SPARE_BYTES);
+    if (bufs && (rd = calloc(1, sizeof *rd)) == NULL) vv_bufpool_free(bufs);
+    if (bufs && rd) {
+        rd->bufs = bufs;
         rd->tier = t;
         rd->env = t->env;
         rd->store = t->store;
@@ -414,18 +352,16 @@ void vv_reader_configure(struct vv_reader *rd, const struct vv_tier_config *c)
     pthread_mutex_lock(&rd->mu);
     rd->config = *c;
     vv_cc_limits(&rd->cc, c->cache_bytes_max, c->fetch_bytes_per_s, vv_mono_us(rd->env));
-    count_cache(rd);
+    vv_reader_count_cache(rd);
     pthread_mutex_unlock(&rd->mu);
     vv_reader_pump(rd);
 }
 
-static struct vv_cc_entry *flying(struct vv_reader *rd)
+static struct vv_flight *flying(struct vv_reader *rd)
 {
-    struct vv_cc_entry *heads[] = {rd->cc.data.air.head, rd->cc.footers.air.head};
-    for (size_t i = 0; i < VV_COUNT(heads); i++)
-        for (struct vv_cc_entry *e = heads[i]; e; e = e->next)
-            if (!e->cancelled && !e->from_disk) return e;
-    return NULL;
+    struct vv_flight *f = rd->flying;
+    while (f && (f->cancelled || f->from_disk)) f = f->next; /* the disk cache ends its own */
+    return f;
 }
 
 void vv_reader_free(struct vv_reader *rd)
@@ -434,13 +370,13 @@ void vv_reader_free(struct vv_reader *rd)
     pthread_mutex_lock(&rd->mu);
     rd->dying = true;
     while (rd->sending) pthread_cond_wait(&rd->change, &rd->mu);
-    struct vv_cc_entry *e;
-    while ((e = flying(rd)) != NULL) {
-        e->cancelled = true;
-        rd->cancelling = e;
+    struct vv_flight *f;
+    while ((f = flying(rd)) != NULL) {
+        f->cancelled = true;
+        rd->cancelling = f;
         rd->canceller = pthread_self();
         pthread_mutex_unlock(&rd->mu);
-        vv_objstore_cancel(rd->store, &e->get);
+        vv_objstore_cancel(rd->store, &f->get);
         pthread_mutex_lock(&rd->mu);
         rd->cancelling = NULL;
         pthread_cond_broadcast(&rd->change);
@@ -449,6 +385,7 @@ void vv_reader_free(struct vv_reader *rd)
     vv_cc_release(&rd->cc);
     pthread_mutex_unlock(&rd->mu);
     VV_ASSERT(!rd->tasks);
+    vv_bufpool_free(rd->bufs);
     pthread_cond_destroy(&rd->change);
     pthread_mutex_destroy(&rd->mu);
     free(rd);

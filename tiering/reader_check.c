@@ -23,10 +23,13 @@ static int lay_out_chunks(struct vv_cc_entry *e, size_t chunk_bytes)
     return VV_OK;
 }
 
-static int check_footer(struct vv_reader *rd, struct vv_cc_entry *e, size_t chunk_bytes, struct vv_error *why)
+int vv_reader_check_footer(struct vv_reader *rd, struct vv_cc_entry *e, const uint8_t *p, struct vv_error *why)
 {
     struct vv_footer *f = &e->footer;
-    int err = vv_footer_decode(e->get.buf->data, e->get.n, e->at + e->bytes, rd->store->keys, f, NULL, why);
+    pthread_mutex_lock(&rd->mu);
+    size_t chunk_bytes = VV_MIN(VV_READER_UNIT, VV_MIN(rd->config.chunk_bytes, rd->cc.data.max / 8));
+    pthread_mutex_unlock(&rd->mu);
+    int err = vv_footer_decode(p, e->bytes, e->at + e->bytes, rd->store->keys, f, NULL, why);
     if (err == VV_E_AGAIN) err = vv_error_set(why, VV_E_CORRUPT, "the footer is longer than the index says");
     if (!err) err = vv_footer_check(f, &e->key.object, rd->tier->clusters, why);
     if (!err && f->stored_bytes != e->at)
@@ -52,47 +55,37 @@ static void wrong_bytes(uint8_t *p, const struct vv_block *b)
     if (vv_crc32c(0, p, b->n) == b->crc) p[0] = 1;
 }
 
-/* Compressed or encrypted: the blocks as they were appended take the place of the stored ones. One that does not come back leaves
- * bytes that do not fit its checksum. */
-static int unpack(struct vv_cc_entry *e, struct vv_error *why)
+int vv_reader_unpack(struct vv_cc_entry *e)
 {
     const struct vv_footer *f = &e->table->footer;
-    struct vv_buf *plain = vv_buf_new(e->bytes);
     struct vv_blockcodec *c = vv_footer_codec(f);
-    const uint8_t *p = e->get.buf->data;
-    int err = plain && c ? VV_OK : vv_error_set(why, VV_E_NOMEM, "out of memory");
+    const uint8_t *p = e->raw->data;
     size_t at = 0;
+    int err = c ? VV_OK : VV_E_NOMEM;
     for (uint32_t i = e->key.first; !err && i < e->key.first + e->key.count; i++) {
         const struct vv_block *b = &f->blocks.v[i];
-        int bad = vv_footer_load(f, c, i, p, plain->data + at);
-        if (bad == VV_E_NOMEM) err = vv_error_set(why, bad, "out of memory");
-        else if (bad) wrong_bytes(plain->data + at, b);
+        int bad = vv_footer_load(f, c, i, p, e->buf->data + at);
+        if (bad == VV_E_NOMEM) err = bad;
+        else if (bad) wrong_bytes(e->buf->data + at, b);
         p += f->stored[i].n;
         at += b->n;
     }
     vv_blockcodec_free(c);
-    if (err) {
-        vv_buf_unref(plain);
-        return err;
-    }
-    vv_buf_unref(e->get.buf);
-    e->get.buf = plain;
-    return VV_OK;
+    return err;
 }
 
 static bool block_good(const struct vv_cc_entry *e, uint32_t i)
 {
     const struct vv_block *v = e->table->footer.blocks.v + e->key.first;
-    return vv_crc32c(0, e->get.buf->data + (v[i].at - v[0].at), v[i].n) == v[i].crc;
+    return vv_crc32c(0, e->buf->data + (v[i].at - v[0].at), v[i].n) == v[i].crc;
 }
 
-static int check_blocks(const struct vv_cc_entry *e, struct vv_error *why)
+void vv_reader_check_arrived(struct vv_cc_entry *e)
 {
-    for (uint32_t i = 0; i < e->key.count; i++)
-        if (!block_good(e, i))
-            return vv_error_set(why, VV_E_CORRUPT, "the block at byte %" PRIu64 " does not fit its checksum",
-                                e->table->footer.blocks.v[e->key.first + i].at);
-    return VV_OK;
+    const struct vv_block *v = e->table->footer.blocks.v + e->key.first;
+    size_t whole = e->raw ? e->bytes : e->got;
+    while (e->checked < e->key.count && v[e->checked].at + v[e->checked].n - v[0].at <= whole)
+        e->torn |= !block_good(e, e->checked++);
 }
 
 int vv_reader_keep_good(struct vv_reader *rd, struct vv_cc_entry *e)
@@ -102,23 +95,4 @@ int vv_reader_keep_good(struct vv_reader *rd, struct vv_cc_entry *e)
     for (uint32_t i = 0; i < e->key.count; i++) e->bad[i] = !block_good(e, i);
     e->bad_until_us = vv_mono_us(rd->env) + VV_READER_BAD_US;
     return VV_OK;
-}
-
-int vv_reader_check(struct vv_reader *rd, struct vv_cc_entry *e, struct vv_error *why)
-{
-    struct vv_objget *g = &e->get;
-    if (g->err != VV_E_SHUTDOWN && !e->from_disk) vv_tier_saw(rd->tier, g->err);
-    if (g->err) {
-        *why = g->error;
-        return g->err;
-    }
-    if (!e->from_disk) atomic_fetch_add(&rd->tier->fetch_bytes, g->n);
-    if (e->key.kind != VV_CC_FOOTER) {
-        int err = e->table->footer.flags ? unpack(e, why) : VV_OK;
-        return err ? err : check_blocks(e, why);
-    }
-    pthread_mutex_lock(&rd->mu);
-    size_t chunk_bytes = VV_MIN(rd->config.chunk_bytes, rd->cc.data.max / 8);
-    pthread_mutex_unlock(&rd->mu);
-    return check_footer(rd, e, chunk_bytes, why);
 }

@@ -69,7 +69,7 @@ static void finish_read(struct vv_task *k, int err, const struct vv_error *why)
     if (err && why) r->error = *why;
     if (err && !why) vv_error_set(&r->error, err, "%s", vv_err_name(err));
     if (!err) vv_chain_move(&r->bytes, &k->bytes);
-    if (r->bytes.bytes) vv_reader_served(rd, k->part, r->offset, r->next_offset);
+    if (r->bytes.bytes) vv_reader_served(rd, k->part, r->offset, r->next_offset, r->bytes.bytes, k->waited || k->dry);
     pthread_mutex_lock(&rd->mu);
     r->waiter = NULL;
     pthread_mutex_unlock(&rd->mu);
@@ -217,6 +217,7 @@ static bool get_read(struct vv_task *k, bool *again)
     }
     if (got == VV_GOT_LATER) return false;
     if (got == VV_GOT_NOT) {
+        k->dry = peek;
         fail_read(k, reason(k));
         return false;
     }
@@ -288,6 +289,7 @@ void vv_tier_read_start(struct vv_tier_read *r)
     pthread_mutex_lock(&k->rd->mu);
     r->waiter = k;
     pthread_mutex_unlock(&k->rd->mu);
+    if (vv_reader_begins(k->rd, k->part, k->offset)) k->patience = VV_MIN(r->max_bytes, VV_READER_PATIENCE);
     vv_task_run(k);
 }
 

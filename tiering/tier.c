@@ -24,8 +24,8 @@ static void fill_defaults(struct vv_tier_config *c)
 {
     if (c->upload_threads <= 0) c->upload_threads = 2;
     if (!c->cache_bytes_max) c->cache_bytes_max = 128u << 20;
-    if (!c->chunk_bytes) c->chunk_bytes = 4u << 20;
-    if (c->readahead_chunks < 0) c->readahead_chunks = 4;
+    if (!c->chunk_bytes) c->chunk_bytes = 16u << 20;
+    if (c->readahead_chunks < 0) c->readahead_chunks = 16;
     if (c->fetch_deadline_ms <= 0) c->fetch_deadline_ms = 30000;
     if (c->manifest_interval_ms <= 0) c->manifest_interval_ms = 60000;
     if (c->manifest_batch <= 0) c->manifest_batch = 16;

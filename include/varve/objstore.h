@@ -303,7 +303,8 @@ enum vv_objfault_action {
     VV_FAULT_DROP_WRITE, /* say done, do nothing (put, delete) */
     VV_FAULT_TRUNCATE,   /* put: store only the first `arg` bytes (arg 0 = half); get: E_CORRUPT as a short object is */
     VV_FAULT_FLIP,       /* one byte, position `arg` or seeded if arg < 0: put stores it so, get returns it so */
-    VV_FAULT_STALL,      /* wait until vv_objfault_release, cancel, close or the deadline (then E_TIMEOUT) */
+    VV_FAULT_STALL,      /* wait until vv_objfault_release, cancel, close or the deadline (then E_TIMEOUT); a GET into a
+                          * sink after its first `arg` bytes */
     VV_FAULT_LIST_STALE,   /* list: leave out the newest entry (highest mtime, then key) of the page */
     VV_FAULT_LIST_MISSING, /* list: leave out one seeded entry */
     VV_FAULT_LIST_EXTRA,   /* list: add one entry that does not exist (last key + "0"), size arg */

@@ -25,9 +25,9 @@ struct vv_tier_config {
     const char *cache_dir;          /* the disk cache's (tiering/diskcache.h), outlives the tier; NULL = none. Fixed at open */
     int64_t cache_disk_bytes;       /* its bytes; 0 = off, < 0 = a tenth of the file system, at most 16 GiB */
     int64_t disk_reserve;           /* tier.disk.reserve, vv_space_reserve's; fixed at open */
-    size_t cache_bytes_max;         /* memory of the chunk cache, default 128 MiB, never exceeded by more than what is being sent and two spare buffers */
-    size_t chunk_bytes;             /* one ranged GET, default 4 MiB, whole blocks */
-    int readahead_chunks;           /* per sequential reader; 0 = none, < 0 = 4; crosses segment borders */
+    size_t cache_bytes_max;         /* memory of the chunk cache, default 128 MiB, never exceeded by more than what is being sent and 4 MiB of spare buffers */
+    size_t chunk_bytes;             /* most of one ranged GET, default 16 MiB, whole blocks; first ones are smaller */
+    int readahead_chunks;           /* a sequential reader has this × chunk_bytes ahead at most; 0 = none, < 0 = 16; crosses segment borders */
     int64_t fetch_deadline_ms;      /* tier.fetch.deadline.ms, default 30000: one chunk's GET incl. retries */
     bool verify_full;               /* tier.verify=full: read everything back before the local copy may go */
     int64_t delete_grace_ms;        /* tier.delete.grace.ms: tombstoned objects stay undeletable this long */

@@ -184,10 +184,12 @@
       "Disk for what was read from the bucket more than once; freed before producers are slowed "  \
       "down (tier.disk.reserve). -1: a tenth of the file system, at most 16 GiB, and nothing when " \
       "the tier is a directory itself; 0: off.")                                                   \
-    X(tier_chunk_bytes, "tier.chunk.bytes", INT, "4194304", 65536, 1073741824, NULL, 0,            \
-      "Bytes of one ranged read from the bucket.")                                                 \
-    X(tier_readahead_chunks, "tier.readahead.chunks", INT, "4", 0, 1024, NULL, VV_DYN,             \
-      "Chunks fetched ahead of a sequential reader.")                                              \
+    X(tier_chunk_bytes, "tier.chunk.bytes", INT, "16777216", 65536, 1073741824, NULL, 0,           \
+      "Most bytes of one ranged read from the bucket. The first of a reader are small; they grow " \
+      "while it reads on.")                                                                        \
+    X(tier_readahead_chunks, "tier.readahead.chunks", INT, "16", 0, 1024, NULL, VV_DYN,            \
+      "A sequential reader has at most this many times tier.chunk.bytes ahead, less where that "   \
+      "brings nothing or others read too. 0: no read-ahead.")                                      \
     X(tier_delete_grace_ms, "tier.delete.grace.ms", LONG, "604800000", 0, VV_I64, NULL, VV_DYN,    \
       "Deleted segments and topics can be undeleted for this long.")                               \
     X(tier_gc_interval_ms, "tier.gc.interval.ms", LONG, "86400000", 0, VV_I64, NULL, 0,            \

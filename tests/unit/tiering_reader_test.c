@@ -128,6 +128,54 @@ static void readahead_crosses_extents(void **state)
     rig_free(r);
 }
 
+/* The first answer costs a small GET; who reads on gets ever larger ones, and no byte twice. */
+static void gets_grow_with_the_stream(void **state)
+{
+    (void)state;
+    struct vv_tier_config c = {.cache_bytes_max = 65536 * KIB, .chunk_bytes = 4096 * KIB, .readahead_chunks = 4};
+    struct rig *r = rig_remote(&c, 3, 2000, 800); /* 16 MiB each */
+    struct rig_read q;
+    size_t all = 0;
+    for (size_t i = 0; i < r->log.n; i++) all += r->log.v[i]->n;
+    rig_read_ok(r, &q, 0, 32768 * KIB);
+    struct vv_tier_stats s = rig_stats(r);
+    assert_int_equal(s.fetch_requests, 2);
+    assert_true(s.fetch_bytes < 320 * KIB);
+    int64_t at = q.r.next_offset;
+    for (; at < r->log.v[1]->base; at = q.r.next_offset) rig_read_ok(r, &q, at, 1024 * KIB);
+    uint64_t gets = rig_stats(r).fetch_requests;
+    for (; at < r->log.end; at = q.r.next_offset) rig_read_ok(r, &q, at, 1024 * KIB);
+    s = rig_stats(r);
+    assert_in_range(s.fetch_requests - gets, 6, 2 * 5 + 1); /* 4 MiB each, and the footer, of what was not there yet */
+    assert_true(gets < 24);
+    assert_true((double)s.fetch_bytes <= 1.01 * (double)all);
+    rig_free(r);
+}
+
+/* Every stream has its share of the read-ahead, and a jump does not pay for others' windows. */
+static void streams_share_the_cache(void **state)
+{
+    (void)state;
+    struct vv_tier_config c = {.cache_bytes_max = 9216 * KIB, .chunk_bytes = 4096 * KIB, .readahead_chunks = 16};
+    struct rig *r = rig_remote(&c, 8, 500, 800); /* 4 MiB each */
+    struct rig_read q;
+    int64_t at[8];
+    size_t all = 0;
+    for (size_t i = 0; i < 8; i++) at[i] = r->log.v[i]->base, all += r->log.v[i]->n;
+    for (bool more = true; more;) {
+        more = false;
+        for (size_t i = 0; i < 8; i++) {
+            if (at[i] > r->log.v[i]->last) continue;
+            rig_read_ok(r, &q, at[i], 100 * KIB);
+            at[i] = q.r.next_offset;
+            more = true;
+            assert_true(rig_stats(r).cache_bytes <= c.cache_bytes_max);
+        }
+    }
+    assert_true((double)rig_stats(r).fetch_bytes <= 1.1 * (double)all);
+    rig_free(r);
+}
+
 static void readahead_can_be_off(void **state)
 {
     (void)state;
@@ -460,6 +508,7 @@ int main(void)
         cmocka_unit_test(whole_log_in_order), cmocka_unit_test(any_offset_and_every_limit),
         cmocka_unit_test(one_answer_across_extents), cmocka_unit_test(holes_are_stepped_over),
         cmocka_unit_test(readahead_crosses_extents), cmocka_unit_test(readahead_can_be_off),
+        cmocka_unit_test(gets_grow_with_the_stream), cmocka_unit_test(streams_share_the_cache),
         cmocka_unit_test(hot_chunks_survive_a_replay),
         cmocka_unit_test(batch_larger_than_the_cache), cmocka_unit_test(a_lie_is_asked_again),
         cmocka_unit_test(damage_is_reported_and_forgotten), cmocka_unit_test(every_flipped_byte_is_found),

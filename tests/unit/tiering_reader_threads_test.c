@@ -67,6 +67,70 @@ static void many_waiters_one_download(void **state)
     rig_free(r);
 }
 
+static const struct vv_tier_config large = {.cache_bytes_max = 65536 * KIB, .chunk_bytes = 8192 * KIB,
+                                            .readahead_chunks = 4};
+
+/* Reads in order until the stream has a GET under way that brings several chunks. Returns the next offset. */
+static int64_t read_until_stalled(struct rig *r, struct rig_read *q, int64_t stop)
+{
+    int64_t at = 0;
+    while (!vv_objfault_stalled(r->store) && at < stop) {
+        rig_read_ok(r, q, at, 100 * KIB);
+        at = q->r.next_offset;
+    }
+    assert_true(at < stop);
+    return at;
+}
+
+/* What has come of a GET is served while the rest is on its way: verified, and without a second GET. */
+static void served_while_the_rest_arrives(void **state)
+{
+    (void)state;
+    struct rig *r = rig_remote(&large, 1, 1500, 800); /* 12 MiB */
+    struct rig_read q;
+    struct vv_objfault_rule midway = stall;
+    midway.from = 5; /* footer, first chunk, two of the first window: it has grown */
+    midway.arg = 700 * KIB;
+    vv_objfault_add(r->store, &midway);
+    int64_t at = read_until_stalled(r, &q, r->log.end);
+    uint64_t before = rig_stats(r).fetch_bytes;
+    size_t served = 0;
+    for (;;) { /* up to where the GET stands still */
+        rig_read_start(r, &q, at, 100 * KIB);
+        for (int i = 0; i < 100 && !q.calls; i++) sched_yield();
+        if (!q.calls) vv_tier_read_cancel(&q.r);
+        if (rig_read_wait(&q)) break;
+        served += rig_read_check(r, &q);
+        at = q.r.next_offset;
+    }
+    assert_int_equal(q.r.err, VV_E_TIMEOUT);
+    assert_true(served >= 500 * KIB && rig_stats(r).fetch_bytes - before < served + 16 * 1024 * KIB);
+    vv_objfault_clear(r->store);
+    for (; at < r->log.end; at = q.r.next_offset) rig_read_ok(r, &q, at, 1000 * KIB);
+    assert_true(rig_stats(r).fetch_bytes <= r->log.v[0]->n + 64 * KIB); /* each byte once */
+    rig_free(r);
+}
+
+/* Whatever breaks in the middle of a large GET costs that part again, not all of it, and no wrong byte goes out. */
+static void broken_midway(void **state)
+{
+    static const enum vv_objfault_action actions[] = {VV_FAULT_TRUNCATE, VV_FAULT_FLIP};
+    (void)state;
+    for (size_t i = 0; i < VV_COUNT(actions); i++) {
+        struct rig *r = rig_remote(&large, 1, 1500, 800);
+        struct rig_read q;
+        struct vv_objfault_rule once = {.op = VV_OBJ_GET_ASYNC, .from = 5, .count = 1, .action = actions[i],
+                                       .arg = 600 * KIB};
+        int id = vv_objfault_add(r->store, &once);
+        for (int64_t at = 0; at < r->log.end; at = q.r.next_offset) rig_read_ok(r, &q, at, 300 * KIB);
+        struct vv_tier_stats s = rig_stats(r);
+        assert_int_equal(vv_objfault_hits(r->store, id), 1);
+        assert_int_equal(s.fetch_errors, 0);
+        assert_true(s.fetch_bytes <= r->log.v[0]->n + 400 * KIB);
+        rig_free(r);
+    }
+}
+
 static void closing_ends_reads(void **state)
 {
     (void)state;
@@ -128,6 +192,33 @@ static void a_crowd_larger_than_the_cache(void **state)
             assert_true(rig_stats(r).cache_bytes <= c.cache_bytes_max);
         }
     }
+    rig_free(r);
+}
+
+/* As many replays as there are chunks in memory: none starves, none is fetched over and over. */
+static void replays_larger_than_the_cache(void **state)
+{
+    (void)state;
+    struct vv_tier_config c = {.cache_bytes_max = 1200 * KIB, .chunk_bytes = 64 * KIB, .readahead_chunks = 4};
+    struct rig *r = rig_remote(&c, 10, 60, 800); /* about 5 MiB */
+    run_by_the_clock(r);
+    struct rig_read q[16];
+    int64_t at[16];
+    size_t served = 0;
+    bool more = true;
+    for (int i = 0; i < 16; i++) at[i] = i * r->log.end / 16;
+    while (more) {
+        more = false;
+        for (int i = 0; i < 16; i++) rig_read_start(r, &q[i], at[i], 40 * KIB);
+        for (int i = 0; i < 16; i++) {
+            assert_int_equal(rig_read_wait(&q[i]), 0);
+            served += rig_read_check(r, &q[i]);
+            if (q[i].r.next_offset < (i + 1) * r->log.end / 16) at[i] = q[i].r.next_offset;
+            more |= at[i] == q[i].r.next_offset;
+            assert_true(rig_stats(r).cache_bytes <= c.cache_bytes_max);
+        }
+    }
+    assert_true(rig_stats(r).fetch_bytes < 3 * served);
     rig_free(r);
 }
 
@@ -255,9 +346,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(download_outlives_the_wait, threaded),
         cmocka_unit_test_setup(many_waiters_one_download, threaded),
+        cmocka_unit_test_setup(served_while_the_rest_arrives, threaded),
+        cmocka_unit_test_setup(broken_midway, threaded),
         cmocka_unit_test_setup(closing_ends_reads, threaded),
         cmocka_unit_test_setup(slow_store_is_a_storage_error, threaded),
         cmocka_unit_test_setup(a_crowd_larger_than_the_cache, threaded),
+        cmocka_unit_test_setup(replays_larger_than_the_cache, threaded),
         cmocka_unit_test_setup(parallel_readers, threaded),
         cmocka_unit_test_setup(parallel_replays_fetch_once, threaded), cmocka_unit_test(rate_limit),
         cmocka_unit_test(a_smaller_cache_at_run_time),
