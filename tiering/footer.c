@@ -17,7 +17,8 @@ enum need { ALWAYS, OPTIONAL, IF_FLAGS, IF_ENCRYPTED };
     X(STOR, IF_FLAGS, true)      /* where the blocks are stored */                                 \
     X(EPCH, ALWAYS, true)        /* leader epochs */                                               \
     X(ABRT, ALWAYS, true)        /* aborted transactions */                                        \
-    X(PROD, OPTIONAL, true)      /* producer snapshot */
+    X(PROD, OPTIONAL, true)      /* producer snapshot */                                           \
+    X(LINK, OPTIONAL, true)      /* the chain: chain.h */
 enum section {
 #define VV_X(tag, need, secret) SEC_##tag,
     SECTIONS(VV_X)
@@ -62,6 +63,7 @@ static size_t section_bytes(const struct vv_footer *f, enum section s)
     case SEC_EPCH: return 4 + f->epoch_count * EPOCH_BYTES;
     case SEC_ABRT: return 4 + f->aborted_count * ABORTED_BYTES;
     case SEC_PROD: return f->snapshot_n;
+    case SEC_LINK: return f->link_count ? VV_CHAIN_BYTES + 4 + f->link_count * VV_LINK_BYTES : 0;
     case SEC_COUNT: break;
     }
     return 0;
@@ -137,6 +139,12 @@ static void put_section(const struct vv_footer *f, enum section s, uint8_t *p)
     case SEC_PROD:
         if (f->snapshot_n) memcpy(p, f->snapshot, f->snapshot_n);
         break;
+    case SEC_LINK:
+        if (!f->link_count) break;
+        memcpy(p, f->chain, VV_CHAIN_BYTES);
+        vv_put32(p + VV_CHAIN_BYTES, (uint32_t)f->link_count);
+        for (size_t i = 0; i < f->link_count; i++) vv_link_put(&f->links[i], p + VV_CHAIN_BYTES + 4 + i * VV_LINK_BYTES);
+        break;
     case SEC_COUNT: break;
     }
 }
@@ -206,6 +214,24 @@ static int unwrap(struct vv_footer *f, struct vv_keyring *keys, struct vv_error 
     if (err == VV_E_CORRUPT)
         err = vv_error_set(e, VV_E_KEY, "the key called %s is not the one that it was encrypted with", x->key_id);
     return err;
+}
+
+/* ---- links ---- */
+
+int vv_footer_add_links(struct vv_footer *to, const struct vv_footer *member, bool first)
+{
+    if (first) memcpy(to->chain, member->chain, sizeof to->chain);
+    bool whole = member->link_count && (first || to->link_count);
+    if (!whole) {
+        to->link_count = 0;
+        return VV_OK;
+    }
+    struct vv_link *v = realloc(to->links, (to->link_count + member->link_count) * sizeof *v);
+    if (!v) return VV_E_NOMEM;
+    to->links = v;
+    memcpy(v + to->link_count, member->links, member->link_count * sizeof *v);
+    to->link_count += member->link_count;
+    return VV_OK;
 }
 
 /* ---- encoding ---- */
@@ -359,6 +385,19 @@ static int get_stored(const uint8_t *p, size_t n, struct vv_footer *f)
     return VV_OK;
 }
 
+static int get_links(const uint8_t *p, size_t n, struct vv_footer *f)
+{
+    size_t count;
+    if (!n) return VV_OK;
+    if (n < VV_CHAIN_BYTES || get_count(p + VV_CHAIN_BYTES, n - VV_CHAIN_BYTES, VV_LINK_BYTES, &count)) return VV_E_CORRUPT;
+    f->links = calloc(count + 1, sizeof *f->links);
+    if (!f->links) return VV_E_NOMEM;
+    memcpy(f->chain, p, VV_CHAIN_BYTES);
+    for (size_t i = 0; i < count; i++) vv_link_get(p + VV_CHAIN_BYTES + 4 + i * VV_LINK_BYTES, &f->links[i]);
+    f->link_count = count;
+    return VV_OK;
+}
+
 static int get_section(enum section s, const uint8_t *p, size_t n, struct vv_footer *f)
 {
     switch (s) {
@@ -376,6 +415,7 @@ static int get_section(enum section s, const uint8_t *p, size_t n, struct vv_foo
         memcpy(f->snapshot, p, n);
         f->snapshot_n = n;
         return VV_OK;
+    case SEC_LINK: return get_links(p, n, f);
     case SEC_COUNT: break;
     }
     return VV_OK;
@@ -467,13 +507,27 @@ static int check_stored(const struct vv_footer *f)
     return at == f->stored_bytes ? VV_OK : VV_E_CORRUPT;
 }
 
+/* The links are the object's segments: they tile its range and make up its bytes. */
+static int check_links(const struct vv_footer *f)
+{
+    int64_t next = f->key.base;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < f->link_count; i++) {
+        const struct vv_link *l = &f->links[i];
+        if (l->base != next || l->last < l->base || l->last > f->key.last || l->bytes > f->data_bytes - bytes) return VV_E_CORRUPT;
+        next = l->last + 1;
+        bytes += l->bytes;
+    }
+    return !f->link_count || (next == f->key.last + 1 && bytes == f->data_bytes) ? VV_OK : VV_E_CORRUPT;
+}
+
 static int check_meaning(struct vv_footer *f)
 {
     const struct vv_blocks *b = &f->blocks;
     f->data_bytes = b->bytes;
     if (f->flags ? check_stored(f) : f->data_bytes != f->stored_bytes) return VV_E_CORRUPT;
     if (b->count && (b->v[0].first_offset < f->key.base || b->v[b->count - 1].first_offset > f->key.last)) return VV_E_CORRUPT;
-    return VV_OK;
+    return check_links(f);
 }
 
 int vv_footer_decode(const uint8_t *p, size_t n, uint64_t object_bytes, struct vv_keyring *keys, struct vv_footer *out,
@@ -546,6 +600,7 @@ void vv_footer_release(struct vv_footer *f)
     free(f->epochs);
     free(f->aborted);
     free(f->snapshot);
+    free(f->links);
     free(f->stored);
     if (f->sealing) OPENSSL_cleanse(f->sealing, sizeof *f->sealing);
     free(f->sealing);

@@ -10,6 +10,7 @@
 #ifndef VARVE_TIERING_FOOTER_H
 #define VARVE_TIERING_FOOTER_H
 #include "blockcodec.h"
+#include "chain.h"
 #include "keyring.h"
 #include "keys.h"
 #include "varve/blocks.h"
@@ -49,7 +50,13 @@ struct vv_footer { /* init {0}; vv_footer_release frees what decode allocated */
     size_t aborted_count;
     uint8_t *snapshot;            /* producer snapshot as of last + 1, Kafka's .snapshot file; may be empty */
     size_t snapshot_n;
+    uint8_t chain[VV_CHAIN_BYTES]; /* before this object; means something with links only */
+    struct vv_link *links;         /* the segments in it, in order; none in objects of older versions */
+    size_t link_count;
 };
+/* For an object that holds what several held (merged), member after member: their links become its own. A member without links leaves it
+ * without (and gives `to` none any more): first = the first member. */
+int vv_footer_add_links(struct vv_footer *to, const struct vv_footer *member, bool first);
 /* Footer and trailer, malloc'ed. */
 int vv_footer_encode(const struct vv_footer *f, uint8_t **p, size_t *n);
 /* Before the blocks of an encrypted object are stored: a fresh data key, wrapped by the active key. */

@@ -84,6 +84,8 @@ struct vv_tier_part {
     pthread_mutex_t life;
     struct vv_manifest manifest; /* the keeping mark's */
     struct vv_gc gc;             /* the keeping mark's, but for when it is due: mu */
+    uint8_t chain[VV_CHAIN_BYTES]; /* the busy mark's: the chain behind the last upload; chain_known: of this life */
+    bool chain_known;
     _Atomic bool copy_disabled;
     /* all below: tier->mu */
     bool busy;               /* an uploader works on it */

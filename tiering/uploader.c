@@ -11,6 +11,7 @@
  * Failures back off per partition; others go on. Segments wholly below the log start are not uploaded but dropped.
  *
  * Thread: whoever holds the part's busy mark. */
+#include "follow.h"
 #include "tier_impl.h"
 #include "varve/vlog.h"
 
@@ -154,6 +155,44 @@ static int footer_epochs(struct upload *u, struct vv_footer *f)
     return VV_OK;
 }
 
+/* The chain behind what lies before this segment: known from the last upload of this life, else from the footer of the object before. Without
+ * one (a new log, an object of an older version or damaged) the chain begins here; who verifies takes it on from there. */
+static int find_chain(struct upload *u)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_extent x = {.base = -1};
+    struct vv_footer f = {0};
+    struct vv_segkey k;
+    uint64_t object_bytes;
+    if (p->chain_known) return VV_OK;
+    vv_chain_begin(p->o.topic_id, p->o.partition, p->chain);
+    int err = u->x.base ? vv_index_find(p->o.index, u->x.base - 1, &x) : VV_E_NOENT;
+    if (!err) vv_extent_release(p->o.index, &x);
+    if (err && err != VV_E_NOENT) return err;
+    if (!err && x.last + 1 == u->x.base && vv_extent_is_remote(&x)) {
+        vv_segkey_of(p->o.topic_id, p->o.partition, &x, &k);
+        err = vv_tier_saw(p->tier, vv_footer_get(p->tier->store, &k, p->tier->id.cluster_id, (size_t)(x.object_bytes - vv_extent_footer_at(&x)), &f, &object_bytes, &u->e));
+        if (err && err != VV_E_NOENT && err != VV_E_CORRUPT) return err;
+        if (!err && f.link_count) memcpy(p->chain, f.chain, sizeof p->chain);
+        for (size_t i = 0; !err && i < f.link_count; i++) vv_chain_next(p->chain, &f.links[i]);
+        vv_footer_release(&f);
+    }
+    p->chain_known = true;
+    return VV_OK;
+}
+
+static int make_link(struct upload *u, struct vv_footer *f)
+{
+    int err = find_chain(u);
+    if (err) return err;
+    f->links = calloc(1, sizeof *f->links);
+    if (!f->links) return VV_E_NOMEM;
+    f->link_count = 1;
+    *f->links = (struct vv_link){.base = u->x.base, .last = u->x.last, .bytes = f->data_bytes};
+    memcpy(f->chain, u->p->chain, sizeof f->chain);
+    return vv_chain_segment(u->x.local, f->data_bytes, f->links[0].sha256);
+}
+
 static int make_footer(struct upload *u)
 {
     struct vv_tier_part *p = u->p;
@@ -178,6 +217,7 @@ static int make_footer(struct upload *u)
     err = footer_epochs(u, f);
     if (!err) err = vv_log_aborted(p->o.log, u->x.base, u->x.last, &f->aborted, &f->aborted_count);
     if (!err) err = vv_segment_snapshot(u->x.local, &f->snapshot, &f->snapshot_n);
+    if (!err) err = make_link(u, f);
     if (!err) err = vv_footer_encode(f, &u->tail, &u->tail_n);
     return err;
 }
@@ -375,8 +415,10 @@ static int upload(struct upload *u)
     if (err) return err;
     u->x.object_bytes = info.size;
     err = vv_index_move(p->o.index, u->x.base, VV_EXTENT_BOTH, &u->x);
-    if (!err) set_overwrite(p, false);
-    return err;
+    if (err) return err;
+    vv_chain_next(p->chain, u->footer.links);
+    set_overwrite(p, false);
+    return VV_OK;
 }
 
 /* Below the log start before it was proven remote: local files go; an object that may exist goes through DELETING. */

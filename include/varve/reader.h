@@ -139,11 +139,26 @@ int vv_record_headers(const struct vv_record *r,
                       void *ctx);
 
 /* ---- checking ---- */
-struct vv_verified { uint64_t segments, batches, records, bytes, damages; };
+struct vv_verified {
+    uint64_t segments, batches, records, bytes, damages;
+    uint64_t unlinked;     /* segments without a place in the hash chain: written by an older version */
+    char chain[65];        /* the chain's value (hex) behind the last segment, an anchor to remember; "" when there is none */
+    int64_t chain_offset;  /* it covers everything below */
+};
 /* Every object of the partition from its log start on: trailer, footer, identity, what the manifest says of it, block
  * table, the CRC of every block and batch, the number of records, offsets without a hole from segment to segment.
  * Each damage is told to found() and the check goes on behind it; an error is returned only when the store cannot be
  * read. [blocking] */
+/* An anchor is a value of the chain that somebody remembered (tiering/chain.h). Met: what lies below `offset`, as far as the log still has it, is
+ * what lay there when the value was told, and nothing of it was replaced or left out. */
+struct vv_anchor {
+    uint8_t value[32];
+    bool met;
+    int64_t offset;
+};
+int vv_verify_anchored(struct vv_bucket_log *log, struct vv_anchor *anchors, size_t n,
+                       void (*found)(void *ctx, const struct vv_error *damage), void *ctx, struct vv_verified *out,
+                       struct vv_error *e);
 int vv_verify_log(struct vv_bucket_log *log, void (*found)(void *ctx, const struct vv_error *damage), void *ctx,
                   struct vv_verified *out, struct vv_error *e);
 #endif

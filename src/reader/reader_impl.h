@@ -47,6 +47,16 @@ void vv_cursor_init(struct vv_cursor *c, struct vv_bucket_log *log, int64_t from
 /* E_NOENT: no more. */
 int vv_cursor_next(struct vv_cursor *c, struct vv_extent *out, struct vv_error *e);
 
+/* chain.c: the hash chain along a scan of everything. A segment's batches are fed as they are verified, then it is closed. */
+struct vv_chain_check;
+struct vv_chain_check *vv_chain_check_new(struct vv_anchor *anchors, size_t n);
+void vv_chain_check_free(struct vv_chain_check *c);
+int vv_chain_check_feed(struct vv_chain_check *c, const struct vv_footer *f, const uint8_t *p, size_t n);
+int vv_chain_check_close(struct vv_chain_check *c, const struct vv_footer *f, const char *key, struct vv_error *e);
+void vv_chain_check_lost(struct vv_chain_check *c); /* a segment was given up: what follows is taken on trust */
+void vv_chain_check_tell(const struct vv_chain_check *c, struct vv_verified *out);
+void vv_scan_set_chain(struct vv_scan *s, struct vv_chain_check *c); /* stays the caller's */
+
 #define VV_SCAN_WHOLE_MAX (1u << 20) /* objects up to this size come in one GET */
 const struct vv_scan_opts *vv_scan_opts_of(const struct vv_scan *s);
 /* The error that vv_scan_next gave is one segment's: vv_scan_skip can go on behind it. */

@@ -74,6 +74,7 @@ struct vv_scan {
     int64_t next_offset;      /* batches go up */
     size_t held;              /* bytes asked for or held; consumer */
     unsigned data_gets;       /* chunks not yet here, as far as the consumer knows */
+    struct vv_chain_check *chain; /* of who verifies; NULL */
     struct vv_scan_stats stats;
     pthread_mutex_t mu;
     pthread_cond_t change;
@@ -267,12 +268,9 @@ static int decode(struct vv_scan *s, struct scan_segment *seg)
     if (!err) err = vv_footer_check(&seg->footer, &seg->id, s->b->clusters, &seg->error);
     if (!err && (s->o.everything || seg->footer.data_bytes != seg->x.bytes)) err = check_against_manifest(seg,
                                                                                                           &seg->error);
-    if (!err && s->o.everything && strcmp(seg->footer.topic, s->log->info.topic))
-        err = vv_error_set(&seg->error, VV_E_CORRUPT, "object %s was written for topic %s", seg->key,
-                           seg->footer.topic);
     seg->decoded = true;
     const struct vv_blocks *t = &seg->footer.blocks;
-    if (!err && t->count) seg->next_block = seg->x.base >= s->o.from ? 0 : vv_blocks_find(t, s->o.from);
+    if (!err && t->count) seg->next_block = seg->x.base >= s->o.from || s->o.everything ? 0 : vv_blocks_find(t, s->o.from);
     if (!err && seg->whole && t->count) {
         struct scan_chunk *c = add_chunk(seg, 0, t->count, (size_t)t->bytes);
         if (!c) err = vv_error_set(&seg->error, VV_E_NOMEM, "out of memory");
@@ -442,6 +440,8 @@ static int next_batch(struct vv_scan *s, struct scan_segment *seg, struct vv_sca
     s->next_offset = vv_batch_last(b) + 1;
     s->cur_at += b->bytes;
     seg->records += (uint64_t)b->records;
+    if (s->chain && vv_chain_check_feed(s->chain, &seg->footer, p, b->bytes))
+        return seg_fail(seg, vv_error_set(&seg->error, VV_E_NOMEM, "out of memory"));
     out->p = p;
     out->segment = &seg->x;
     out->aborted = is_aborted(&seg->footer, b);
@@ -459,12 +459,13 @@ static bool in_window(const struct vv_scan *s, const struct vv_scan_batch *x)
 /* The head segment is done with. */
 static int finish(struct vv_scan *s, struct scan_segment *seg)
 {
-    bool all = s->o.everything && s->o.from <= seg->x.base && s->o.to > seg->x.last && s->o.from_ts == INT64_MIN &&
+    bool all = s->o.everything && s->o.to > seg->x.last && s->o.from_ts == INT64_MIN &&
     s->o.to_ts == INT64_MAX;
     if (all && seg->records != seg->footer.records)
         return seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT,
                                           "object %s has %" PRIu64 " records, its footer says %" PRIu64, seg->key,
                                           seg->records, seg->footer.records));
+    if (all && s->chain && vv_chain_check_close(s->chain, &seg->footer, seg->key, &seg->error)) return seg_fail(seg, VV_E_CORRUPT);
     pop(s);
     return VV_OK;
 }
@@ -511,7 +512,14 @@ int vv_scan_next(struct vv_scan *s, struct vv_scan_batch *out, struct vv_error *
 
 void vv_scan_skip(struct vv_scan *s)
 {
-    if (s->count && ring_at(s, 0)->err) pop(s);
+    if (!s->count || !ring_at(s, 0)->err) return;
+    if (s->chain) vv_chain_check_lost(s->chain);
+    pop(s);
+}
+
+void vv_scan_set_chain(struct vv_scan *s, struct vv_chain_check *c)
+{
+    s->chain = c;
 }
 
 int vv_scan_open(struct vv_bucket_log *log, const struct vv_scan_opts *o, struct vv_scan **out, struct vv_error *e)

@@ -9,6 +9,7 @@ struct verify {
     void (*found)(void *ctx, const struct vv_error *damage);
     void *ctx;
     struct vv_verified *out;
+    int64_t log_start;
 };
 
 static void tell(struct verify *v, const struct vv_error *e)
@@ -27,6 +28,7 @@ static int nothing(void *ctx, const struct vv_record *r)
 static int check_batch(struct verify *v, const struct vv_scan_batch *b)
 {
     struct vv_error e;
+    if (vv_batch_last(&b->b) < v->log_start) return VV_OK; /* of the first segment: no part of the log any more */
     v->out->batches++;
     v->out->records += (uint64_t)b->b.records;
     v->out->bytes += b->b.bytes;
@@ -43,13 +45,22 @@ static int check_batch(struct verify *v, const struct vv_scan_batch *b)
 int vv_verify_log(struct vv_bucket_log *log, void (*found)(void *ctx, const struct vv_error *damage), void *ctx,
                   struct vv_verified *out, struct vv_error *e)
 {
-    struct verify v = {found, ctx, out};
+    return vv_verify_anchored(log, NULL, 0, found, ctx, out, e);
+}
+
+int vv_verify_anchored(struct vv_bucket_log *log, struct vv_anchor *anchors, size_t n,
+                       void (*found)(void *ctx, const struct vv_error *damage), void *ctx, struct vv_verified *out,
+                       struct vv_error *e)
+{
+    struct verify v = {found, ctx, out, log->info.log_start};
+    struct vv_chain_check *chain = vv_chain_check_new(anchors, n);
     struct vv_scan_opts o = VV_SCAN_ALL;
     struct vv_scan_stats stats;
     struct vv_scan *s = NULL;
     *out = (struct vv_verified){0};
     o.everything = true;
-    int err = vv_scan_open(log, &o, &s, e);
+    int err = chain ? vv_scan_open(log, &o, &s, e) : vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!err) vv_scan_set_chain(s, chain);
     while (!err) {
         struct vv_scan_batch b;
         struct vv_error why = {0};
@@ -80,5 +91,7 @@ int vv_verify_log(struct vv_bucket_log *log, void (*found)(void *ctx, const stru
     if (s) vv_scan_stats(s, &stats);
     out->segments = s ? (uint64_t)stats.segments : 0;
     vv_scan_close(s);
+    if (chain) vv_chain_check_tell(chain, out);
+    vv_chain_check_free(chain);
     return err;
 }

@@ -1,10 +1,14 @@
 """care.py — deletion and care: the way back inside the grace, nothing of it after, and what is kept in order meanwhile.
 Cases of faults.py."""
+import hashlib
 import json
+import pathlib
+import shutil
 import struct
 import subprocess
 
 from world import ROOT, TOPIC, World, text, wait_for
+from ledger import crc32c  # world.py knows where it lies
 
 
 def varve(w, *args, code=0):
@@ -152,3 +156,133 @@ def case_gc():
             offsets = [o for o, _, _ in c.read_all(TOPIC, 0)]
         assert offsets == list(range(len(offsets))), "a hole"
         w.close()
+
+
+# ---- the archive, proven
+
+def copy_of(w, name):
+    """The bucket as a directory."""
+    to = w.scratch.dir / name
+    shutil.rmtree(to, ignore_errors=True)
+    for key in w.s3.keys():
+        at = to / key.removeprefix("p/")
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.write_bytes(w.s3.get(key))
+    return to
+
+
+def verify(bucket, *more, code=0):
+    done = subprocess.run([ROOT / "build/varve", "verify", f"fs:{bucket}", *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code, f"verify {more}: exit code {done.returncode} instead of {code}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def sections(footer):
+    at = 0
+    while at < len(footer):
+        tag, n = footer[at:at + 4], struct.unpack_from(">I", footer, at + 4)[0]
+        yield tag, footer[at + 8:at + 8 + n]
+        at += 8 + n
+
+
+def forge(path, chain=None):
+    """Another content under every checksum that the object has, its SHA-256 too: what a person with write access can do. Returns the chain
+    behind it (and continues `chain` if given, as one would who rewrites the rest as well)."""
+    data = bytearray(path.read_bytes())
+    n, = struct.unpack_from(">I", data, len(data) - 24)
+    size, = struct.unpack_from(">Q", data, len(data) - 16)
+    footer, body = bytes(data[size:size + n]), bytearray(data[:size])
+    if chain is None:
+        body[-20] ^= 1  # inside the last record's value
+        at = 0
+        while at < len(body):  # batch checksums
+            length, = struct.unpack_from(">i", body, at + 8)
+            struct.pack_into(">I", body, at + 17, crc32c(bytes(body[at + 21:at + 12 + length])))
+            at += 12 + length
+    out = b""
+    for tag, p in sections(footer):
+        p = bytearray(p)
+        if tag == b"BLKS":
+            for i in range(struct.unpack_from(">I", p)[0]):
+                pos, length = struct.unpack_from(">QI", p, 4 + 40 * i)
+                struct.pack_into(">I", p, 4 + 40 * i + 12, crc32c(bytes(body[pos:pos + length])))
+            struct.pack_into(">I", p, len(p) - 4, crc32c(bytes(p[:-4])))
+        if tag == b"LINK":
+            p[-32:] = hashlib.sha256(body).digest()
+            if chain is not None:
+                p[:32] = chain
+            after = hashlib.sha256(bytes(p[:32]) + bytes(p[36:])).digest()
+        out += tag + struct.pack(">I", len(p)) + p
+    trailer = bytearray(data[-32:])
+    struct.pack_into(">I", trailer, 12, crc32c(out))
+    struct.pack_into(">I", trailer, 28, crc32c(bytes(trailer[:28])))
+    path.write_bytes(bytes(body) + out + trailer)
+    return after
+
+
+def segments_of(bucket):
+    return sorted(pathlib.Path(bucket).glob("v1/t/*/00000/*.seg"))
+
+
+def edit_head(bucket, change):
+    head, = pathlib.Path(bucket).glob("v1/m/*/00000/head.json")
+    o = json.loads(head.read_text())
+    change(o)
+    head.write_text(json.dumps(o))
+
+
+def case_anchor():
+    """A remembered anchor proves history: forged, missing, cut off and rewritten are found and named; growth and retention are not damage."""
+    with World() as w:
+        w.fill(6).quiet()
+        w.broker.stop()
+        first = copy_of(w, "first")
+        anchors = w.scratch.dir / "anchors"
+        anchors.write_text(verify(first))
+        assert "cannot be told without an anchor" in anchors.read_text()
+        line, = [s for s in anchors.read_text().splitlines() if s.startswith("anchor")]
+        hash_then = line.split()[-1]
+        w.start()
+        w.fill(6).quiet()
+        with w.client() as c:
+            c.delete_records(TOPIC, 0, 20)
+        w.close()
+        later = copy_of(w, "later")
+        assert "proven " in verify(later, "--anchor", anchors) and "proven " in verify(later, "--anchor", hash_then)
+        assert "is no past state" in verify(later, "--anchor", "0" * 64, code=3)
+        verify(later, "--anchor", "nonsense", code=2)
+
+        victim = segments_of(later)[3]
+        forge(victim)  # every checksum right
+        said = verify(later, "--anchor", anchors, code=3)
+        assert segments_of(later)[4].name in said and "hash chain" in said and "is no past state" not in said.split("hash chain")[0]
+        verify(later, code=3)
+
+        chain = None
+        later = copy_of(w, "rewritten")
+        for path in segments_of(later)[3:]:  # and everything after it made to fit
+            chain = forge(path, chain)
+        assert "damaged" in verify(later), "without an anchor it cannot be told"
+        assert hash_then in verify(later, "--anchor", anchors, code=3)
+
+        later = copy_of(w, "middle")
+        victim = segments_of(later)[3]
+        victim.unlink()
+        assert victim.name in verify(later, "--anchor", anchors, code=3)
+        gone = int(victim.name.split("-")[0])
+
+        def leave_out(o):
+            o["segments"] = [s for s in o["segments"] if s["base"] != gone]
+        edit_head(later, leave_out)  # the manifest does not name it either
+        assert f"offsets {gone}.." in verify(later, "--anchor", anchors, code=3)
+
+        later = copy_of(w, "cut")
+
+        def cut(o):
+            o["segments"] = o["segments"][:4]
+            o["next_offset"] = o["segments"][-1]["last"] + 1
+        edit_head(later, cut)
+        for path in segments_of(later)[4:]:
+            path.unlink()
+        verify(later)
+        assert hash_then in verify(later, "--anchor", anchors, code=3)

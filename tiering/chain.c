@@ -1,0 +1,69 @@
+/* chain.c — see chain.h. */
+#include "chain.h"
+#include "varve/vlog.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define WINDOW (1u << 20)
+
+static void digest(const void *p, size_t n, uint8_t out[VV_CHAIN_BYTES])
+{
+    VV_ASSERT(EVP_Digest(p, n, out, NULL, EVP_sha256(), NULL) == 1);
+}
+
+void vv_chain_begin(struct vv_uuid topic_id, int32_t partition, uint8_t chain[VV_CHAIN_BYTES])
+{
+    uint8_t p[9 + 16 + 4];
+    memcpy(p, "varve log", 9);
+    memcpy(p + 9, topic_id.b, 16);
+    vv_put32(p + 25, (uint32_t)partition);
+    digest(p, sizeof p, chain);
+}
+
+void vv_link_put(const struct vv_link *l, uint8_t p[VV_LINK_BYTES])
+{
+    vv_put64(p, (uint64_t)l->base);
+    vv_put64(p + 8, (uint64_t)l->last);
+    vv_put64(p + 16, l->bytes);
+    memcpy(p + 24, l->sha256, VV_CHAIN_BYTES);
+}
+
+void vv_link_get(const uint8_t p[VV_LINK_BYTES], struct vv_link *l)
+{
+    l->base = (int64_t)vv_get64(p);
+    l->last = (int64_t)vv_get64(p + 8);
+    l->bytes = vv_get64(p + 16);
+    memcpy(l->sha256, p + 24, VV_CHAIN_BYTES);
+}
+
+void vv_chain_next(uint8_t chain[VV_CHAIN_BYTES], const struct vv_link *l)
+{
+    uint8_t p[VV_CHAIN_BYTES + VV_LINK_BYTES];
+    memcpy(p, chain, VV_CHAIN_BYTES);
+    vv_link_put(l, p + VV_CHAIN_BYTES);
+    digest(p, sizeof p, chain);
+}
+
+void vv_chain_text(const uint8_t chain[VV_CHAIN_BYTES], char out[2 * VV_CHAIN_BYTES + 1])
+{
+    for (size_t i = 0; i < VV_CHAIN_BYTES; i++) snprintf(out + i * 2, 3, "%02x", chain[i]);
+}
+
+int vv_chain_segment(struct vv_segment *s, uint64_t n, uint8_t sha256[VV_CHAIN_BYTES])
+{
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    uint8_t *buf = malloc(WINDOW);
+    int err = md && buf && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 ? VV_OK : VV_E_NOMEM;
+    for (uint64_t at = 0; !err && at < n;) {
+        size_t take = (size_t)VV_MIN(n - at, (uint64_t)WINDOW);
+        err = vv_segment_read_raw(s, buf, take, at);
+        if (!err && EVP_DigestUpdate(md, buf, take) != 1) err = VV_E_NOMEM;
+        at += take;
+    }
+    if (!err && EVP_DigestFinal_ex(md, sha256, NULL) != 1) err = VV_E_NOMEM;
+    EVP_MD_CTX_free(md);
+    free(buf);
+    return err;
+}
