@@ -27,6 +27,7 @@ struct vv_bytes { const uint8_t *p; int32_t n; }; /* n = -1 null */
 struct vv_records { const uint8_t *p; int32_t n; const struct vv_chain *chain; };
 
 #define VV_STR_NULL ((struct vv_str){NULL, -1})
+#define VV_STR_ARG(s) ((s).n < 0 ? 0 : (s).n), ((s).p ? (s).p : "")
 #define VV_STR_LIT(s) ((struct vv_str){"" s, (int32_t)sizeof(s) - 1})
 static inline struct vv_str vv_str_c(const char *s) /* NULL becomes null */
 {
@@ -42,7 +43,7 @@ static inline bool vv_str_is(struct vv_str a, const char *s)
 }
 
 enum vv_type {
-    VV_T_BOOL, VV_T_INT8, VV_T_INT16, VV_T_INT32, VV_T_INT64, VV_T_UUID,
+    VV_T_BOOL, VV_T_INT8, VV_T_INT16, VV_T_INT32, VV_T_INT64, VV_T_FLOAT64, VV_T_UUID,
     VV_T_STRING, VV_T_BYTES, VV_T_RECORDS, VV_T_STRUCT, VV_T_ARRAY,
 };
 enum vv_field_flags {

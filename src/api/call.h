@@ -62,6 +62,9 @@ typedef void vv_handler(struct vv_call *c);
     X(42, vv_handle_delete_groups)                                                                 \
     X(44, vv_handle_incremental_alter_configs)                                                     \
     X(47, vv_handle_offset_delete)                                                                 \
+    X(48, vv_handle_describe_client_quotas)                                                        \
+    X(49, vv_handle_alter_client_quotas)                                                           \
+    X(50, vv_handle_describe_user_scram_credentials)                                               \
     X(60, vv_handle_describe_cluster)
 #define VV_X(key, fn) vv_handler fn;
 VV_HANDLERS(VV_X)

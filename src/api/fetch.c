@@ -35,6 +35,14 @@ static void conn_closed(struct vv_exchange *x)
     end(x->user);
 }
 
+/* ---- quotas ---- */
+
+int64_t vv_fetch_quota(struct fetch_op *op, enum vv_quota_kind kind, uint64_t n)
+{
+    int64_t now_ms = vv_reactor_now_us(op->c->x->reactor) / 1000;
+    return vv_quota_record(op->c->broker->quotas, kind, op->c->client_id, n, now_ms);
+}
+
 /* ---- waiting ---- */
 
 static bool satisfied(const struct fetch_op *op, int64_t now_us)
@@ -45,15 +53,20 @@ static bool satisfied(const struct fetch_op *op, int64_t now_us)
     if (!op->pending && now_us >= op->due_us) return true;
     if (op->pending) return false;
     for (int32_t i = 0; i < op->part_count; i++)
-        if (!op->parts[i].stuck) return false;
+        if (!op->parts[i].stuck || op->parts[i].held) return false;
     return true; /* nothing can be added before the client has taken what there is */
 }
+
+static void step(struct fetch_op *op, bool held_too);
 
 static void expire(struct vv_timer *t)
 {
     struct fetch_op *op = VV_CONTAINER(t, struct fetch_op, timer);
     int64_t now = vv_reactor_now_us(op->c->x->reactor);
-    if (op->cold_pending && !op->bytes && now < op->cold_due_us)
+    if (op->held_until_us && now < op->due_us) {
+        op->held_until_us = 0;
+        step(op, true);
+    } else if (op->cold_pending && !op->bytes && now < op->cold_due_us)
         vv_timer_arm(op->c->x->reactor, t, op->cold_due_us);
     else
         end(op);
@@ -64,14 +77,14 @@ static bool idle(const struct fetch_part *part)
     return part->partition && part->pending == FETCH_IDLE && !part->err && !part->diverging;
 }
 
-static void look(struct fetch_part *part)
+static void look(struct fetch_part *part, bool held_too)
 {
-    if (!idle(part)) return;
+    if (!idle(part) || (part->held && !held_too)) return;
     if (atomic_load(&part->topic->deleted)) {
         vv_fetch_fail(part, part->op->by_id ? VV_UNKNOWN_TOPIC_ID : VV_UNKNOWN_TOPIC_OR_PARTITION, NULL);
         return;
     }
-    if (vv_fetch_limit(part) > part->seen_limit) vv_fetch_advance(part);
+    if (part->held || vv_fetch_limit(part) > part->seen_limit) vv_fetch_advance(part);
 }
 
 static bool park(struct fetch_op *op)
@@ -81,24 +94,27 @@ static bool park(struct fetch_op *op)
         struct fetch_part *part = &op->parts[i];
         if (!idle(part)) continue;
         vv_partition_wait(part->partition, &part->waiter);
-        moved |= vv_fetch_limit(part) > part->seen_limit || atomic_load(&part->topic->deleted);
+        moved |= (!part->held && vv_fetch_limit(part) > part->seen_limit) || atomic_load(&part->topic->deleted);
     }
     return !moved;
 }
 
-static void step(struct fetch_op *op)
+/* held_too: what waits for the quota of cold reads asks for it again. */
+static void step(struct fetch_op *op, bool held_too)
 {
     struct vv_reactor *r = op->c->x->reactor;
     do {
         op->hungry = -1;
-        for (int32_t i = 0; i < op->part_count; i++) look(&op->parts[i]);
+        for (int32_t i = 0; i < op->part_count; i++) look(&op->parts[i], held_too);
+        held_too = false;
         /* A broker that stops wakes everybody: what there is goes out now. */
         if (satisfied(op, vv_reactor_now_us(r)) || atomic_load(&op->c->broker->stopping)) {
             end(op);
             return;
         }
     } while (!park(op));
-    if (!op->timer.slot) vv_timer_arm(r, &op->timer, op->due_us);
+    int64_t next_us = op->held_until_us ? VV_MIN(op->held_until_us, op->due_us) : op->due_us;
+    if (!op->timer.slot || next_us < op->timer.due_us) vv_timer_arm(r, &op->timer, next_us);
 }
 
 static void moved(struct vv_task *t)
@@ -107,7 +123,7 @@ static void moved(struct vv_task *t)
     if (op->ended)
         try_reply(op);
     else
-        step(op);
+        step(op, false);
 }
 
 static void read_ended(struct vv_task *t)
@@ -118,7 +134,7 @@ static void read_ended(struct vv_task *t)
     if (op->ended)
         try_reply(op);
     else
-        step(op);
+        step(op, false);
 }
 
 /* ---- may it be read ---- */
@@ -238,6 +254,7 @@ static void set_limits(struct fetch_op *op, const struct FetchRequest *q)
     op->due_us = now + wait * 1000;
     op->cold_due_us = now + cold * 1000;
     op->left = VV_MAX(0, VV_MIN(q->MaxBytes, c->broker->config->fetch_max_bytes));
+    op->left = VV_MIN(op->left, vv_quota_burst(c->broker->quotas, VV_QUOTA_FETCH, c->client_id));
     if (vv_net_unsent(c->broker->net) > UNSENT_MANY) op->left = VV_MIN(op->left, LEFT_WHEN_MANY);
     vv_exchange_reserve(c->x, (size_t)op->left);
     op->committed = q->IsolationLevel == READ_COMMITTED;
@@ -272,5 +289,8 @@ void vv_handle_fetch(struct vv_call *c)
     resolve(op);
     c->x->user = op;
     c->x->on_conn_closed = conn_closed;
-    step(op);
+    if (vv_fetch_quota(op, VV_QUOTA_FETCH, 0))
+        end(op); /* above its quota already, by another connection: an empty answer says how long to wait */
+    else
+        step(op, false);
 }

@@ -10,6 +10,7 @@
 #include "call.h"
 #include "fetch_session.h"
 #include "partition.h"
+#include "quota.h"
 
 enum fetch_pending { FETCH_IDLE, FETCH_LOOKUP, FETCH_LOCAL, FETCH_REMOTE, FETCH_ABORTED };
 
@@ -36,6 +37,7 @@ struct fetch_part {
     struct vv_partition *partition; /* NULL: err says why */
     int err;
     bool diverging, stuck; /* stuck: below its limit, but nothing more fits or may be read now */
+    bool held;             /* stuck, until the client's quota of cold reads allows the next one */
     struct FetchResponse_EpochEndOffset diverges;
     int64_t next, seen_limit; /* next offset to read; readable end when last looked */
     int64_t left;             /* of PartitionMaxBytes */
@@ -61,6 +63,7 @@ struct fetch_op {
     bool by_id, committed, follower, failed, ended, min_one_given;
     bool prewarm; /* into the disk cache; the answer tells how far, and carries no records */
     int64_t due_us, cold_due_us;
+    int64_t held_until_us; /* parts are held: look again then; 0: none */
     struct vv_timer timer;
     struct vv_task task; /* a partition has moved */
 };
@@ -71,6 +74,9 @@ int64_t vv_fetch_limit(const struct fetch_part *part);
 void vv_fetch_fail(struct fetch_part *part, int err, const char *text);
 /* The part's task: takes the result of its pending read over. */
 void vv_fetch_take(struct fetch_part *part);
+
+/* fetch.c: milliseconds the client has to wait before it may have n bytes more (0: only asks). */
+int64_t vv_fetch_quota(struct fetch_op *op, enum vv_quota_kind kind, uint64_t n);
 
 /* fetch_reply.c: answers and gives everything back. */
 void vv_fetch_reply(struct fetch_op *op);

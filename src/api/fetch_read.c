@@ -122,6 +122,25 @@ static void pend(struct fetch_part *part, enum fetch_pending how)
 
 /* ---- one extent; true: look for the next one ---- */
 
+/* The client has used up its quota of cold reads: the part waits, within the fetch's time. */
+static bool hold(struct fetch_part *part)
+{
+    struct fetch_op *op = part->op;
+    int64_t ms = vv_fetch_quota(op, VV_QUOTA_REMOTE, 0);
+    if (!ms) return false;
+    int64_t now = vv_reactor_now_us(op->c->x->reactor), until = now + ms * 1000;
+    part->stuck = part->held = true;
+    if (!op->held_until_us || until < op->held_until_us) op->held_until_us = until;
+    vv_count(quota_remote_us, VV_MAX(VV_MIN(until, op->due_us) - now, 0));
+    vv_count(quota_remote_hits, 1);
+    return true;
+}
+
+static int64_t remote_burst(const struct fetch_part *part)
+{
+    return vv_quota_burst(part->op->c->broker->quotas, VV_QUOTA_REMOTE, part->op->c->client_id);
+}
+
 static bool read_remote(struct fetch_part *part, const struct vv_extent *x)
 {
     struct vv_partition *p = part->partition;
@@ -143,11 +162,13 @@ static bool read_remote(struct fetch_part *part, const struct vv_extent *x)
         vv_fetch_fail(part, VV_KAFKA_STORAGE_ERROR, "it is in the bucket, and the tier is off");
         return false;
     }
+    if (hold(part)) return false;
+    int64_t room = (int64_t)reserve(part, true), burst = remote_burst(part);
     io->remote = (struct vv_tier_read){
         .part = p->tier,
         .offset = VV_MAX(part->next, x->base),
         .limit = part->seen_limit,
-        .max_bytes = reserve(part, true),
+        .max_bytes = (size_t)VV_MIN(room, burst),
         .min_one = part->min_one,
         .order = part->op->prewarm,
         .done = remote_done,
@@ -249,7 +270,7 @@ static void advance(struct fetch_part *part, int first_err, const struct vv_exte
     struct vv_index *index = part->partition->index;
     int64_t read_base = -1;
     part->seen_limit = vv_fetch_limit(part);
-    part->stuck = false;
+    part->stuck = part->held = false;
     for (bool more = true; more && part->next < part->seen_limit && !part->err;) {
         if (!has_room(part)) {
             part->stuck = true;
@@ -405,6 +426,7 @@ static void take_remote(struct fetch_part *part)
         return;
     }
     vv_count(fetch_cold_bytes, got);
+    vv_fetch_quota(part->op, VV_QUOTA_REMOTE, got);
     vv_topic_count(part->topic, cold_bytes, got);
     vv_topic_count(part->topic, cold_requests, 1);
     part->next = VV_MAX(part->next, r->next_offset);

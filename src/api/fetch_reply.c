@@ -159,6 +159,17 @@ static void leader_endpoint(struct fetch_op *op, struct FetchResponse *r, struct
     r->NodeEndpoints.n = 1;
 }
 
+/* The answer goes out as it is and tells the client to wait; its connection is not read from meanwhile. */
+static int32_t throttle(struct fetch_op *op)
+{
+    int64_t ms = vv_fetch_quota(op, VV_QUOTA_FETCH, (uint64_t)op->bytes);
+    if (!ms) return 0;
+    vv_count(quota_fetch_us, ms * 1000);
+    vv_count(quota_fetch_hits, 1);
+    vv_conn_mute_until(op->c->x->conn, vv_reactor_now_us(op->c->x->reactor) + ms * 1000);
+    return (int32_t)ms;
+}
+
 void vv_fetch_reply(struct fetch_op *op)
 {
     struct FetchResponse r;
@@ -168,6 +179,7 @@ void vv_fetch_reply(struct fetch_op *op)
     int err = fill(op, &r);
     leader_endpoint(op, &r, &self);
     if (!err) rotate(op);
+    r.ThrottleTimeMs = throttle(op);
     vv_count(fetch_bytes, op->bytes);
     /* The exchange ends on this reactor, after this function: op stays until then. */
     if (err)

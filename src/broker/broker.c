@@ -143,6 +143,7 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     struct vv_broker *b = &r->b;
     bool fresh = r->dir.fresh;
     int err = vv_topics_new(b, &b->topics);
+    if (!err) err = vv_quotas_new(b->config->quota_window_num, (int64_t)b->config->quota_window_size_seconds * 1000, &b->quotas);
     if (err) return vv_error_set(e, err, "out of memory");
     if (fresh) err = vv_directory_restoring(&r->dir, e); /* a crash before the claim below: begin again */
     if (!err) err = fresh ? load_bucket(r, e) : load_own(r, e);
@@ -407,6 +408,7 @@ static int stop_parts(struct broker_run *r)
     vv_seed_close(r->seed);
     vv_topics_free(b->topics);
     vv_live_free(b);
+    vv_quotas_free(b->quotas);
     if (b->control) vv_reactor_free(b->control);
     return err;
 }

@@ -20,6 +20,7 @@ struct vv_topics;
 struct vv_producer_ids;
 struct vv_metrics_server;
 struct vv_housekeeper;
+struct vv_quotas;
 
 struct vv_broker {
     struct vv_env *env;
@@ -37,6 +38,7 @@ struct vv_broker {
     struct vv_topics *topics;
     struct vv_groups *groups;
     struct vv_producer_ids *producer_ids;
+    struct vv_quotas *quotas;  /* of clients (quota.h) */
     struct vv_tier *tier;      /* NULL: tiering is off */
     struct vv_listen *listens; /* bound listeners */
     size_t listen_count;

@@ -200,8 +200,6 @@ const struct vv_foreign_key vv_foreign_keys[] = {
     {"queued.max.requests", VV_TYPE_INT, "500", OWN},
     {"quota.consumer.default", VV_TYPE_STRING, NULL, OLD},
     {"quota.producer.default", VV_TYPE_STRING, NULL, OLD},
-    {"quota.window.num", VV_TYPE_INT, "11", QUOTA},
-    {"quota.window.size.seconds", VV_TYPE_INT, "1", QUOTA},
     {"remote.list.offsets.request.timeout.ms", VV_TYPE_LONG, "30000", TIER},
     {"remote.log.index.file.cache.total.size.bytes", VV_TYPE_LONG, "1073741824", TIER},
     {"remote.log.index.file.cache.ttl.ms", VV_TYPE_LONG, "900000", TIER},

@@ -13,7 +13,7 @@
     X(TXN, "transactions are not here yet")                                                        \
     X(SHARE, "share and streams groups are not here yet")                                          \
     X(KIP848, "the new consumer group protocol (KIP-848) is not here yet; the classic one is")     \
-    X(QUOTA, "quotas are not here yet")                                                            \
+    X(QUOTA, "of quotas only those of clients by bytes are here")                                                            \
     X(JVM, "there is no JVM here to load it; metrics are at metrics.listener")                     \
     X(TIER, "the tier is built in, see tier.*")                                                    \
     X(OLD, "Apache Kafka removed it")                                                              \

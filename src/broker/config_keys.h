@@ -251,6 +251,14 @@
       1, VV_I64, NULL, 0, "The longest time between two looks; uploads are driven by events.")     \
     X(remote_fetch_max_wait_ms, "remote.fetch.max.wait.ms", INT, "500", 1, VV_I32, NULL, VV_DYN,   \
       "A Fetch waits at least this long for cold data before it answers without.")                 \
+    SECTION("Client quotas")                                                                       \
+    X(quota_window_num, "quota.window.num", INT, "11", 1, 1000, NULL, 0,                           \
+      "Windows over which a client's rate is taken.")                                              \
+    X(quota_window_size_seconds, "quota.window.size.seconds", INT, "1", 1, 3600, NULL, 0,          \
+      "Length of a window.")                                                                       \
+    X(tier_client_fetch_max_bytes_per_second, "tier.client.fetch.max.bytes.per.second", LONG,      \
+      "9223372036854775807", 1, VV_I64, NULL, VV_DYN,                                              \
+      "Cold read rate limit of each client id that has no quota remote_consumer_byte_rate.")       \
     SECTION("Consumer groups")                                                                     \
     X(group_initial_rebalance_delay_ms, "group.initial.rebalance.delay.ms", INT, "3000", 0,        \
       VV_I32, NULL, 0, "How long an empty group waits for more members before its first "          \

@@ -37,6 +37,8 @@ void vv_live_apply(struct vv_broker *b)
     const struct vv_broker_config *c = vv_broker_live(b);
     struct vv_tier_config tc;
     atomic_store(&b->values.remote_fetch_max_wait_ms, c->remote_fetch_max_wait_ms);
+    int64_t per_client = c->tier_client_fetch_max_bytes_per_second;
+    if (b->quotas) vv_quotas_default(b->quotas, VV_QUOTA_REMOTE, per_client == INT64_MAX ? 0 : per_client);
     if (b->topics) {
         pthread_rwlock_wrlock(&b->topics->lock);
         for (size_t i = 0; i < b->topics->count; i++) reconfigure(b, b->topics->v[i]);
@@ -118,6 +120,31 @@ int vv_live_alter(struct vv_broker *b, enum vv_alter_scope scope, const struct v
                   v[i].key, v[i].value ? "=" : " deleted", v[i].value ? v[i].value : "");
     vv_topics_changed(b);
     return VV_OK;
+}
+
+/* ---- quotas ---- */
+
+int vv_live_set_quotas(struct vv_broker *b, struct vv_quota_set *set, struct vv_error *e)
+{
+    vv_reactor_assert_here(b->control);
+    struct vv_topics_change to = {.quotas = set};
+    int err = vv_topics_save(b->topics, &to, e);
+    if (err) return err;
+    vv_quotas_use(b->quotas, set);
+    VLOG_INFO("client quotas altered: %zu entities have some", b->quotas->set.n);
+    vv_topics_changed(b);
+    return VV_OK;
+}
+
+int vv_live_load_quotas(struct vv_broker *b, json_t *list)
+{
+    struct vv_quota_set set = {0};
+    int err = b->quotas ? vv_quota_set_load(&set, list) : VV_OK;
+    if (!err && b->quotas)
+        vv_quotas_use(b->quotas, &set);
+    else
+        vv_quota_set_release(&set);
+    return err;
 }
 
 /* ---- the registry's member: {"": {key: value}, "1": {...}} ---- */

@@ -38,6 +38,18 @@
       "Time producers were held back because the disk runs full.")                                 \
     X(disk_refusals, "varve_disk_full_refusals_total", counter, 1,                                 \
       "Batches refused because the disk reserve was reached.")                                     \
+    X(quota_produce_us, "varve_quota_produce_throttle_seconds_total", counter, 1000000,            \
+      "Time producers were told to wait by their quota.")                                          \
+    X(quota_produce_hits, "varve_quota_produce_violations_total", counter, 1,                      \
+      "Produce requests above their client's quota.")                                              \
+    X(quota_fetch_us, "varve_quota_fetch_throttle_seconds_total", counter, 1000000,                \
+      "Time consumers were told to wait by their quota.")                                          \
+    X(quota_fetch_hits, "varve_quota_fetch_violations_total", counter, 1,                          \
+      "Fetches above their client's quota.")                                                       \
+    X(quota_remote_us, "varve_quota_remote_fetch_throttle_seconds_total", counter, 1000000,        \
+      "Time cold reads were held back by their client's quota.")                                   \
+    X(quota_remote_hits, "varve_quota_remote_fetch_violations_total", counter, 1,                  \
+      "Cold reads held back by their client's quota.")                                             \
     X(offset_commits, "varve_offset_commits_total", counter, 1, "Offsets committed by groups.")    \
     X(rebalances, "varve_group_rebalances_total", counter, 1, "Completed rebalances.")             \
     X(bad_requests, "varve_bad_requests_total", counter, 1,                                        \

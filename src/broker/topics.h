@@ -61,11 +61,13 @@ struct vv_topics {
 };
 
 /* What is about to change, so that it can be written down before anybody sees it. */
+struct vv_quota_set;
 struct vv_topics_change {
     const struct vv_topic *add, *drop, *edit;
     int32_t partitions;            /* of edit */
     const struct vv_kv *overrides; /* of edit */
     size_t override_count;
+    const struct vv_quota_set *quotas;     /* all of them; NULL: as they are */
     const struct vv_broker_config *config; /* the broker's as altered (live.h); NULL: as it is */
 };
 

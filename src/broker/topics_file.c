@@ -2,7 +2,7 @@
  *
  * {"format":1, "topics":[{"name","id","internal","partitions","configs":{}}],
  * "deleted":[{"name","id","partitions","tiered","deleted_ms","configs":{},"offsets":[]}],
- * "broker_configs":{} (live.h)}. The bucket's copy also has "cluster_id", "producer_ids" (ids
+ * "broker_configs":{} (live.h), "quotas":[] (quota_set.h)}. The bucket's copy also has "cluster_id", "producer_ids" (ids
  * below were handed out), "groups" (groups_snapshot.h) and "log_starts". Unknown members are ignored, so that a newer broker's file can be read; another format is
  * refused. On control, or on the main thread before it runs. */
 #include "topics.h"
@@ -106,8 +106,10 @@ static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *
     for (size_t i = 0; i < ts->doomed_count && !err; i++)
         err = append(deleted, doomed_json(&ts->doomed[i]));
     json_t *configs = vv_live_json(ts->broker, change ? change->config : NULL);
-    json_t *o = json_pack("{s:i,s:o,s:o,s:o}", "format", FORMAT, "broker_configs", configs, "topics", topics, "deleted",
-                          deleted);
+    const struct vv_quota_set none = {0}, *now = ts->broker->quotas ? &ts->broker->quotas->set : &none;
+    json_t *quotas = vv_quota_set_json(change && change->quotas ? change->quotas : now);
+    json_t *o = json_pack("{s:i,s:o,s:o,s:o,s:o}", "format", FORMAT, "broker_configs", configs, "quotas", quotas,
+                          "topics", topics, "deleted", deleted);
     if (o && bucket) {
         json_object_set_new(o, "cluster_id", json_string(ts->broker->cluster_id));
         json_t *groups = vv_groups_export(ts->broker->groups);
@@ -224,6 +226,8 @@ int vv_topics_load(struct vv_topics *ts, const char *text, size_t n, struct vv_e
     else if (!json_is_array(json_object_get(root, "topics")))
         err = vv_error_set(e, VV_E_CORRUPT, "there is no list of topics");
     else if ((err = vv_live_load(ts->broker, json_object_get(root, "broker_configs")))) /* topics inherit from it */
+        vv_error_set(e, err, "out of memory");
+    else if ((err = vv_live_load_quotas(ts->broker, json_object_get(root, "quotas"))))
         vv_error_set(e, err, "out of memory");
     json_array_foreach(json_object_get(root, "topics"), i, o)
     {

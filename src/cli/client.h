@@ -39,8 +39,6 @@ int vv_client_dial(struct vv_client *c, int32_t node, int *fd, struct vv_error *
 /* How long one call may take beyond what the request itself asks to wait; default 30000. */
 void vv_client_set_timeout(struct vv_client *c, int timeout_ms);
 
-/* ---- conveniences ---- */
-#define VV_STR_ARG(s) ((s).n < 0 ? 0 : (s).n), ((s).p ? (s).p : "")
 
 /* Metadata of named topics (n = 0: all). Learns the brokers' addresses for vv_client_call.
  * Release *out. */

@@ -119,16 +119,20 @@ static void update_interest(struct vv_conn *c)
     if (vv_reactor_rewatch(c->reactor, c->fd, events, &c->source)) vv_conn_kill(c, "epoll refused it");
 }
 
+static bool take_frames(struct vv_conn *c);
+
 static void unmute(struct vv_timer *t)
 {
     struct vv_conn *c = VV_CONTAINER(t, struct vv_conn, mute);
     c->muted_until_us = 0;
+    c->progress_us = vv_reactor_now_us(c->reactor); /* it was not the peer that was quiet */
+    if (c->in_end > c->in_start && may_read(c) && !take_frames(c)) return; /* what had come already */
     update_interest(c);
 }
 
 void vv_conn_mute_until(struct vv_conn *c, int64_t due_us)
 {
-    if (c->dead) return;
+    if (c->dead || due_us <= c->muted_until_us) return; /* the longest wait holds */
     c->muted_until_us = due_us;
     vv_timer_arm(c->reactor, &c->mute, due_us);
     update_interest(c);
@@ -229,8 +233,6 @@ static void advance(struct vv_conn *c)
         free_slot(c, s);
     }
 }
-
-static bool take_frames(struct vv_conn *c);
 
 static void slot_done(struct vv_task *t)
 {
@@ -461,7 +463,7 @@ static void care(struct vv_conn *c, int64_t now_us)
     const struct vv_net_config *cfg = &c->net->config;
     int64_t quiet_ms = (now_us - c->progress_us) / 1000;
     bool partial = c->in && c->in_end > c->in_start && may_read(c);
-    if (vv_conn_idle(c) && !partial && quiet_ms > cfg->idle_ms_max) {
+    if (vv_conn_idle(c) && !partial && !c->muted_until_us && quiet_ms > cfg->idle_ms_max) {
         vv_conn_kill(c, NULL);
     } else if ((partial || c->out_head) && quiet_ms > cfg->stall_ms_max) {
         vv_conn_kill(c, c->out_head ? "it does not read its responses" : "it stopped in the middle of a request");

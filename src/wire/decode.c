@@ -90,7 +90,8 @@ static int dec_scalar(struct dec *d, uint8_t type, bool flexible, bool nullable,
         memcpy(out, &v, sizeof v);
         break;
     }
-    case VV_T_INT64: {
+    case VV_T_INT64:
+    case VV_T_FLOAT64: {
         uint64_t v = vv_get64(d->p);
         memcpy(out, &v, sizeof v);
         break;

@@ -87,7 +87,8 @@ static int enc_scalar(struct enc *e, uint8_t type, bool flexible, bool nullable,
         vv_put32(put(e, 4), v);
         return VV_OK;
     }
-    case VV_T_INT64: {
+    case VV_T_INT64:
+    case VV_T_FLOAT64: {
         uint64_t v;
         memcpy(&v, at, sizeof v);
         vv_put64(put(e, 8), v);

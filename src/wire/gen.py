@@ -6,7 +6,7 @@ Format of a .msg file, a line each:
     api NAME key=K versions=A-B flexible=C+|none [advertise=A-B]     then sections `request` and `response`
     data NAME versions=A-B flexible=C+|none                          then a section `fields`
     Field type versions [attributes]  -- meaning                     indented by 4 for each level of nesting
-Types: bool int8 int16 int32 int64 uuid string bytes records, the name of a struct whose fields follow indented,
+Types: bool int8 int16 int32 int64 float64 uuid string bytes records, the name of a struct whose fields follow indented,
 and []T. Versions: 3, 3-5, 3+. Attributes: nullable=V, default=X, tag=N (tagged in all its versions, or in
 tagged=V), ignorable (dropped when a version lacks it), noflex, secret, entity=WHAT (for the reader).
 
@@ -17,7 +17,7 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OPEN = 32767
-PLAIN = {'bool': 'bool', 'int8': 'int8_t', 'int16': 'int16_t', 'int32': 'int32_t', 'int64': 'int64_t',
+PLAIN = {'bool': 'bool', 'int8': 'int8_t', 'int16': 'int16_t', 'int32': 'int32_t', 'int64': 'int64_t', 'float64': 'double',
          'uuid': 'struct vv_uuid', 'string': 'struct vv_str', 'bytes': 'struct vv_bytes',
          'records': 'struct vv_records'}
 KNOWN = {'nullable', 'default', 'tag', 'tagged', 'ignorable', 'noflex', 'secret', 'entity'}

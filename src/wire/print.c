@@ -57,6 +57,7 @@ static void print_scalar(uint8_t type, const uint8_t *at, FILE *to)
     int16_t v16;
     int32_t v32;
     int64_t v64;
+    double f64;
     switch (type) {
     case VV_T_BOOL:
         fputs(*(const bool *)at ? "true" : "false", to);
@@ -75,6 +76,13 @@ static void print_scalar(uint8_t type, const uint8_t *at, FILE *to)
     case VV_T_INT64:
         memcpy(&v64, at, sizeof v64);
         fprintf(to, "%" PRId64, v64);
+        break;
+    case VV_T_FLOAT64:
+        memcpy(&f64, at, sizeof f64);
+        if (f64 - f64 == 0)
+            fprintf(to, "%.17g", f64);
+        else
+            fputs("null", to); /* JSON has no infinity */
         break;
     case VV_T_UUID:
         vv_uuid_text(*(const struct vv_uuid *)(const void *)at, text);

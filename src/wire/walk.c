@@ -12,6 +12,7 @@ void walk_default(const struct vv_msg_field *f, uint8_t *at)
     case VV_T_INT16:
     case VV_T_INT32:
     case VV_T_INT64:
+    case VV_T_FLOAT64: /* its default is 0 */
         memcpy(at, &f->def, walk_size(f->type, NULL)); /* little-endian hosts only, as bytes.h is */
         break;
     case VV_T_UUID:
@@ -48,6 +49,7 @@ bool walk_is_default(const struct vv_msg_field *f, const uint8_t *at)
     case VV_T_INT16:
     case VV_T_INT32:
     case VV_T_INT64:
+    case VV_T_FLOAT64: /* its default is 0 */
         return !memcmp(at, &f->def, walk_size(f->type, NULL));
     case VV_T_UUID:
         return vv_uuid_is_zero(*(const struct vv_uuid *)(const void *)at);

@@ -30,7 +30,7 @@ static inline bool walk_nullable(const struct vv_msg_field *f, int16_t version)
 static inline size_t walk_wire_width(uint8_t type)
 {
     static const uint8_t width[] = {[VV_T_BOOL] = 1, [VV_T_INT8] = 1, [VV_T_INT16] = 2, [VV_T_INT32] = 4,
-                                    [VV_T_INT64] = 8, [VV_T_UUID] = 16, [VV_T_ARRAY] = 0};
+                                    [VV_T_INT64] = 8, [VV_T_FLOAT64] = 8, [VV_T_UUID] = 16, [VV_T_ARRAY] = 0};
     return width[type];
 }
 
@@ -39,7 +39,7 @@ static inline size_t walk_size(uint8_t type, const struct vv_msg_struct *sub)
 {
     static const uint8_t size[] = {
         [VV_T_BOOL] = sizeof(bool), [VV_T_INT8] = 1, [VV_T_INT16] = 2, [VV_T_INT32] = 4, [VV_T_INT64] = 8,
-        [VV_T_UUID] = 16, [VV_T_STRING] = sizeof(struct vv_str), [VV_T_BYTES] = sizeof(struct vv_bytes),
+        [VV_T_FLOAT64] = sizeof(double), [VV_T_UUID] = 16, [VV_T_STRING] = sizeof(struct vv_str), [VV_T_BYTES] = sizeof(struct vv_bytes),
         [VV_T_RECORDS] = sizeof(struct vv_records), [VV_T_ARRAY] = sizeof(struct walk_array)};
     return type == VV_T_STRUCT ? sub->size : size[type];
 }

@@ -1,7 +1,7 @@
 /* Reads of what is only in the bucket, through a whole broker: across the border, by time, with no time to wait. */
 #include "api_rig.h"
 
-enum { CREATE_TOPICS = 19, BATCHES = 120, VALUE = 3000, FIRST_TS = 1000000 };
+enum { CREATE_TOPICS = 19, INCREMENTAL_ALTER_CONFIGS = 44, BATCHES = 120, VALUE = 3000, FIRST_TS = 1000000 };
 
 static struct peer *a;
 static struct vv_uuid id;
@@ -187,12 +187,53 @@ static void offsets_by_time(void **state)
     assert_int_equal(list(11, -6, NULL), VV_MAX(list(9, -5, NULL) + 1, local));
 }
 
+/* As kafka-configs does it; NULL takes it back. */
+static void limit_cold_reads(const char *bytes_per_second)
+{
+    struct IncrementalAlterConfigsRequest_AlterableConfig c = {VV_STR_LIT("tier.client.fetch.max.bytes.per.second"),
+                                                               bytes_per_second ? 0 : 1, vv_str_c(bytes_per_second)};
+    struct IncrementalAlterConfigsRequest_AlterConfigsResource broker = {4, VV_STR_LIT("1"), {&c, 1}};
+    struct IncrementalAlterConfigsRequest q = {.Resources = {&broker, 1}};
+    const struct IncrementalAlterConfigsResponse *r = peer_call(a, INCREMENTAL_ALTER_CONFIGS, 1, &q);
+    assert_int_equal(r->Responses.v[0].ErrorCode, 0);
+}
+
+static int32_t cold_bytes(int64_t from, int32_t wait_ms)
+{
+    struct one_fetch o;
+    fetch_init(&o, "cold", id, 1);
+    o.q.MaxWaitMs = wait_ms;
+    o.d[0].FetchOffset = from;
+    const struct FetchResponse *r = peer_call(a, FETCH, 13, &o.q);
+    assert_int_equal(r->ThrottleTimeMs, 0); /* the connection is not held back: hot partitions go on */
+    follow(only(r), from);
+    return only(r)->Records.n;
+}
+
+/* A limit of R lets R * 10 bytes go at once, three batches here; the second read goes above it. */
+static void cold_reads_have_a_quota(void **state)
+{
+    (void)state;
+    int32_t all = cold_bytes(0, 10000);
+    limit_cold_reads("1000");
+    int32_t first = cold_bytes(0, 10000);
+    assert_true(first > 2 * VALUE && first <= 10000 && first < all);
+    assert_int_equal(cold_bytes(0, 10000), first);
+    assert_int_equal(cold_bytes(0, 0), 0); /* no error: not yet */
+    assert_int_equal(list(7, FIRST_TS + 7, NULL), 7); /* a search by time is not a replay */
+    limit_cold_reads("1840");
+    assert_true(cold_bytes(0, 50000) > 0); /* waits a moment in the fetch, then goes on by itself */
+    limit_cold_reads(NULL);
+    assert_int_equal(cold_bytes(0, 10000), all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_read_in_order),  cmocka_unit_test(no_time_to_wait_is_no_error),
         cmocka_unit_test(an_answer_crosses_the_border), cmocka_unit_test(cold_and_hot_in_one_fetch),
         cmocka_unit_test(many_peers_leave_cold_reads),  cmocka_unit_test(offsets_by_time),
+        cmocka_unit_test(cold_reads_have_a_quota),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

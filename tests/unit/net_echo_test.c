@@ -25,6 +25,7 @@ static struct {
     struct vv_exchange *late[64];
     int late_count;
     struct vv_exchange *held;
+    int64_t muted_us;
     _Atomic int frames, closed_callbacks;
 } T = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -80,6 +81,12 @@ static void on_frame(void *ctx, struct vv_exchange *x)
     case 'd':
         vv_exchange_drop(x);
         break;
+    case 'm': /* quiet for 50 ms */
+        vv_conn_mute_until(x->conn, vv_reactor_now_us(x->reactor) + 50000);
+        vv_conn_mute_until(x->conn, vv_reactor_now_us(x->reactor) + 10); /* the longer wait holds */
+        T.muted_us = vv_mono_us(&vv_env_posix);
+        echo(x);
+        break;
     case 'c':
         vv_exchange_close(x, "asked to");
         break;
@@ -89,6 +96,10 @@ static void on_frame(void *ctx, struct vv_exchange *x)
     case 'h':
         x->on_conn_closed = held_closed;
         T.held = x;
+        break;
+    case 'q':
+        if (vv_mono_us(&vv_env_posix) - T.muted_us < 50000) abort(); /* was read although its connection is muted */
+        echo(x);
         break;
     default:
         echo(x);
@@ -404,6 +415,23 @@ static void iopool_runs_everything_before_it_ends(void **state)
     assert_int_equal(atomic_load(&sum), 1000);
 }
 
+/* What came together with the request that muted is answered when the time is over, not at some later sweep; others are
+ * served meanwhile. */
+static void muted_connections_wait(void **state)
+{
+    (void)state;
+    int fd = dial(), other = dial();
+    static const char frames[] = "\0\0\0\1m\0\0\0\2q1\0\0\0\2q2";
+    send_all(fd, frames, sizeof frames - 1);
+    expect_frame(fd, "m");
+    send_frame(other, "x", 1);
+    expect_frame(other, "x");
+    expect_frame(fd, "q1");
+    expect_frame(fd, "q2");
+    close(fd);
+    close(other);
+}
+
 static void occupied_port_is_named(void **state)
 {
     (void)state;
@@ -422,7 +450,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T_(answers_keep_request_order), T_(frames_may_come_byte_by_byte), T_(large_frames_arrive_whole), T_(bad_lengths_close),
         T_(close_goes_out_after_earlier_answers), T_(unanswered_requests_are_bounded), T_(slow_reader_stops_being_read),
-        T_(held_exchanges_hear_of_the_end), T_(stop_with_open_questions), T_(occupied_port_is_named),
+        T_(held_exchanges_hear_of_the_end), T_(muted_connections_wait), T_(stop_with_open_questions), T_(occupied_port_is_named),
         cmocka_unit_test(tasks_coalesce_and_timers_fire_in_order), cmocka_unit_test(iopool_runs_everything_before_it_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

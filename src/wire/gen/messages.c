@@ -4,6 +4,72 @@
 
 #include <stddef.h>
 
+static const struct vv_msg_field fields_AlterClientQuotasRequest_EntityData[] = {
+    {"EntityType", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest_EntityData, EntityType), 0,
+     VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"EntityName", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest_EntityData, EntityName), 0,
+     VV_T_STRING, 0, 0, 32767, 0, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_AlterClientQuotasRequest_EntityData = {
+    "AlterClientQuotasRequest_EntityData", fields_AlterClientQuotasRequest_EntityData, 2, (uint16_t)sizeof(struct AlterClientQuotasRequest_EntityData)};
+static const struct vv_msg_field fields_AlterClientQuotasRequest_OpData[] = {
+    {"Key", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest_OpData, Key), 0,
+     VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Value", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest_OpData, Value), 0,
+     VV_T_FLOAT64, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Remove", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest_OpData, Remove), 0,
+     VV_T_BOOL, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_AlterClientQuotasRequest_OpData = {
+    "AlterClientQuotasRequest_OpData", fields_AlterClientQuotasRequest_OpData, 3, (uint16_t)sizeof(struct AlterClientQuotasRequest_OpData)};
+static const struct vv_msg_field fields_AlterClientQuotasRequest_EntryData[] = {
+    {"Entity", &vv_struct_AlterClientQuotasRequest_EntityData, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest_EntryData, Entity), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Ops", &vv_struct_AlterClientQuotasRequest_OpData, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest_EntryData, Ops), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_AlterClientQuotasRequest_EntryData = {
+    "AlterClientQuotasRequest_EntryData", fields_AlterClientQuotasRequest_EntryData, 2, (uint16_t)sizeof(struct AlterClientQuotasRequest_EntryData)};
+static const struct vv_msg_field fields_AlterClientQuotasRequest[] = {
+    {"Entries", &vv_struct_AlterClientQuotasRequest_EntryData, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest, Entries), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"ValidateOnly", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasRequest, ValidateOnly), 0,
+     VV_T_BOOL, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_AlterClientQuotasRequest = {
+    "AlterClientQuotasRequest", fields_AlterClientQuotasRequest, 2, (uint16_t)sizeof(struct AlterClientQuotasRequest)};
+const struct vv_msg_schema vv_schema_AlterClientQuotasRequest = {
+    "AlterClientQuotasRequest", &vv_struct_AlterClientQuotasRequest, 0, 1, 1};
+
+static const struct vv_msg_field fields_AlterClientQuotasResponse_ResponseEntityData[] = {
+    {"EntityType", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasResponse_ResponseEntityData, EntityType), 0,
+     VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"EntityName", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasResponse_ResponseEntityData, EntityName), 0,
+     VV_T_STRING, 0, 0, 32767, 0, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_AlterClientQuotasResponse_ResponseEntityData = {
+    "AlterClientQuotasResponse_ResponseEntityData", fields_AlterClientQuotasResponse_ResponseEntityData, 2, (uint16_t)sizeof(struct AlterClientQuotasResponse_ResponseEntityData)};
+static const struct vv_msg_field fields_AlterClientQuotasResponse_ResponseEntryData[] = {
+    {"ErrorCode", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasResponse_ResponseEntryData, ErrorCode), 0,
+     VV_T_INT16, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"ErrorMessage", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasResponse_ResponseEntryData, ErrorMessage), 0,
+     VV_T_STRING, 0, 0, 32767, 0, 32767, -1, 32767, 32767},
+    {"Entity", &vv_struct_AlterClientQuotasResponse_ResponseEntityData, 0, (uint16_t)offsetof(struct AlterClientQuotasResponse_ResponseEntryData, Entity), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_AlterClientQuotasResponse_ResponseEntryData = {
+    "AlterClientQuotasResponse_ResponseEntryData", fields_AlterClientQuotasResponse_ResponseEntryData, 3, (uint16_t)sizeof(struct AlterClientQuotasResponse_ResponseEntryData)};
+static const struct vv_msg_field fields_AlterClientQuotasResponse[] = {
+    {"ThrottleTimeMs", NULL, 0, (uint16_t)offsetof(struct AlterClientQuotasResponse, ThrottleTimeMs), 0,
+     VV_T_INT32, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Entries", &vv_struct_AlterClientQuotasResponse_ResponseEntryData, 0, (uint16_t)offsetof(struct AlterClientQuotasResponse, Entries), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_AlterClientQuotasResponse = {
+    "AlterClientQuotasResponse", fields_AlterClientQuotasResponse, 2, (uint16_t)sizeof(struct AlterClientQuotasResponse)};
+const struct vv_msg_schema vv_schema_AlterClientQuotasResponse = {
+    "AlterClientQuotasResponse", &vv_struct_AlterClientQuotasResponse, 0, 1, 1};
+
 static const struct vv_msg_field fields_AlterConfigsRequest_AlterableConfig[] = {
     {"Name", NULL, 0, (uint16_t)offsetof(struct AlterConfigsRequest_AlterableConfig, Name), 0,
      VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
@@ -428,6 +494,66 @@ const struct vv_msg_struct vv_struct_DeleteTopicsResponse = {
 const struct vv_msg_schema vv_schema_DeleteTopicsResponse = {
     "DeleteTopicsResponse", &vv_struct_DeleteTopicsResponse, 1, 6, 4};
 
+static const struct vv_msg_field fields_DescribeClientQuotasRequest_ComponentData[] = {
+    {"EntityType", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasRequest_ComponentData, EntityType), 0,
+     VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"MatchType", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasRequest_ComponentData, MatchType), 0,
+     VV_T_INT8, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Match", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasRequest_ComponentData, Match), 0,
+     VV_T_STRING, 0, 0, 32767, 0, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeClientQuotasRequest_ComponentData = {
+    "DescribeClientQuotasRequest_ComponentData", fields_DescribeClientQuotasRequest_ComponentData, 3, (uint16_t)sizeof(struct DescribeClientQuotasRequest_ComponentData)};
+static const struct vv_msg_field fields_DescribeClientQuotasRequest[] = {
+    {"Components", &vv_struct_DescribeClientQuotasRequest_ComponentData, 0, (uint16_t)offsetof(struct DescribeClientQuotasRequest, Components), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Strict", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasRequest, Strict), 0,
+     VV_T_BOOL, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeClientQuotasRequest = {
+    "DescribeClientQuotasRequest", fields_DescribeClientQuotasRequest, 2, (uint16_t)sizeof(struct DescribeClientQuotasRequest)};
+const struct vv_msg_schema vv_schema_DescribeClientQuotasRequest = {
+    "DescribeClientQuotasRequest", &vv_struct_DescribeClientQuotasRequest, 0, 1, 1};
+
+static const struct vv_msg_field fields_DescribeClientQuotasResponse_EntityData[] = {
+    {"EntityType", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse_EntityData, EntityType), 0,
+     VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"EntityName", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse_EntityData, EntityName), 0,
+     VV_T_STRING, 0, 0, 32767, 0, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeClientQuotasResponse_EntityData = {
+    "DescribeClientQuotasResponse_EntityData", fields_DescribeClientQuotasResponse_EntityData, 2, (uint16_t)sizeof(struct DescribeClientQuotasResponse_EntityData)};
+static const struct vv_msg_field fields_DescribeClientQuotasResponse_ValueData[] = {
+    {"Key", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse_ValueData, Key), 0,
+     VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Value", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse_ValueData, Value), 0,
+     VV_T_FLOAT64, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeClientQuotasResponse_ValueData = {
+    "DescribeClientQuotasResponse_ValueData", fields_DescribeClientQuotasResponse_ValueData, 2, (uint16_t)sizeof(struct DescribeClientQuotasResponse_ValueData)};
+static const struct vv_msg_field fields_DescribeClientQuotasResponse_EntryData[] = {
+    {"Entity", &vv_struct_DescribeClientQuotasResponse_EntityData, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse_EntryData, Entity), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Values", &vv_struct_DescribeClientQuotasResponse_ValueData, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse_EntryData, Values), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeClientQuotasResponse_EntryData = {
+    "DescribeClientQuotasResponse_EntryData", fields_DescribeClientQuotasResponse_EntryData, 2, (uint16_t)sizeof(struct DescribeClientQuotasResponse_EntryData)};
+static const struct vv_msg_field fields_DescribeClientQuotasResponse[] = {
+    {"ThrottleTimeMs", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse, ThrottleTimeMs), 0,
+     VV_T_INT32, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"ErrorCode", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse, ErrorCode), 0,
+     VV_T_INT16, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"ErrorMessage", NULL, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse, ErrorMessage), 0,
+     VV_T_STRING, 0, 0, 32767, 0, 32767, -1, 32767, 32767},
+    {"Entries", &vv_struct_DescribeClientQuotasResponse_EntryData, 0, (uint16_t)offsetof(struct DescribeClientQuotasResponse, Entries), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 0, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeClientQuotasResponse = {
+    "DescribeClientQuotasResponse", fields_DescribeClientQuotasResponse, 4, (uint16_t)sizeof(struct DescribeClientQuotasResponse)};
+const struct vv_msg_schema vv_schema_DescribeClientQuotasResponse = {
+    "DescribeClientQuotasResponse", &vv_struct_DescribeClientQuotasResponse, 0, 1, 1};
+
 static const struct vv_msg_field fields_DescribeClusterRequest[] = {
     {"IncludeClusterAuthorizedOperations", NULL, 0, (uint16_t)offsetof(struct DescribeClusterRequest, IncludeClusterAuthorizedOperations), 0,
      VV_T_BOOL, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
@@ -833,6 +959,56 @@ const struct vv_msg_struct vv_struct_DescribeTopicPartitionsResponse = {
     "DescribeTopicPartitionsResponse", fields_DescribeTopicPartitionsResponse, 3, (uint16_t)sizeof(struct DescribeTopicPartitionsResponse)};
 const struct vv_msg_schema vv_schema_DescribeTopicPartitionsResponse = {
     "DescribeTopicPartitionsResponse", &vv_struct_DescribeTopicPartitionsResponse, 0, 0, 0};
+
+static const struct vv_msg_field fields_DescribeUserScramCredentialsRequest_UserName[] = {
+    {"Name", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsRequest_UserName, Name), 0,
+     VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsRequest_UserName = {
+    "DescribeUserScramCredentialsRequest_UserName", fields_DescribeUserScramCredentialsRequest_UserName, 1, (uint16_t)sizeof(struct DescribeUserScramCredentialsRequest_UserName)};
+static const struct vv_msg_field fields_DescribeUserScramCredentialsRequest[] = {
+    {"Users", &vv_struct_DescribeUserScramCredentialsRequest_UserName, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsRequest, Users), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 0, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsRequest = {
+    "DescribeUserScramCredentialsRequest", fields_DescribeUserScramCredentialsRequest, 1, (uint16_t)sizeof(struct DescribeUserScramCredentialsRequest)};
+const struct vv_msg_schema vv_schema_DescribeUserScramCredentialsRequest = {
+    "DescribeUserScramCredentialsRequest", &vv_struct_DescribeUserScramCredentialsRequest, 0, 0, 0};
+
+static const struct vv_msg_field fields_DescribeUserScramCredentialsResponse_CredentialInfo[] = {
+    {"Mechanism", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse_CredentialInfo, Mechanism), 0,
+     VV_T_INT8, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"Iterations", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse_CredentialInfo, Iterations), 0,
+     VV_T_INT32, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsResponse_CredentialInfo = {
+    "DescribeUserScramCredentialsResponse_CredentialInfo", fields_DescribeUserScramCredentialsResponse_CredentialInfo, 2, (uint16_t)sizeof(struct DescribeUserScramCredentialsResponse_CredentialInfo)};
+static const struct vv_msg_field fields_DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult[] = {
+    {"User", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult, User), 0,
+     VV_T_STRING, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"ErrorCode", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult, ErrorCode), 0,
+     VV_T_INT16, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"ErrorMessage", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult, ErrorMessage), 0,
+     VV_T_STRING, 0, 0, 32767, 0, 32767, -1, 32767, 32767},
+    {"CredentialInfos", &vv_struct_DescribeUserScramCredentialsResponse_CredentialInfo, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult, CredentialInfos), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult = {
+    "DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult", fields_DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult, 4, (uint16_t)sizeof(struct DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult)};
+static const struct vv_msg_field fields_DescribeUserScramCredentialsResponse[] = {
+    {"ThrottleTimeMs", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse, ThrottleTimeMs), 0,
+     VV_T_INT32, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"ErrorCode", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse, ErrorCode), 0,
+     VV_T_INT16, 0, 0, 32767, 32767, 32767, -1, 32767, 32767},
+    {"ErrorMessage", NULL, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse, ErrorMessage), 0,
+     VV_T_STRING, 0, 0, 32767, 0, 32767, -1, 32767, 32767},
+    {"Results", &vv_struct_DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult, 0, (uint16_t)offsetof(struct DescribeUserScramCredentialsResponse, Results), 0,
+     VV_T_ARRAY, VV_T_STRUCT, 0, 32767, 32767, 32767, -1, 32767, 32767},
+};
+const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsResponse = {
+    "DescribeUserScramCredentialsResponse", fields_DescribeUserScramCredentialsResponse, 4, (uint16_t)sizeof(struct DescribeUserScramCredentialsResponse)};
+const struct vv_msg_schema vv_schema_DescribeUserScramCredentialsResponse = {
+    "DescribeUserScramCredentialsResponse", &vv_struct_DescribeUserScramCredentialsResponse, 0, 0, 0};
 
 static const struct vv_msg_field fields_FetchRequest_ReplicaState[] = {
     {"ReplicaId", NULL, -1, (uint16_t)offsetof(struct FetchRequest_ReplicaState, ReplicaId), 0,
@@ -2061,6 +2237,9 @@ const struct vv_api vv_apis[] = {
     {42, "DeleteGroups", &vv_schema_DeleteGroupsRequest, &vv_schema_DeleteGroupsResponse, 0, 2, 2},
     {44, "IncrementalAlterConfigs", &vv_schema_IncrementalAlterConfigsRequest, &vv_schema_IncrementalAlterConfigsResponse, 0, 1, 1},
     {47, "OffsetDelete", &vv_schema_OffsetDeleteRequest, &vv_schema_OffsetDeleteResponse, 0, 0, 32767},
+    {48, "DescribeClientQuotas", &vv_schema_DescribeClientQuotasRequest, &vv_schema_DescribeClientQuotasResponse, 0, 1, 1},
+    {49, "AlterClientQuotas", &vv_schema_AlterClientQuotasRequest, &vv_schema_AlterClientQuotasResponse, 0, 1, 1},
+    {50, "DescribeUserScramCredentials", &vv_schema_DescribeUserScramCredentialsRequest, &vv_schema_DescribeUserScramCredentialsResponse, 0, 0, 0},
     {60, "DescribeCluster", &vv_schema_DescribeClusterRequest, &vv_schema_DescribeClusterResponse, 0, 2, 0},
     {61, "DescribeProducers", &vv_schema_DescribeProducersRequest, &vv_schema_DescribeProducersResponse, 0, 0, 0},
     {75, "DescribeTopicPartitions", &vv_schema_DescribeTopicPartitionsRequest, &vv_schema_DescribeTopicPartitionsResponse, 0, 0, 0},
@@ -2069,6 +2248,8 @@ const size_t vv_apis_count = sizeof vv_apis / sizeof vv_apis[0];
 
 /* Every schema by name, for tests and tools; ends with NULL. */
 const struct vv_msg_schema *const vv_schemas[] = {
+    &vv_schema_AlterClientQuotasRequest,
+    &vv_schema_AlterClientQuotasResponse,
     &vv_schema_AlterConfigsRequest,
     &vv_schema_AlterConfigsResponse,
     &vv_schema_ApiVersionsRequest,
@@ -2085,6 +2266,8 @@ const struct vv_msg_schema *const vv_schemas[] = {
     &vv_schema_DeleteRecordsResponse,
     &vv_schema_DeleteTopicsRequest,
     &vv_schema_DeleteTopicsResponse,
+    &vv_schema_DescribeClientQuotasRequest,
+    &vv_schema_DescribeClientQuotasResponse,
     &vv_schema_DescribeClusterRequest,
     &vv_schema_DescribeClusterResponse,
     &vv_schema_DescribeConfigsRequest,
@@ -2097,6 +2280,8 @@ const struct vv_msg_schema *const vv_schemas[] = {
     &vv_schema_DescribeProducersResponse,
     &vv_schema_DescribeTopicPartitionsRequest,
     &vv_schema_DescribeTopicPartitionsResponse,
+    &vv_schema_DescribeUserScramCredentialsRequest,
+    &vv_schema_DescribeUserScramCredentialsResponse,
     &vv_schema_FetchRequest,
     &vv_schema_FetchResponse,
     &vv_schema_FindCoordinatorRequest,

@@ -4,6 +4,49 @@
 #define VARVE_GEN_MESSAGES_H
 #include "varve/wire.h"
 
+/* AlterClientQuotasRequest 0-1. Change client quotas. */
+struct AlterClientQuotasRequest_EntityData {
+    struct vv_str EntityType; /* 0+: user, client-id or ip. */
+    struct vv_str EntityName; /* 0+, may be null: Name, null for the default. */
+};
+struct AlterClientQuotasRequest_OpData {
+    struct vv_str Key; /* 0+: Name of the quota. */
+    double Value; /* 0+: Its limit; without meaning when it is removed. */
+    bool Remove; /* 0+: Whether the quota is removed. */
+};
+struct AlterClientQuotasRequest_EntryData {
+    struct { struct AlterClientQuotasRequest_EntityData *v; int32_t n; } Entity; /* 0+: Parts of the entity. */
+    struct { struct AlterClientQuotasRequest_OpData *v; int32_t n; } Ops; /* 0+: Changes of its quotas. */
+};
+struct AlterClientQuotasRequest {
+    struct { struct AlterClientQuotasRequest_EntryData *v; int32_t n; } Entries; /* 0+: Entities to change. */
+    bool ValidateOnly; /* 0+: Check only, change nothing. */
+};
+extern const struct vv_msg_struct vv_struct_AlterClientQuotasRequest_EntityData;
+extern const struct vv_msg_struct vv_struct_AlterClientQuotasRequest_OpData;
+extern const struct vv_msg_struct vv_struct_AlterClientQuotasRequest_EntryData;
+extern const struct vv_msg_struct vv_struct_AlterClientQuotasRequest;
+extern const struct vv_msg_schema vv_schema_AlterClientQuotasRequest;
+
+/* AlterClientQuotasResponse 0-1. Change client quotas. */
+struct AlterClientQuotasResponse_ResponseEntityData {
+    struct vv_str EntityType; /* 0+: user, client-id or ip. */
+    struct vv_str EntityName; /* 0+, may be null: Name, null for the default. */
+};
+struct AlterClientQuotasResponse_ResponseEntryData {
+    int16_t ErrorCode; /* 0+: Error, 0 for none. */
+    struct vv_str ErrorMessage; /* 0+, may be null: Error in words, null for none. */
+    struct { struct AlterClientQuotasResponse_ResponseEntityData *v; int32_t n; } Entity; /* 0+: Parts of the entity. */
+};
+struct AlterClientQuotasResponse {
+    int32_t ThrottleTimeMs; /* 0+: Time the client is asked to stay quiet because of a quota, in milliseconds. */
+    struct { struct AlterClientQuotasResponse_ResponseEntryData *v; int32_t n; } Entries; /* 0+: One answer per entity. */
+};
+extern const struct vv_msg_struct vv_struct_AlterClientQuotasResponse_ResponseEntityData;
+extern const struct vv_msg_struct vv_struct_AlterClientQuotasResponse_ResponseEntryData;
+extern const struct vv_msg_struct vv_struct_AlterClientQuotasResponse;
+extern const struct vv_msg_schema vv_schema_AlterClientQuotasResponse;
+
 /* AlterConfigsRequest 0-2. Replace the configuration of resources. */
 struct AlterConfigsRequest_AlterableConfig {
     struct vv_str Name; /* 0+: Configuration key. */
@@ -279,6 +322,45 @@ extern const struct vv_msg_struct vv_struct_DeleteTopicsResponse_DeletableTopicR
 extern const struct vv_msg_struct vv_struct_DeleteTopicsResponse;
 extern const struct vv_msg_schema vv_schema_DeleteTopicsResponse;
 
+/* DescribeClientQuotasRequest 0-1. Read client quotas. */
+struct DescribeClientQuotasRequest_ComponentData {
+    struct vv_str EntityType; /* 0+: user, client-id or ip. */
+    int8_t MatchType; /* 0+: 0 this name, 1 the default, 2 any name or the default. */
+    struct vv_str Match; /* 0+, may be null: The name to match, null for the other kinds. */
+};
+struct DescribeClientQuotasRequest {
+    struct { struct DescribeClientQuotasRequest_ComponentData *v; int32_t n; } Components; /* 0+: What an entity must match, one of each type. */
+    bool Strict; /* 0+: Whether entities that have other types too are left out. */
+};
+extern const struct vv_msg_struct vv_struct_DescribeClientQuotasRequest_ComponentData;
+extern const struct vv_msg_struct vv_struct_DescribeClientQuotasRequest;
+extern const struct vv_msg_schema vv_schema_DescribeClientQuotasRequest;
+
+/* DescribeClientQuotasResponse 0-1. Read client quotas. */
+struct DescribeClientQuotasResponse_EntityData {
+    struct vv_str EntityType; /* 0+: user, client-id or ip. */
+    struct vv_str EntityName; /* 0+, may be null: Name, null for the default. */
+};
+struct DescribeClientQuotasResponse_ValueData {
+    struct vv_str Key; /* 0+: Name of the quota. */
+    double Value; /* 0+: Its limit. */
+};
+struct DescribeClientQuotasResponse_EntryData {
+    struct { struct DescribeClientQuotasResponse_EntityData *v; int32_t n; } Entity; /* 0+: Parts of the entity. */
+    struct { struct DescribeClientQuotasResponse_ValueData *v; int32_t n; } Values; /* 0+: Quotas of the entity. */
+};
+struct DescribeClientQuotasResponse {
+    int32_t ThrottleTimeMs; /* 0+: Time the client is asked to stay quiet because of a quota, in milliseconds. */
+    int16_t ErrorCode; /* 0+: Error, 0 for none. */
+    struct vv_str ErrorMessage; /* 0+, may be null: Error in words, null for none. */
+    struct { struct DescribeClientQuotasResponse_EntryData *v; int32_t n; } Entries; /* 0+, may be null: Entities with their quotas. */
+};
+extern const struct vv_msg_struct vv_struct_DescribeClientQuotasResponse_EntityData;
+extern const struct vv_msg_struct vv_struct_DescribeClientQuotasResponse_ValueData;
+extern const struct vv_msg_struct vv_struct_DescribeClientQuotasResponse_EntryData;
+extern const struct vv_msg_struct vv_struct_DescribeClientQuotasResponse;
+extern const struct vv_msg_schema vv_schema_DescribeClientQuotasResponse;
+
 /* DescribeClusterRequest 0-2. Brokers and controller of the cluster. */
 struct DescribeClusterRequest {
     bool IncludeClusterAuthorizedOperations; /* 0+: Whether to fill in the operations allowed on the cluster. */
@@ -531,6 +613,39 @@ extern const struct vv_msg_struct vv_struct_DescribeTopicPartitionsResponse_Desc
 extern const struct vv_msg_struct vv_struct_DescribeTopicPartitionsResponse_Cursor;
 extern const struct vv_msg_struct vv_struct_DescribeTopicPartitionsResponse;
 extern const struct vv_msg_schema vv_schema_DescribeTopicPartitionsResponse;
+
+/* DescribeUserScramCredentialsRequest 0-0. Read which SCRAM credentials users have. */
+struct DescribeUserScramCredentialsRequest_UserName {
+    struct vv_str Name; /* 0+: Name of the user. */
+};
+struct DescribeUserScramCredentialsRequest {
+    struct { struct DescribeUserScramCredentialsRequest_UserName *v; int32_t n; } Users; /* 0+, may be null: Users asked about; null or none for all. */
+};
+extern const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsRequest_UserName;
+extern const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsRequest;
+extern const struct vv_msg_schema vv_schema_DescribeUserScramCredentialsRequest;
+
+/* DescribeUserScramCredentialsResponse 0-0. Read which SCRAM credentials users have. */
+struct DescribeUserScramCredentialsResponse_CredentialInfo {
+    int8_t Mechanism; /* 0+: 1 SCRAM-SHA-256, 2 SCRAM-SHA-512. */
+    int32_t Iterations; /* 0+: Iterations of the hash. */
+};
+struct DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult {
+    struct vv_str User; /* 0+: Name of the user. */
+    int16_t ErrorCode; /* 0+: Error, 0 for none. */
+    struct vv_str ErrorMessage; /* 0+, may be null: Error in words, null for none. */
+    struct { struct DescribeUserScramCredentialsResponse_CredentialInfo *v; int32_t n; } CredentialInfos; /* 0+: Credentials of the user. */
+};
+struct DescribeUserScramCredentialsResponse {
+    int32_t ThrottleTimeMs; /* 0+: Time the client is asked to stay quiet because of a quota, in milliseconds. */
+    int16_t ErrorCode; /* 0+: Error of the whole request, 0 for none. */
+    struct vv_str ErrorMessage; /* 0+, may be null: Error in words, null for none. */
+    struct { struct DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult *v; int32_t n; } Results; /* 0+: One answer per user. */
+};
+extern const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsResponse_CredentialInfo;
+extern const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsResponse_DescribeUserScramCredentialsResult;
+extern const struct vv_msg_struct vv_struct_DescribeUserScramCredentialsResponse;
+extern const struct vv_msg_schema vv_schema_DescribeUserScramCredentialsResponse;
 
 /* FetchRequest 4-18. Read records from partitions, with or without an incremental session. */
 struct FetchRequest_ReplicaState {

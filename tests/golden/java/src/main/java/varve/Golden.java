@@ -146,6 +146,7 @@ public final class Golden {
         if (type == short.class || type == Short.class) return (short) RANDOM.nextInt();
         if (type == int.class || type == Integer.class) return RANDOM.nextInt();
         if (type == long.class || type == Long.class) return RANDOM.nextLong();
+        if (type == double.class || type == Double.class) return RANDOM.nextGaussian() * 1e6;
         if (type == String.class) return text();
         if (type == Uuid.class) return new Uuid(RANDOM.nextLong(), RANDOM.nextLong());
         if (type == byte[].class) return bytes();
