@@ -21,7 +21,7 @@
 
 /* ---- CPU time ---- */
 
-static double own_cpu(void)
+double vv_bench_own_cpu(void)
 {
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
@@ -160,12 +160,12 @@ int vv_bench_run(struct vv_bench *b, const struct vv_replay_ops *ops, void *ctx,
     b->replay.ctx = ctx;
     int rc = vv_replay_open(&b->replay, b->client, b->nodes, (size_t)b->connections, e);
     if (rc) return rc;
-    double broker = 0, own = own_cpu();
+    double broker = 0, own = vv_bench_own_cpu();
     if (b->broker_pid) process_cpu(b->broker_pid, &b->broker_cpu);
     b->began_us = vv_mono_us(&vv_env_posix);
     rc = vv_replay_run(&b->replay, e);
     b->ended_us = vv_mono_us(&vv_env_posix);
-    b->own_cpu = own_cpu() - own;
+    b->own_cpu = vv_bench_own_cpu() - own;
     if (b->broker_pid && process_cpu(b->broker_pid, &broker)) b->broker_cpu = broker - b->broker_cpu;
     vv_replay_close(&b->replay);
     if (b->tty) fputs("\r\033[K", stderr);

@@ -49,6 +49,7 @@ int vv_bench_run(struct vv_bench *b, const struct vv_replay_ops *ops, void *ctx,
 /* Throughput, CPU and machine rows; prints. `payload`: bytes of batches that were moved. */
 int vv_bench_report(struct vv_bench *b, uint64_t payload, uint64_t records, const char *limit);
 void vv_bench_close(struct vv_bench *b);
+double vv_bench_own_cpu(void); /* seconds of this process so far */
 double vv_bench_seconds(const struct vv_bench *b);
 void vv_bench_tell(const struct vv_bench *b, uint64_t bytes, int64_t now_us); /* a progress line, on a terminal */
 

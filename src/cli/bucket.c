@@ -10,23 +10,28 @@
 #include <string.h>
 #include <time.h>
 
+int vv_cli_store_config(const struct vv_args *a, struct vv_broker_config *config, struct vv_objstore_config *out)
+{
+    struct vv_error e = {0};
+    size_t files_n, sets_n;
+    const char **files = vv_arg_all(a, "config", &files_n), **sets = vv_arg_all(a, "set", &sets_n);
+    int err = vv_config_load(&vv_env_posix, files, files_n, sets, sets_n, config, &e);
+    free(files);
+    free(sets);
+    if (err) return err == VV_E_USAGE ? vv_cli_usage(a, "%s", e.text) : vv_cli_fail(a, "%s", e.text);
+    vv_broker_store_config(config, out);
+    return VV_EXIT_DONE;
+}
+
 struct vv_bucket *vv_cli_bucket(const struct vv_args *a, int *rc)
 {
     struct vv_broker_config config;
     struct vv_bucket_opts opts = {0};
     struct vv_bucket *b = NULL;
     struct vv_error e = {0};
-    size_t files_n, sets_n;
-    const char **files = vv_arg_all(a, "config", &files_n), **sets = vv_arg_all(a, "set", &sets_n);
-    int err = vv_config_load(&vv_env_posix, files, files_n, sets, sets_n, &config, &e);
-    free(files);
-    free(sets);
-    *rc = VV_EXIT_DONE;
-    if (err) {
-        *rc = err == VV_E_USAGE ? vv_cli_usage(a, "%s", e.text) : vv_cli_fail(a, "%s", e.text);
-    } else {
-        vv_broker_store_config(&config, &opts.store);
-        err = vv_bucket_open(a->words[0], &opts, &b, &e);
+    *rc = vv_cli_store_config(a, &config, &opts.store);
+    if (!*rc) {
+        int err = vv_bucket_open(a->words[0], &opts, &b, &e);
         if (err) *rc = vv_cli_bucket_fail(a, err, &e);
     }
     vv_config_release(&config);

@@ -8,6 +8,10 @@
 
 /* NULL after a message; *rc is the exit code then. */
 struct vv_bucket *vv_cli_bucket(const struct vv_args *a, int *rc);
+/* --config and --set, and what they say of the store: it points into the configuration, which the caller releases in any
+ * case. An exit code, after a message. */
+struct vv_broker_config;
+int vv_cli_store_config(const struct vv_args *a, struct vv_broker_config *config, struct vv_objstore_config *out);
 /* Says it; the exit code: 3 for damage, else 1. */
 int vv_cli_bucket_fail(const struct vv_args *a, int err, const struct vv_error *e);
 

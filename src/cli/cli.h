@@ -53,6 +53,7 @@ struct vv_command {
     X(bench_produce)                                                                               \
     X(bench_fetch)                                                                                 \
     X(bench_latency)                                                                               \
+    X(bench_s3)                                                                                    \
     X(bench_machine)                                                                               \
     X(demo_ev)
 #define VV_X(id) extern const struct vv_command vv_cmd_##id;

@@ -83,8 +83,7 @@ static void *send_all(void *arg)
     return NULL;
 }
 
-/* Two connected TCP sockets. */
-static int tcp_pair(int fds[2])
+int vv_probe_tcp_pair(int fds[2])
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t n = sizeof at;
@@ -104,7 +103,7 @@ static int probe_loopback(struct vv_probes *out)
     int fds[2];
     pthread_t thread;
     uint8_t *p = malloc(LOOP_WRITE);
-    int rc = p ? tcp_pair(fds) : VV_E_NOMEM;
+    int rc = p ? vv_probe_tcp_pair(fds) : VV_E_NOMEM;
     if (rc) {
         free(p);
         return rc;

@@ -17,4 +17,6 @@ struct vv_probes {
 };
 /* dir: where the file probes write (and remove what they wrote). */
 int vv_probe_machine(const char *dir, struct vv_probes *out, struct vv_error *e);
+/* Two TCP sockets connected over loopback, blocking. 0 or E_IO. */
+int vv_probe_tcp_pair(int fds[2]);
 #endif

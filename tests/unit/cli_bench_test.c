@@ -13,8 +13,8 @@ static json_t *bench(int *code, const char *what, ...)
     va_list ap;
     snprintf(address, sizeof address, "127.0.0.1:%d", rig.port);
     argv[argc++] = (char *)(uintptr_t)what;
-    argv[argc++] = "--bootstrap";
-    argv[argc++] = address;
+    if (strcmp(what, "s3")) argv[argc++] = "--bootstrap";
+    if (strcmp(what, "s3")) argv[argc++] = address;
     argv[argc++] = "-ojson";
     argv[argc++] = "--no-machine";
     va_start(ap, what);
@@ -98,6 +98,39 @@ static void open_loop(void **state)
     json_decref(out);
 }
 
+static void end_to_end(void **state)
+{
+    (void)state;
+    static const char *const connections[] = {"1", "2", "5"}; /* fewer and more than partitions */
+    for (size_t i = 0; i < VV_COUNT(connections); i++) {
+        int code;
+        json_t *out = bench(&code, "latency", "-t", "round", "--partitions", "3", "--rate", "2000", "--record-size", "100",
+                            "--batch-bytes", "2000", "--seconds", "1", "-e", "-c", connections[i], NULL);
+        assert_int_equal(code, 0);
+        double p50 = value(out, "end to end", "p50"), max = value(out, "end to end", "max");
+        assert_true(p50 > 0 && p50 <= max);
+        json_decref(out);
+    }
+}
+
+static void store(void **state)
+{
+    (void)state;
+    int code;
+    char url[] = "fs:/tmp/varve-bench-store-XXXXXX";
+    assert_non_null(mkdtemp(url + 3));
+    json_t *out = bench(&code, "s3", url, "--mib", "5", "--object-mib", "2", "--range-mib", "1", "--gets", "3", "--puts", "2", NULL);
+    assert_int_equal(code, 0);
+    assert_true(value(out, "put", "requests") == 3 && value(out, "get", "requests") == 5);
+    assert_true(value(out, "get, relayed", "throughput") > 0 && value(out, "objects", "bytes") == 5);
+    json_decref(out);
+    json_decref(bench(&code, "s3", url, "--existing", "varve-bench", NULL)); /* its own objects are gone */
+    assert_int_equal(code, VV_EXIT_FAILED);
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", url + 3);
+    assert_int_equal(system(command), 0);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -118,6 +151,6 @@ static void refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(produce_then_fetch), cmocka_unit_test(without_answers),
-                                       cmocka_unit_test(open_loop), cmocka_unit_test(refusals)};
+                                       cmocka_unit_test(open_loop), cmocka_unit_test(end_to_end), cmocka_unit_test(store), cmocka_unit_test(refusals)};
     return cmocka_run_group_tests(tests, rig_start, rig_stop);
 }
