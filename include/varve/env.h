@@ -79,6 +79,7 @@ int vv_fs_drop_cache(struct vv_env *env, struct vv_file *f);
 int vv_fs_stat(struct vv_env *env, const char *path, struct vv_stat *out);
 int vv_fs_rename(struct vv_env *env, const char *from, const char *to);
 int vv_fs_unlink(struct vv_env *env, const char *path);
+int vv_fs_mkdir(struct vv_env *env, const char *path); /* one level, not synced; fine when there */
 int vv_fs_mkdirs(struct vv_env *env, const char *path); /* like mkdir -p; new directories are synced */
 int vv_fs_rmdir(struct vv_env *env, const char *path);
 int vv_fs_sync_dir(struct vv_env *env, const char *path);
@@ -97,4 +98,6 @@ void vv_random(struct vv_env *env, void *dst, size_t n);
  * Write is atomic and durable: temporary file, datasync, rename, sync_dir. */
 int vv_fs_read_file(struct vv_env *env, const char *path, size_t max, uint8_t **out, size_t *n);
 int vv_fs_write_file(struct vv_env *env, const char *path, const void *src, size_t n);
+/* Neither atomic nor durable: for what can be made again from elsewhere. */
+int vv_fs_write_hint(struct vv_env *env, const char *path, const void *src, size_t n);
 #endif

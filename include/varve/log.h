@@ -157,7 +157,8 @@ int vv_batches_find_time(const uint8_t *p, size_t n, int64_t ts, int64_t from, s
 
 /* Leader epochs (KIP-101): cached, in leader-epoch-checkpoint. */
 struct vv_epoch { int32_t epoch; int64_t start; };
-int vv_log_begin_epoch(struct vv_log *log, int32_t epoch); /* at the log end; durable before return [blocking] */
+int vv_log_begin_epoch(struct vv_log *log, int32_t epoch); /* At the log end; durable before return, once the directory's own name is (the caller syncs the one above). Epoch 0 of a log
+                                                             * that is new waits for the first flush. [blocking] */
 int32_t vv_log_epoch(struct vv_log *log);                  /* latest, -1 when none */
 int32_t vv_log_epoch_at(struct vv_log *log, int64_t offset);
 /* KIP-101 answer: largest epoch <= asked and the end offset of it; epoch -1 / end -1 when unknown. */

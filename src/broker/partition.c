@@ -237,10 +237,10 @@ static int open_log(struct vv_partition *p, const struct vv_topic_config *c, boo
     if (!err && r && r->snapshot_n) err = vv_log_load_snapshot(p->log, r->snapshot, r->snapshot_n, r->next_offset);
     int32_t latest = vv_log_epoch(p->log);
     if (r) latest = VV_MAX(latest, r->epoch_used);
-    if (!err && latest < 0)
+    if (!err && latest < 0 && clean)
         err = vv_log_begin_epoch(p->log, 0);
-    else if (!err && (!clean || r)) /* what was acknowledged to nobody may be gone: a new epoch says so to readers */
-        err = vv_log_begin_epoch(p->log, latest + 1);
+    else if (!err && (!clean || r)) /* what was acknowledged to nobody may be gone, all of it perhaps: a new epoch says so to readers */
+        err = vv_log_begin_epoch(p->log, VV_MAX(latest, 0) + 1);
     return err ? vv_error_set(e, err, "%s: cannot begin a leader epoch: %s", p->dir, vv_err_name(err)) : VV_OK;
 }
 

@@ -125,7 +125,13 @@ static int all(struct vv_topics *ts, struct job *j)
 int vv_topics_open_all(struct vv_topics *ts, bool clean, struct vv_error *e)
 {
     struct job j = {.clean = clean, .e = e};
-    return all(ts, &j);
+    int err = all(ts, &j);
+    /* The epochs that began now are durable when their directories' names are: once for all of them. */
+    if (!err && (!clean || ts->broker->restoring)) {
+        err = vv_fs_sync_dir(ts->broker->env, ts->broker->log_dir);
+        if (err) vv_error_set(e, err, "cannot sync %s: %s", ts->broker->log_dir, vv_err_name(err));
+    }
+    return err;
 }
 
 int vv_topics_close(struct vv_topics *ts)

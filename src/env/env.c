@@ -143,6 +143,12 @@ int vv_fs_sync_parent(struct vv_env *env, const char *path)
     return err ? err : vv_fs_sync_dir(env, parent);
 }
 
+int vv_fs_mkdir(struct vv_env *env, const char *path)
+{
+    int err = env->fs_ops->mkdir(env->fs, path);
+    return err == VV_E_EXIST ? VV_OK : err;
+}
+
 int vv_fs_mkdirs(struct vv_env *env, const char *path)
 {
     struct vv_stat st;
@@ -197,4 +203,14 @@ int vv_fs_write_file(struct vv_env *env, const char *path, const void *src, size
     if (!err) err = vv_fs_sync_dir(env, parent);
     else vv_fs_unlink(env, temp);
     return err;
+}
+
+int vv_fs_write_hint(struct vv_env *env, const char *path, const void *src, size_t n)
+{
+    struct vv_file *f = NULL;
+    int err = vv_fs_open(env, path, VV_O_WRITE | VV_O_CREATE | VV_O_TRUNC, &f);
+    if (err) return err;
+    err = vv_fs_pwrite(env, f, src, n, 0);
+    int closed = vv_fs_close(env, f);
+    return err ? err : closed;
 }

@@ -279,7 +279,8 @@ int vv_index_open(struct vv_env *env, const char *dir, const struct vv_segment_r
     ix->dir = strdup(dir);
     int err = ix->dir ? VV_OK : VV_E_NOMEM;
     if (!err && snprintf(path, sizeof path, "%s/varve.index", dir) >= (int)sizeof path) err = VV_E_LIMIT;
-    if (!err) err = vv_fs_mkdirs(env, dir);
+    if (!err) err = vv_fs_mkdir(env, dir); /* durable with the first record of the journal or the first flush of the log */
+    if (err == VV_E_NOENT) err = vv_fs_mkdirs(env, dir);
     if (err) {
         vv_error_set(e, err, "cannot use directory %s: %s", dir, vv_err_name(err));
         goto out;

@@ -47,21 +47,30 @@ static int replay(struct vv_journal *j, const uint8_t *p, size_t n, vv_journal_e
     return VV_OK;
 }
 
+static int cut(struct vv_journal *j, struct vv_error *e)
+{
+    struct vv_file *f;
+    int err = vv_fs_open(j->env, j->path, VV_O_READ | VV_O_WRITE, &f);
+    if (!err) {
+        err = vv_fs_truncate(j->env, f, j->size);
+        vv_fs_close(j->env, f);
+    }
+    return err ? vv_error_set(e, err, "cannot cut %s: %s", j->path, vv_err_name(err)) : VV_OK;
+}
+
 static int journal_load(struct vv_journal *j, vv_journal_each each, void *ctx, struct vv_error *e)
 {
     uint8_t *p = NULL;
     size_t n = 0;
     int err = vv_fs_read_file(j->env, j->path, (size_t)1 << 31, &p, &n);
-    if (err && err != VV_E_NOENT) return vv_error_set(e, err, "cannot read %s: %s", j->path, vv_err_name(err));
-    if (!err && n >= sizeof magic) {
+    if (err == VV_E_NOENT) return VV_OK;
+    if (err) return vv_error_set(e, err, "cannot read %s: %s", j->path, vv_err_name(err));
+    if (n >= sizeof magic) {
         if (memcmp(p, magic, sizeof magic))
             err = vv_error_set(e, VV_E_CORRUPT, "%s is not an index journal of this version", j->path);
         else
             err = replay(j, p, n, each, ctx, e);
-    } else {
-        err = vv_fs_write_file(j->env, j->path, magic, sizeof magic);
-        j->size = sizeof magic;
-        if (err) vv_error_set(e, err, "cannot create %s: %s", j->path, vv_err_name(err));
+        if (!err && j->size < n) err = cut(j, e);
     }
     free(p);
     return err;
@@ -73,11 +82,6 @@ int vv_journal_open(struct vv_env *env, const char *path, vv_journal_each each, 
     *out = (struct vv_journal){.env = env, .path = strdup(path)};
     if (!out->path) return VV_E_NOMEM;
     int err = journal_load(out, each, ctx, e);
-    if (err) goto out;
-    err = vv_fs_open(env, path, VV_O_READ | VV_O_WRITE, &out->file);
-    if (!err) err = vv_fs_truncate(env, out->file, out->size);
-    if (err) vv_error_set(e, err, "cannot open %s: %s", path, vv_err_name(err));
-out:
     if (err) vv_journal_close(out);
     return err;
 }
@@ -90,22 +94,60 @@ static int go_offline(struct vv_journal *j, int err)
     return err;
 }
 
+static int make_dir_durable(struct vv_journal *j)
+{
+    char dir[4096];
+    size_t n = (size_t)(strrchr(j->path, '/') - j->path);
+    if (j->dir_durable) return VV_OK;
+    if (n >= sizeof dir) return VV_E_LIMIT;
+    memcpy(dir, j->path, n);
+    dir[n] = 0;
+    int err = vv_fs_sync_parent(j->env, dir);
+    j->dir_durable = !err;
+    return err;
+}
+
+/* The file as it is to be; what was there stays when the disk is full. */
+static int write_whole(struct vv_journal *j, const uint8_t *p, size_t n)
+{
+    int err = vv_fs_write_file(j->env, j->path, p, n);
+    if (!err) err = make_dir_durable(j);
+    if (err == VV_E_NOSPC || err == VV_E_LIMIT) return err;
+    if (err) return go_offline(j, err);
+    j->size = n;
+    return VV_OK;
+}
+
+static int append_record(struct vv_journal *j, const uint8_t *rec, size_t n)
+{
+    struct vv_file *f;
+    int err = make_dir_durable(j);
+    if (err) return go_offline(j, err);
+    err = vv_fs_open(j->env, j->path, VV_O_READ | VV_O_WRITE, &f);
+    if (err == VV_E_LIMIT) return err; /* no descriptor now: nothing was written */
+    if (err) return go_offline(j, err);
+    err = vv_fs_pwrite(j->env, f, rec, n, j->size);
+    /* A full disk passes: what was written of the record is cut off, and nobody relied on it. A failed sync never passes. */
+    bool passes = err == VV_E_NOSPC && !vv_fs_truncate(j->env, f, j->size);
+    if (!err) err = vv_fs_datasync(j->env, f);
+    vv_fs_close(j->env, f);
+    if (err) return passes ? err : go_offline(j, err);
+    j->size += n;
+    return VV_OK;
+}
+
 int vv_journal_append(struct vv_journal *j, uint8_t type, const void *p, size_t n)
 {
-    uint8_t rec[REC_HEAD + VV_JOURNAL_RECORD_MAX];
+    uint8_t first[sizeof magic + REC_HEAD + VV_JOURNAL_RECORD_MAX], *rec = first + sizeof magic;
     VV_ASSERT(n < VV_JOURNAL_RECORD_MAX);
     if (j->offline) return VV_E_OFFLINE;
     vv_put32(rec, (uint32_t)n + 1);
     rec[8] = type;
     if (n) memcpy(rec + REC_HEAD, p, n);
     vv_put32(rec + 4, vv_crc32c(0, rec + 8, n + 1));
-    int err = vv_fs_pwrite(j->env, j->file, rec, REC_HEAD + n, j->size);
-    /* A full disk passes: what was written of the record is cut off, and nobody relied on it. A failed sync never passes. */
-    if (err == VV_E_NOSPC && !vv_fs_truncate(j->env, j->file, j->size)) return err;
-    if (!err) err = vv_fs_datasync(j->env, j->file);
-    if (err) return go_offline(j, err);
-    j->size += REC_HEAD + n;
-    return VV_OK;
+    if (j->size) return append_record(j, rec, REC_HEAD + n);
+    memcpy(first, magic, sizeof magic);
+    return write_whole(j, first, sizeof magic + REC_HEAD + n);
 }
 
 void vv_journal_image_add(struct vv_journal_image *im, uint8_t type, const void *p, size_t n)
@@ -135,25 +177,14 @@ void vv_journal_image_add(struct vv_journal_image *im, uint8_t type, const void 
 
 int vv_journal_replace(struct vv_journal *j, struct vv_journal_image *im)
 {
-    if (j->offline || im->failed) {
-        free(im->p);
-        return j->offline ? VV_E_OFFLINE : VV_E_NOMEM;
-    }
-    struct vv_file *f = NULL;
-    int err = vv_fs_write_file(j->env, j->path, im->n ? im->p : magic, im->n ? im->n : sizeof magic);
-    if (!err) err = vv_fs_open(j->env, j->path, VV_O_READ | VV_O_WRITE, &f);
+    int err = j->offline ? VV_E_OFFLINE : im->failed ? VV_E_NOMEM : VV_OK;
+    if (!err) err = write_whole(j, im->n ? im->p : magic, im->n ? im->n : sizeof magic);
     free(im->p);
-    if (err == VV_E_NOSPC) return err; /* the old journal is as it was */
-    if (err) return go_offline(j, err);
-    vv_fs_close(j->env, j->file);
-    j->file = f;
-    j->size = im->n ? im->n : sizeof magic;
-    return VV_OK;
+    return err;
 }
 
 void vv_journal_close(struct vv_journal *j)
 {
-    if (j->file) vv_fs_close(j->env, j->file);
     free(j->path);
     *j = (struct vv_journal){0};
 }

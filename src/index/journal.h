@@ -2,7 +2,9 @@
  *
  * File: 8 bytes "VVJ1" 0 0 0 0, then records: length u32 (of type + payload), CRC32C u32 (of type + payload), type u8,
  * payload. Big-endian. Every append is synced before it returns, so at most the last record can be torn: a bad
- * record with no good one after it is cut, a bad one before a good one is damage (E_CORRUPT).
+ * record with no good one after it is cut, a bad one before a good one is damage (E_CORRUPT). A journal without records is no
+ * file; the file is open only while it is written, so that thousands of partitions need no descriptor for it. The first write
+ * of a process makes the directory itself durable in the one above: who made it may not have.
  * After a failed write or sync the journal is offline for good (E_OFFLINE): what the disk holds is unknown.
  * One caller at a time (the index's journal mutex). */
 #ifndef VARVE_INDEX_JOURNAL_H
@@ -16,9 +18,8 @@
 struct vv_journal {
     struct vv_env *env;
     char *path;
-    struct vv_file *file;
-    uint64_t size;
-    bool offline;
+    uint64_t size; /* 0: there is no file yet */
+    bool offline, dir_durable;
 };
 struct vv_journal_image { /* a new content under construction, for vv_journal_replace */
     uint8_t *p;
@@ -26,7 +27,7 @@ struct vv_journal_image { /* a new content under construction, for vv_journal_re
     bool failed;
 };
 typedef int (*vv_journal_each)(void *ctx, uint8_t type, const uint8_t *p, size_t n);
-/* Opens or creates; calls each() for every good record; cuts a torn tail. */
+/* Reads what is there: calls each() for every good record, cuts a torn tail. */
 int vv_journal_open(struct vv_env *env, const char *path, vv_journal_each each, void *ctx, struct vv_journal *out,
                     struct vv_error *e);
 int vv_journal_append(struct vv_journal *j, uint8_t type, const void *p, size_t n); /* [durable] */

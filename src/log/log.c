@@ -66,8 +66,18 @@ int vv_log_open(const struct vv_log_opts *o, struct vv_log **out, struct vv_erro
     return 0;
 }
 
+/* Nothing was appended, rolled or recovered since the files on disk said all of it. */
+static bool settled(struct vv_log *log)
+{
+    return !vv_log_offline(log) && !atomic_load(&log->rolled_count) && vv_log_end(log) == log->settled_end;
+}
+
 int vv_log_close(struct vv_log *log)
 {
+    if (settled(log)) {
+        log_free(log);
+        return 0;
+    }
     int err = vv_log_offline(log) ? VV_E_OFFLINE : vv_log_seal_pending(log);
     if (!err) err = vv_log_flush(log);
     pthread_mutex_lock(&log->mu);
@@ -194,8 +204,10 @@ static int roll_failed(struct vv_log *log, int err, struct vv_error *e)
 static int note_epoch(struct vv_log *log, int32_t epoch, int64_t start)
 {
     pthread_mutex_lock(&log->epoch_mu);
+    bool first = !epoch && !start && !log->epochs.n; /* lost with everything else, a log begins with another one (vv_log_begin_epoch) */
     int changed = vv_epochs_latest(&log->epochs) < epoch ? vv_epochs_assign(&log->epochs, epoch, start) : 0;
-    if (changed > 0) changed = vv_epochs_save(&log->epochs, log->env, log->dir);
+    if (changed > 0) log->epochs_dirty |= first;
+    if (changed > 0 && !first) changed = vv_epochs_save(&log->epochs, log->env, log->dir);
     pthread_mutex_unlock(&log->epoch_mu);
     return VV_MIN(changed, 0);
 }
@@ -268,6 +280,25 @@ bool vv_log_offline(struct vv_log *log)
 
 /* ---- flush ---- */
 
+int vv_log_sync_dir(struct vv_log *log)
+{
+    int err = vv_fs_sync_dir(log->env, log->dir);
+    if (!err && log->parent_dirty) {
+        err = vv_fs_sync_parent(log->env, log->dir);
+        log->parent_dirty = err;
+    }
+    return err;
+}
+
+int vv_log_settle_epochs(struct vv_log *log)
+{
+    pthread_mutex_lock(&log->epoch_mu);
+    int err = log->epochs_dirty ? vv_epochs_save(&log->epochs, log->env, log->dir) : 0;
+    log->epochs_dirty = log->epochs_dirty && err;
+    pthread_mutex_unlock(&log->epoch_mu);
+    return err;
+}
+
 int vv_log_flush(struct vv_log *log)
 {
     enum { AT_ONCE = 64 };
@@ -295,7 +326,8 @@ int vv_log_flush(struct vv_log *log)
         err = vv_fs_datasync(log->env, f);
         vv_segment_leave(v[i], f);
     }
-    if (!err && dirty) err = vv_fs_sync_dir(log->env, log->dir);
+    if (!err && needed) err = vv_log_settle_epochs(log);
+    if (!err && dirty) err = vv_log_sync_dir(log);
     for (size_t i = 0; i < n; i++) vv_segment_unref(v[i]);
     if (err && err != VV_E_OFFLINE) vv_log_go_offline(log, "fdatasync", err);
     if (!err && end > vv_log_flushed(log)) atomic_store_explicit(&log->flushed, end, memory_order_release);

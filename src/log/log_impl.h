@@ -31,6 +31,9 @@ struct vv_log {
     int64_t seal_wait_ms;          /* seal_mu */
     struct vv_prodstate *producers; /* mu */
     bool dir_dirty;                /* mu: a segment file was created since the directory was synced */
+    bool parent_dirty;             /* flush_mu: nobody in this process has made the directory's own name durable yet */
+    bool epochs_dirty;             /* epoch_mu: the first epoch of a new log, written with the first flush */
+    int64_t settled_end;           /* as long as the log ends here the files on disk say so; -1: they never did */
     struct vv_epochs epochs;       /* epoch_mu */
     _Atomic int64_t end, flushed, first_unstable;
     _Atomic bool offline;
@@ -38,6 +41,9 @@ struct vv_log {
 };
 
 void vv_log_go_offline(struct vv_log *log, const char *what, int err);
+/* Makes the directory, its name in the one above and the leader epochs durable, what of it is not yet. [blocking] */
+int vv_log_sync_dir(struct vv_log *log);
+int vv_log_settle_epochs(struct vv_log *log);
 /* mu held. Opens a new active segment at the log end; the old one, if not empty, joins the rolled. */
 int vv_log_roll_locked(struct vv_log *log);
 int vv_log_new_active(struct vv_log *log, int64_t base);

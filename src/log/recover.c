@@ -218,7 +218,6 @@ static int scan(struct recovery *r, struct found *f, uint64_t size)
     struct { struct recovery *r; struct found *f; } ctx = {r, f};
     struct vv_log *log = r->log;
     uint64_t at = 0;
-    f->scanned = true;
     if (!r->o->clean) vv_fs_drop_cache(log->env, f->s->file);
     int err = vv_log_walk(log->env, f->s->file, &at, size, true, on_batch, &ctx);
     if (err && err != VV_E_CORRUPT) return fail(r, err, "reading a segment");
@@ -263,6 +262,8 @@ static int take_segment(struct recovery *r, struct found *f, bool keep)
     uint64_t size;
     int err = open_found(r, f, &size);
     if (err || trust(f->s, size, keep)) return err;
+    f->scanned = true;
+    if (!size) return 0;
     err = open_found(r, f, &size);
     return err ? err : scan(r, f, size);
 }
@@ -515,14 +516,14 @@ static int check_metadata(struct recovery *r)
     snprintf(path, sizeof path, "%s/partition.metadata", r->log->dir);
     int err = vv_fs_read_file(r->log->env, path, 4096, &have, &n);
     if (err == VV_E_NOENT) {
-        err = vv_fs_write_file(r->log->env, path, text, (size_t)len);
+        err = vv_fs_write_hint(r->log->env, path, text, (size_t)len); /* the registry knows it too */
         return err ? fail(r, err, "writing partition.metadata") : 0;
     }
     if (err) return fail(r, err, "reading partition.metadata");
     const char *line = strstr((char *)have, "topic_id: ");
     bool same = line && !strncmp(line + 10, id, 22);
     if (!same && !line) { /* damaged: what the registry says holds */
-        err = vv_fs_write_file(r->log->env, path, text, (size_t)len);
+        err = vv_fs_write_hint(r->log->env, path, text, (size_t)len);
     } else if (!same) {
         err = vv_error_set(r->e, VV_E_CONFLICT, "%s belongs to topic id %.22s, not to %s: it is another topic's data. Move it away or put the right registry back",
                            r->log->dir, line + 10, id);
@@ -531,13 +532,24 @@ static int check_metadata(struct recovery *r)
     return err;
 }
 
+/* A clean stop left everything, or there never was anything: nothing was mended, and nothing waits to be made durable. */
+static bool settled(const struct recovery *r, int64_t end)
+{
+    bool records = false, scanned = false;
+    for (size_t i = 0; i < r->n; i++) {
+        records |= atomic_load(&r->v[i].s->bytes) > 0;
+        scanned |= r->v[i].scanned && atomic_load(&r->v[i].s->bytes) > 0;
+    }
+    return r->o->clean && !scanned && !r->epochs_changed && (!records || has_snapshot(r, end));
+}
+
 static int recover(struct recovery *r)
 {
     struct vv_log *log = r->log;
-    int err = vv_fs_mkdirs(log->env, log->dir);
+    int err = vv_fs_mkdir(log->env, log->dir);
+    if (err == VV_E_NOENT) err = vv_fs_mkdirs(log->env, log->dir);
     if (err) return fail(r, err, "creating the directory");
-    err = vv_fs_sync_parent(log->env, log->dir); /* it may be there and not yet durable: made by a life that was killed */
-    if (err) return fail(r, err, "syncing the directory above");
+    log->parent_dirty = true; /* it may be there and not yet durable: new, or made by a life that was killed */
     err = check_metadata(r);
     if (err) return err;
     err = vv_fs_list(log->env, log->dir, on_name, r);
@@ -559,9 +571,11 @@ static int recover(struct recovery *r)
     if (r->epochs_changed || epochs || before != log->epochs.n) err = vv_epochs_save(&log->epochs, log->env, log->dir);
     if (err) return fail(r, err, "writing leader-epoch-checkpoint");
     drop_stray_snapshots(r);
-    err = vv_fs_sync_dir(log->env, log->dir);
+    bool as_it_was = settled(r, end);
+    log->settled_end = as_it_was ? end : -1;
+    log->dir_dirty = true; /* with the first flush: the name above it too */
+    if (!as_it_was) err = vv_fs_sync_dir(log->env, log->dir);
     if (err) return fail(r, err, "syncing the directory");
-    log->dir_dirty = false;
     atomic_store(&log->flushed, end);
     return 0;
 }

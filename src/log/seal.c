@@ -1,6 +1,6 @@
 /* seal.c — closing a rolled segment: everything about it is made durable, then the index says SEALED.
  *
- * Order: log file, .index, .timeindex, producer snapshot, .blocks, directory, index journal. A crash between any two leaves a
+ * Order: log file, .index, .timeindex, producer snapshot, .blocks, leader epochs, directory, index journal. A crash between any two leaves a
  * segment that recovery scans or trusts (its .blocks covers every byte), never one that is sealed and incomplete. */
 #include "log_impl.h"
 
@@ -27,6 +27,7 @@ static int seal_one(struct vv_log *log, struct vv_segment *s)
     int64_t next = atomic_load(&s->next_offset);
     if (s->snapshot) err = vv_log_write_snapshot(log, s->snapshot, s->snapshot_n, next);
     if (!err) err = vv_segment_write_tables(s);
+    if (!err) err = vv_log_settle_epochs(log); /* a sealed segment is not asked for its epochs again */
     if (!err) err = vv_fs_sync_dir(log->env, log->dir);
     if (!err && vv_log_offline(log)) err = VV_E_OFFLINE; /* a flush failed meanwhile: what we synced may be less than we think */
     if (err) return err;

@@ -218,7 +218,9 @@ static int open_part(struct world *w, struct sim_part *p, enum sim_death how, st
     free(r.epochs);
     free(r.snapshot);
     int32_t latest = err ? 0 : vv_log_epoch(p->log);
-    if (!err && (latest < 0 || !w->clean || p->restore)) err = vv_log_begin_epoch(p->log, latest + 1);
+    bool broken = !w->clean || p->restore;
+    if (!err && (latest < 0 || broken)) err = vv_log_begin_epoch(p->log, broken ? VV_MAX(latest, 0) + 1 : 0);
+    if (!err && broken) err = vv_fs_sync_parent(&w->env, p->dir);
     if (err) return err;
     if (p->restore) part_restored(w, p, r.log_start, r.next_offset);
     else part_came_back(w, p, how);
