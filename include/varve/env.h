@@ -79,7 +79,7 @@ int vv_fs_drop_cache(struct vv_env *env, struct vv_file *f);
 int vv_fs_stat(struct vv_env *env, const char *path, struct vv_stat *out);
 int vv_fs_rename(struct vv_env *env, const char *from, const char *to);
 int vv_fs_unlink(struct vv_env *env, const char *path);
-int vv_fs_mkdir(struct vv_env *env, const char *path); /* one level, not synced; fine when there */
+int vv_fs_mkdir(struct vv_env *env, const char *path);  /* the last level is not synced; fine when there */
 int vv_fs_mkdirs(struct vv_env *env, const char *path); /* like mkdir -p; new directories are synced */
 int vv_fs_rmdir(struct vv_env *env, const char *path);
 int vv_fs_sync_dir(struct vv_env *env, const char *path);

@@ -145,8 +145,10 @@ int vv_fs_sync_parent(struct vv_env *env, const char *path)
 
 int vv_fs_mkdir(struct vv_env *env, const char *path)
 {
+    struct vv_stat st;
+    if (vv_fs_stat(env, path, &st) == VV_OK) return st.is_dir ? VV_OK : VV_E_EXIST; /* mkdir would lock the directory above */
     int err = env->fs_ops->mkdir(env->fs, path);
-    return err == VV_E_EXIST ? VV_OK : err;
+    return err == VV_E_NOENT ? vv_fs_mkdirs(env, path) : err == VV_E_EXIST ? VV_OK : err;
 }
 
 int vv_fs_mkdirs(struct vv_env *env, const char *path)

@@ -280,7 +280,6 @@ int vv_index_open(struct vv_env *env, const char *dir, const struct vv_segment_r
     int err = ix->dir ? VV_OK : VV_E_NOMEM;
     if (!err && snprintf(path, sizeof path, "%s/varve.index", dir) >= (int)sizeof path) err = VV_E_LIMIT;
     if (!err) err = vv_fs_mkdir(env, dir); /* durable with the first record of the journal or the first flush of the log */
-    if (err == VV_E_NOENT) err = vv_fs_mkdirs(env, dir);
     if (err) {
         vv_error_set(e, err, "cannot use directory %s: %s", dir, vv_err_name(err));
         goto out;
@@ -543,11 +542,13 @@ int vv_index_attach(struct vv_index *ix, const struct vv_extent *x, enum vv_exte
         err = vv_ix_put(ix, &fresh);
         if (!err) local_ref(ix, fresh.local);
         *state = fresh.state;
+        ix->changed = true;
         goto out;
     }
     *state = have->state;
     if (have->state == VV_EXTENT_REMOTE || !vv_extent_is_live(have)) goto out;
     if (have->state == VV_EXTENT_SEALED) { /* it may have been reopened and have grown since: the file knows better */
+        ix->changed |= have->last != x->last || have->first_ts != x->first_ts || have->max_ts != x->max_ts || have->bytes != x->bytes;
         have->last = x->last;
         have->first_ts = x->first_ts;
         have->max_ts = x->max_ts;
@@ -585,9 +586,10 @@ int vv_index_attached(struct vv_index *ix, struct vv_error *e)
         if (!ix->v[i].local && settle_missing(ix, &ix->v[i], &err, e)) continue;
         ix->v[to++] = ix->v[i];
     }
+    ix->changed |= to != ix->n;
     ix->n = to;
     pthread_mutex_unlock(&ix->mu);
-    int cerr = checkpoint(ix);
+    int cerr = ix->changed ? checkpoint(ix) : VV_OK;
     pthread_mutex_unlock(&ix->commit);
     if (cerr) return vv_error_set(e, cerr, "%s: cannot write the index journal: %s", ix->dir, vv_err_name(cerr));
     return err;

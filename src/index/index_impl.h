@@ -29,6 +29,7 @@ struct vv_index {
     uint64_t journal_live; /* its size right after the last rewrite */
     struct vv_extent *v;   /* sorted by base; local holds a reference */
     size_t n, cap;
+    bool changed;          /* commit, at open: what is attached differs from what the journal says */
     size_t page_next;      /* resident extents at which paging out is tried again */
     struct vv_fences f;    /* v and f together are the list, without overlap */
     struct vv_pages pages; /* its own lock inside */

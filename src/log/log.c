@@ -92,6 +92,8 @@ int vv_log_close(struct vv_log *log)
     /* With its tables on disk and no byte more than they cover, the open segment needs no scan at the next start. */
     if (!err && atomic_load(&s->bytes)) err = vv_segment_write_tables(s);
     if (!err) err = vv_fs_sync_dir(log->env, log->dir);
+    /* The journal knows it as it is now: the next start has nothing to write, and never cuts what is here. */
+    if (!err && atomic_load(&s->bytes)) err = vv_log_journal_seal(log, s);
     if (err) VLOG_WARN("%s: not closed cleanly: %s", log->dir, vv_err_name(err));
     log_free(log);
     return err;

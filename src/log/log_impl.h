@@ -44,6 +44,7 @@ void vv_log_go_offline(struct vv_log *log, const char *what, int err);
 /* Makes the directory, its name in the one above and the leader epochs durable, what of it is not yet. [blocking] */
 int vv_log_sync_dir(struct vv_log *log);
 int vv_log_settle_epochs(struct vv_log *log);
+int vv_log_journal_seal(struct vv_log *log, struct vv_segment *s); /* seal.c: the index's part of a seal [blocking] */
 /* mu held. Opens a new active segment at the log end; the old one, if not empty, joins the rolled. */
 int vv_log_roll_locked(struct vv_log *log);
 int vv_log_new_active(struct vv_log *log, int64_t base);

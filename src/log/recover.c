@@ -547,7 +547,6 @@ static int recover(struct recovery *r)
 {
     struct vv_log *log = r->log;
     int err = vv_fs_mkdir(log->env, log->dir);
-    if (err == VV_E_NOENT) err = vv_fs_mkdirs(log->env, log->dir);
     if (err) return fail(r, err, "creating the directory");
     log->parent_dirty = true; /* it may be there and not yet durable: new, or made by a life that was killed */
     err = check_metadata(r);

@@ -20,6 +20,18 @@ static int sync_file(struct vv_log *log, struct vv_segment *s)
     return err;
 }
 
+int vv_log_journal_seal(struct vv_log *log, struct vv_segment *s)
+{
+    struct vv_extent x = {.base = s->base,
+                          .last = atomic_load(&s->next_offset) - 1,
+                          .first_ts = s->first_ts,
+                          .max_ts = s->max_ts,
+                          .bytes = atomic_load(&s->bytes),
+                          .epoch = s->epoch,
+                          .sealed_ms = vv_wall_ms(log->env)};
+    return vv_index_seal(log->index, &x);
+}
+
 static int seal_one(struct vv_log *log, struct vv_segment *s)
 {
     int err = sync_file(log, s);
@@ -30,15 +42,7 @@ static int seal_one(struct vv_log *log, struct vv_segment *s)
     if (!err) err = vv_log_settle_epochs(log); /* a sealed segment is not asked for its epochs again */
     if (!err) err = vv_fs_sync_dir(log->env, log->dir);
     if (!err && vv_log_offline(log)) err = VV_E_OFFLINE; /* a flush failed meanwhile: what we synced may be less than we think */
-    if (err) return err;
-    struct vv_extent x = {.base = s->base,
-                          .last = next - 1,
-                          .first_ts = s->first_ts,
-                          .max_ts = s->max_ts,
-                          .bytes = atomic_load(&s->bytes),
-                          .epoch = s->epoch,
-                          .sealed_ms = vv_wall_ms(log->env)};
-    return vv_index_seal(log->index, &x);
+    return err ? err : vv_log_journal_seal(log, s);
 }
 
 /* What passes by itself is tried again, less and less often; after anything else nobody knows what the disk holds. */
