@@ -26,7 +26,7 @@ struct recovery {
     size_t n, cap;
     int64_t *snapshots;
     size_t snapshot_n, snapshot_cap;
-    bool epochs_changed;
+    bool epochs_changed, epochs_damaged;
     int nomem;
 };
 
@@ -502,7 +502,7 @@ static int rebuild_epochs(struct recovery *r)
         vv_segment_leave(r->v[i].s, file);
         if (err && err != VV_E_CORRUPT) return fail(r, err, "reading leader epochs from a segment");
     }
-    r->epochs_changed = true;
+    r->epochs_changed = r->log->epochs.n > 0; /* a log without records has none to remember */
     return 0;
 }
 
@@ -540,7 +540,7 @@ static bool settled(const struct recovery *r, int64_t end)
         records |= atomic_load(&r->v[i].s->bytes) > 0;
         scanned |= r->v[i].scanned && atomic_load(&r->v[i].s->bytes) > 0;
     }
-    return r->o->clean && !scanned && !r->epochs_changed && (!records || has_snapshot(r, end));
+    return r->o->clean && !scanned && !r->epochs_changed && !r->epochs_damaged && (!records || has_snapshot(r, end));
 }
 
 static int recover(struct recovery *r)
@@ -556,6 +556,7 @@ static int recover(struct recovery *r)
     if (r->n) qsort(r->v, r->n, sizeof *r->v, by_base);
     int epochs = vv_epochs_load(&log->epochs, log->env, log->dir);
     if (epochs && epochs != VV_E_CORRUPT) return fail(r, epochs, "reading leader-epoch-checkpoint");
+    r->epochs_damaged = epochs;
     err = ask_journal(r);
     if (!err) err = recover_segments(r);
     if (!err && (epochs || !log->epochs.n) && r->n) err = rebuild_epochs(r);
