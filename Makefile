@@ -39,10 +39,10 @@ fuzz: ## libFuzzer targets, a minute each
 	@scripts/install-needs
 	@tests/fuzz/run
 
-bench: ## first-light ratios against Apache Kafka
-	@scripts/install-needs
+bench: ## against Apache Kafka and the machine's limits: a table and a chart (hours; BENCH="--quick P1 R5": less)
+	@scripts/install-needs bench
 	@$(MAKE) --no-print-directory build
-	@bench/first-light
+	@bench/run $(BENCH)
 
 minio: ## a local MinIO with a bucket and a broker on it, until Ctrl-C
 	@scripts/install-needs build
