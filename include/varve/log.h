@@ -69,6 +69,8 @@ int vv_batch_check(uint8_t *p, size_t n, const struct vv_batch_rules *rules, str
 struct vv_batch_builder;
 struct vv_batch_builder *vv_batch_builder_new(void);
 int vv_batch_builder_add(struct vv_batch_builder *b, int64_t ts, const void *key, int32_t key_n, const void *value, int32_t value_n);
+int vv_batch_builder_add_record(struct vv_batch_builder *b, const struct vv_record *r); /* with its headers; the offset is not kept */
+void vv_batch_builder_producer(struct vv_batch_builder *b, int64_t id, int16_t epoch, int32_t sequence); /* of this batch; -1 = none */
 /* Finished batch with base offset 0, valid CRC; owned by the builder until the next add/free. */
 int vv_batch_builder_finish(struct vv_batch_builder *b, uint8_t **p, size_t *n);
 void vv_batch_builder_free(struct vv_batch_builder *b);

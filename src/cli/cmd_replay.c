@@ -5,6 +5,7 @@
 #include "bucket.h"
 #include "export.h"
 #include "prewarm.h"
+#include "feed.h"
 #include "progress.h"
 #include "table.h"
 
@@ -23,6 +24,7 @@
 #define STOP_WRITE 1000001 /* from the callback: writing failed, said by errno */
 #define STOP_NOMEM 1000002
 #define STOP_SAID 1000003 /* said already */
+#define STOP_FEED 1000004 /* the other Kafka; feed_error */
 
 static const struct vv_opt opts[] = {
     {"topic", 't', "TOPIC", "Which topic: its name or its id. Needed."},
@@ -33,6 +35,8 @@ static const struct vv_opt opts[] = {
     {"grep", 'g', "RE", "Only records whose value matches this extended regular expression."},
     {"format", 'f', "FORMAT", "ndjson (default), json, csv or raw (values, one per line)."},
     {"output", 'o', "FILE", "Write there instead of standard output."},
+    {"to-kafka", 0, "HOST:PORT", "Write the records to a topic of another Kafka instead, partition by partition."},
+    {"as", 0, "TOPIC", "With --to-kafka: the topic there (default: the same name); it is made when it is not there."},
     {"plan", 0, NULL, "Print what it would cost - bytes, GETs, minutes, money - and read nothing."},
     {"prewarm", 0, NULL, "Bring the window from the bucket to the disk cache of the running broker BROKER (HOST:PORT)."},
     {"rate", 'r', "BYTES", "With --prewarm: at most so many bytes a second (64K, 50M, 1G)."},
@@ -50,6 +54,8 @@ struct replay {
     regex_t re;
     int64_t partition;
     struct vv_export x;
+    struct vv_feed *feed; /* instead of `to` */
+    struct vv_error feed_error;
     FILE *to;
     char *part; /* FILE.part; NULL = write straight */
     struct vv_progress progress;
@@ -85,6 +91,9 @@ static int parse(struct replay *r)
     r->output = vv_arg(r->a, "output");
     if (!vv_arg(r->a, "topic")) return vv_cli_usage(r->a, "--topic is needed: varve ls %s shows what there is",
                                                     r->a->words[0]);
+    if (vv_arg(r->a, "as") && !vv_arg(r->a, "to-kafka")) return vv_cli_usage(r->a, "--as goes with --to-kafka");
+    if (vv_arg(r->a, "to-kafka") && (format || r->output))
+        return vv_cli_usage(r->a, "--to-kafka writes records, not text: without --format and --output");
     if (format && !vv_export_format_parse(format, &r->x.format))
         return vv_cli_usage(r->a, "--format %s: must be ndjson, json, csv or raw", format);
     if (!vv_arg_number(r->a, "partition", -1, 0, INT32_MAX, &r->partition)) return VV_EXIT_USAGE;
@@ -248,13 +257,17 @@ static bool matches(const struct replay *r, const struct vv_record *rec)
 static int on_record(void *ctx, const struct vv_scan_batch *b, const struct vv_record *rec)
 {
     struct replay *r = ctx;
-    if (!r->to && open_output(r)) return STOP_SAID;
+    if (!r->feed && !r->to && open_output(r)) return STOP_SAID;
     if (!(r->seen++ & 1023)) {
         struct vv_scan_stats s;
         vv_scan_stats(r->scan, &s);
         vv_progress_show(&r->progress, r->done_bytes + s.bytes, r->x.records);
     }
     if (!matches(r, rec)) return 0;
+    if (r->feed) {
+        r->x.records++;
+        return vv_feed_add(r->feed, r->x.partition, rec, &r->feed_error) ? STOP_FEED : 0;
+    }
     vv_export_record(&r->x, rec, b->b.ts_type);
     if (r->x.out.broken) return STOP_NOMEM;
     return r->x.out.n >= FLUSH_BYTES && !flush_export(r) ? STOP_WRITE : 0;
@@ -279,12 +292,39 @@ static int read_one(struct replay *r, struct vv_bucket_log *log)
     if (err == STOP_WRITE) return vv_cli_fail(r->a, "cannot write the output: %s", strerror(saved));
     if (err == STOP_SAID) return VV_EXIT_FAILED;
     if (err == STOP_NOMEM) return vv_cli_fail(r->a, "out of memory");
+    if (err == STOP_FEED) return vv_cli_fail(r->a, "%s", r->feed_error.text);
     return vv_cli_bucket_fail(r->a, err, &e);
+}
+
+/* --to-kafka: what is there is checked before the first record is read. */
+static int open_feed(struct replay *r, const struct vv_cli_logs *logs)
+{
+    const char *to = vv_arg(r->a, "to-kafka"), *as = vv_arg(r->a, "as");
+    struct vv_feed_opts o = {.bootstrap = to, .topic = as ? as : r->x.topic};
+    struct vv_error e = {0};
+    if (!to) return VV_EXIT_DONE;
+    for (size_t i = 0; i < logs->n; i++) o.partitions = VV_MAX(o.partitions, vv_bucket_log_info(logs->v[i])->partition + 1);
+    return vv_feed_open(&o, &r->feed, &e) ? vv_cli_fail(r->a, "%s", e.text) : VV_EXIT_DONE;
+}
+
+static int feed_all(struct replay *r, const struct vv_cli_logs *logs, const struct vv_scan_plan *plan)
+{
+    struct vv_error e = {0};
+    int rc = open_feed(r, logs);
+    if (rc) return rc;
+    vv_progress_begin(&r->progress, "varve replay", plan->bytes, true);
+    for (size_t i = 0; i < logs->n && !rc; i++) rc = read_one(r, logs->v[i]);
+    if (!rc && vv_feed_flush(r->feed, &e)) rc = vv_cli_fail(r->a, "%s", e.text);
+    vv_progress_end(&r->progress);
+    if (!rc) vv_progress_sum(&r->progress, r->done_bytes, r->x.records);
+    vv_feed_close(r->feed);
+    return rc;
 }
 
 static int read_all(struct replay *r, const struct vv_cli_logs *logs, const struct vv_scan_plan *plan)
 {
     int rc = VV_EXIT_DONE;
+    if (vv_arg(r->a, "to-kafka")) return feed_all(r, logs, plan);
     vv_progress_begin(&r->progress, "varve replay", plan->bytes, r->output || !isatty(STDOUT_FILENO));
     vv_export_begin(&r->x);
     for (size_t i = 0; i < logs->n && !rc; i++) rc = read_one(r, logs->v[i]);
@@ -301,7 +341,7 @@ static int read_all(struct replay *r, const struct vv_cli_logs *logs, const stru
 
 static int prewarm(const struct vv_args *a)
 {
-    static const char *const no_records[] = {"key", "grep", "format", "output", "plan"};
+    static const char *const no_records[] = {"key", "grep", "format", "output", "plan", "to-kafka", "as"};
     const char *rate = vv_arg(a, "rate");
     struct vv_prewarm p = {.broker = a->words[0], .topic = vv_arg(a, "topic")};
     struct replay r = {.a = a};

@@ -391,12 +391,24 @@ struct vv_batch_builder {
     size_t n, cap;
     int64_t base_ts, max_ts;
     int32_t records;
+    int64_t producer_id;
+    int32_t sequence;
+    int16_t producer_epoch;
     bool finished; /* the next add begins a new batch */
 };
 
 struct vv_batch_builder *vv_batch_builder_new(void)
 {
-    return calloc(1, sizeof(struct vv_batch_builder));
+    struct vv_batch_builder *b = calloc(1, sizeof *b);
+    if (b) vv_batch_builder_producer(b, -1, -1, -1);
+    return b;
+}
+
+void vv_batch_builder_producer(struct vv_batch_builder *b, int64_t id, int16_t epoch, int32_t sequence)
+{
+    b->producer_id = id;
+    b->producer_epoch = epoch;
+    b->sequence = sequence;
 }
 
 void vv_batch_builder_free(struct vv_batch_builder *b)
@@ -430,31 +442,40 @@ static size_t put_bytes(uint8_t *at, const void *p, int32_t n)
 int vv_batch_builder_add(struct vv_batch_builder *b, int64_t ts, const void *key, int32_t key_n, const void *value,
                          int32_t value_n)
 {
-    if (key_n < -1 || value_n < -1) return VV_E_USAGE;
+    return vv_batch_builder_add_record(
+        b, &(struct vv_record){.timestamp = ts, .key = key, .key_n = key_n, .value = value, .value_n = value_n});
+}
+
+int vv_batch_builder_add_record(struct vv_batch_builder *b, const struct vv_record *r)
+{
+    if (r->key_n < -1 || r->value_n < -1 || r->headers < 0) return VV_E_USAGE;
     if (b->finished || !b->records) {
         b->n = VV_BATCH_HEADER;
         b->records = 0;
-        b->base_ts = b->max_ts = ts;
+        b->base_ts = b->max_ts = r->timestamp;
         b->finished = false;
     }
     int64_t delta;
-    if (__builtin_sub_overflow(ts, b->base_ts, &delta)) return VV_E_USAGE;
+    if (__builtin_sub_overflow(r->timestamp, b->base_ts, &delta)) return VV_E_USAGE;
     /* attributes, time delta, offset delta, two lengths, headers */
-    size_t bodies = (size_t)VV_MAX(key_n, 0) + (size_t)VV_MAX(value_n, 0), most = 5 + 1 + 10 + 5 + 5 + 5 + 1 + bodies;
+    size_t bodies = (size_t)VV_MAX(r->key_n, 0) + (size_t)VV_MAX(r->value_n, 0) + r->headers_n;
+    size_t most = 5 + 1 + 10 + 5 + 5 + 5 + 5 + bodies;
     int err = builder_room(b, most);
     if (err) return err;
     uint8_t *body = b->p + b->n + 5, *at = body; /* behind the longest length; moved up below */
     *at++ = 0;
     at += vv_varlong_put(at, delta);
     at += vv_varint_put(at, b->records);
-    at += put_bytes(at, key, key_n);
-    at += put_bytes(at, value, value_n);
-    at += vv_varint_put(at, 0);
+    at += put_bytes(at, r->key, r->key_n);
+    at += put_bytes(at, r->value, r->value_n);
+    at += vv_varint_put(at, r->headers);
+    if (r->headers_n) memcpy(at, r->headers_p, r->headers_n);
+    at += r->headers_n;
     size_t length = (size_t)(at - body), used = vv_varint_put(b->p + b->n, (int32_t)length);
     memmove(b->p + b->n + used, body, length);
     b->n += used + length;
     b->records++;
-    b->max_ts = VV_MAX(b->max_ts, ts);
+    b->max_ts = VV_MAX(b->max_ts, r->timestamp);
     return 0;
 }
 
@@ -468,9 +489,9 @@ int vv_batch_builder_finish(struct vv_batch_builder *b, uint8_t **p, size_t *n)
     vv_put32(b->p + AT_LAST_DELTA, (uint32_t)(b->records - 1));
     vv_put64(b->p + AT_BASE_TS, (uint64_t)b->base_ts);
     vv_put64(b->p + AT_MAX_TS, (uint64_t)b->max_ts);
-    vv_put64(b->p + AT_PRODUCER_ID, (uint64_t)-1);
-    vv_put16(b->p + AT_PRODUCER_EPOCH, (uint16_t)-1);
-    vv_put32(b->p + AT_SEQUENCE, (uint32_t)-1);
+    vv_put64(b->p + AT_PRODUCER_ID, (uint64_t)b->producer_id);
+    vv_put16(b->p + AT_PRODUCER_EPOCH, (uint16_t)b->producer_epoch);
+    vv_put32(b->p + AT_SEQUENCE, (uint32_t)b->sequence);
     vv_put32(b->p + AT_COUNT, (uint32_t)b->records);
     vv_put32(b->p + AT_CRC, compute_crc(b->p, b->n));
     b->finished = true;

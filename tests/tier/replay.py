@@ -79,6 +79,14 @@ def make_records(partition, n):
         yield T0 + i * 1000 + late, key, value, headers
 
 
+def in_bucket(server, partitions):
+    """Every closed segment is in the bucket, of so many partitions."""
+    page = server.metrics()
+    lag = [v for k, v in page.items() if k[0] == "varve_partition_tier_lag_bytes"]
+    remote = [v for k, v in page.items() if k[0] == "varve_partition_remote_bytes" and v > 0]
+    return len(remote) == partitions and not any(lag)
+
+
 def fill(scratch, settings):
     """Sends everything, waits until all of it is in the bucket, stops the broker. The records as NDJSON should have them."""
     sent = []
@@ -95,14 +103,7 @@ def fill(scratch, settings):
                                  "value": text(value), "headers": [{"key": text(k), "value": text(v)} for k, v in headers]})
         client.produce("other", 0, [b"one"])
     sent.sort(key=lambda r: (r["partition"], r["offset"]))
-
-    def uploaded():
-        page = server.metrics()
-        lag = [v for k, v in page.items() if k[0] == "varve_partition_tier_lag_bytes"]
-        local = [v for k, v in page.items() if k[0] == "varve_partition_remote_bytes" and v > 0]
-        return len(local) == PARTITIONS + 1 and not any(lag)
-
-    broker.wait_for("everything is in the bucket", uploaded)
+    broker.wait_for("everything is in the bucket", lambda: in_bucket(server, PARTITIONS + 1))
     server.stop()
     server.process = None
     return sent
@@ -226,7 +227,7 @@ def check_looking(cli, sent):
 def refused(cli, scratch, code, word, *args, url=None, command="replay"):
     """Ends with that code and says why; writes nothing anywhere."""
     out = scratch.path("refused")
-    more = ["--output", out] if command == "replay" else []
+    more = ["--output", out] if command == "replay" and "--to-kafka" not in args else []
     done = cli.run(command, *args, *more, url=url)
     said = done.stderr.decode() + done.stdout.decode() if command == "verify" else done.stderr.decode()
     check(done.returncode == code, f"{command} {args} {url}: exit {done.returncode}, not {code}: {said}")
@@ -366,6 +367,34 @@ def check_versions(cli, scratch, d, victim):
     d.put_back()
 
 
+def check_feed(cli, sent, scratch):
+    """Into another Kafka, which dies and comes back while it is written to: every record once, in order, as it was."""
+    port = broker.free_port()
+    settings = {"listeners": f"PLAINTEXT://127.0.0.1:{port}", "tier.url": f"fs:{scratch.path('fed')}", "tier.upload.interval.ms": 1000}
+    there = broker.Varve(scratch, settings, name="there")
+    refused(cli, scratch, 2, "--format", "--topic", TOPIC, "--to-kafka", there.bootstrap, "--format", "csv")
+    with ledger.Client(there.bootstrap) as client:
+        client.create("narrow", 1, {})
+    refused(cli, scratch, 1, "narrow has 1 partitions there and 2 here", "--topic", TOPIC, "--to-kafka", there.bootstrap, "--as", "narrow")
+    feed = subprocess.Popen([VARVE, "replay", cli.url, "--topic", TOPIC, "--to-kafka", there.bootstrap, "--as", "again", *cli.sets],
+                            env=cli.env, stderr=subprocess.PIPE)
+    broker.wait_for("some of it is there", lambda: any(k[0] == "varve_topic_produce_records_total" and ("topic", "again") in k and v > 0
+                                                       for k, v in there.metrics().items()), every_s=0.005)
+    there.kill()
+    there.start()
+    said = feed.communicate(timeout=120)[1].decode()
+    check(feed.returncode == 0, f"varve replay --to-kafka: exit {feed.returncode}: {said}")
+    broker.wait_for("all of it is in the other bucket", lambda: in_bucket(there, PARTITIONS))
+    there.stop()
+    there.process = None
+    fed = Cli(settings["tier.url"], {}).run("replay", "--topic", "again")
+    got = [json.loads(line) for line in fed.stdout.splitlines()]
+    same([{k: v for k, v in r.items() if k not in ("topic", "offset")} for r in got],
+         [{k: v for k, v in r.items() if k not in ("topic", "offset")} for r in sent], "what another Kafka was fed")
+    offsets = [r["offset"] for r in got]
+    check(offsets == [r["offset"] for r in sent], "offsets without holes over there")
+
+
 def contents(bucket):
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in pathlib.Path(bucket).rglob("*") if p.is_file()}
 
@@ -387,6 +416,7 @@ def main():
         if store == "fs":
             check_stranger(cli, sent, bucket)
             check_bad_input(cli, scratch)
+            check_feed(cli, sent, scratch)
             check(contents(bucket) == before, "nothing was written to the bucket")
             check_damage(cli, scratch, bucket, sent)
             check(contents(bucket) == before, "the bucket is as it was")
