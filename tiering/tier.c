@@ -369,6 +369,8 @@ void vv_tier_configure(struct vv_tier *t, const struct vv_tier_config *c)
     fill_defaults(&filled);
     pthread_mutex_lock(&t->mu);
     filled.upload_threads = t->config.upload_threads; /* fixed while running */
+    filled.cache_dir = t->config.cache_dir;
+    filled.disk_reserve = t->config.disk_reserve;
     t->config = filled;
     struct vv_reader *reader = t->reader;
     pthread_cond_broadcast(&t->keep);

@@ -180,7 +180,7 @@
     X(tier_cache_dir, "tier.cache.dir", STRING, NULL, 0, 0, NULL, 0,                               \
       "Where the disk cache lies; unset: DIR/cache of data.dir, or log.dirs with -cache appended. " \
       "One broker a directory; it may be emptied while the broker is off.")                        \
-    X(tier_cache_disk_bytes, "tier.cache.disk.bytes", LONG, "-1", -1, VV_I64, NULL, 0,             \
+    X(tier_cache_disk_bytes, "tier.cache.disk.bytes", LONG, "-1", -1, VV_I64, NULL, VV_DYN,        \
       "Disk for what was read from the bucket more than once; freed before producers are slowed "  \
       "down (tier.disk.reserve). -1: a tenth of the file system, at most 16 GiB, and nothing when " \
       "the tier is a directory itself; 0: off.")                                                   \

@@ -472,6 +472,63 @@ static void damage_in_it_is_never_served(void **state)
     rig_end(r, dir);
 }
 
+/* ---- with its threads ---- */
+
+struct crowd { struct rig *r; unsigned seed; };
+
+static void *read_about(void *arg)
+{
+    struct crowd *c = arg;
+    struct rig_read q;
+    for (int i = 0; i < 150; i++) {
+        c->seed = c->seed * 1103515245u + 12345u;
+        rig_read_ok(c->r, &q, (int64_t)(c->seed >> 8) % c->r->log.end, 60 * KIB);
+        pthread_mutex_destroy(&q.mu);
+        pthread_cond_destroy(&q.cond);
+    }
+    return NULL;
+}
+
+static void many_readers_files_that_change_and_an_end_under_load(void **state)
+{
+    (void)state;
+    char dir[64];
+    struct vv_error e = {0};
+    struct crowd c[6];
+    pthread_t t[VV_COUNT(c)];
+    rig_threads = true;
+    struct rig *r = rig_cached(dir);
+    rig_env.clock_ops = vv_env_posix.clock_ops;
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(vv_tier_start(r->tier), 0);
+        for (unsigned i = 0; i < VV_COUNT(c); i++) {
+            c[i] = (struct crowd){r, i + 1};
+            assert_int_equal(pthread_create(&t[i], NULL, read_about, &c[i]), 0);
+        }
+        struct vv_tier_config less = r->config; /* meanwhile */
+        for (int i = 0; i < 20; i++) {
+            less.cache_disk_bytes = i % 2 ? 512 << 10 : 64 << 20;
+            vv_tier_configure(r->tier, &less);
+            nftw(dir, garble, 16, FTW_PHYS);
+        }
+        for (size_t i = 0; i < VV_COUNT(c); i++) pthread_join(t[i], NULL);
+        assert_true(rig_stats(r).disk_writes > 0);
+        struct rig_read q[3]; /* under way when everything ends */
+        for (int i = 0; i < 3; i++) rig_read_start(r, &q[i], i * 700, 60 * KIB);
+        vv_tier_part_close(r->part);
+        r->part = NULL;
+        for (int i = 0; i < 3; i++)
+            if (!rig_read_wait(&q[i])) rig_read_check(r, &q[i]);
+        vv_tier_stop(r->tier, 1000);
+        vv_tier_free(r->tier);
+        r->tier = NULL;
+        rig_ok(vv_tier_open(&rig_env, r->store, &r->config, &r->id, false, &r->tier, &e), &e);
+        rig_open_part(r);
+    }
+    rig_end(r, dir);
+    rig_threads = false;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -482,6 +539,7 @@ int main(void)
         cmocka_unit_test(smaller_than_the_working_set), cmocka_unit_test(a_full_disk_and_one_that_fails),
         cmocka_unit_test(the_second_replay_fills_it_the_third_needs_no_store),
         cmocka_unit_test(damage_in_it_is_never_served),
+        cmocka_unit_test(many_readers_files_that_change_and_an_end_under_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
