@@ -1,8 +1,11 @@
-"""caches.py — fault 30 and its kin: the cache on disk, a crowd of cold readers, prewarming. Cases of faults.py."""
+"""caches.py — fault 30 and its kin: the cache on disk, crowds of cold readers, little memory, a pause, prewarming. Cases of
+faults.py."""
+import contextlib
 import os
 import pathlib
 import random
 import selectors
+import signal
 import socket
 import struct
 import subprocess
@@ -252,4 +255,101 @@ def case_prewarm():
         w.start()
         assert "tier.cache.disk.bytes" in prewarm(w, "--topic", TOPIC, code=1)
         assert not files(w)
+        w.close()
+
+
+@contextlib.contextmanager
+def memory_limit(pid, limit):
+    """The process in a memory cgroup of its own, where this machine lets us; says whether it is."""
+    group = pathlib.Path(f"/sys/fs/cgroup/memory/varve-test-{pid}")
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(limit))
+        (group / "cgroup.procs").write_text(str(pid))
+    except OSError:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):  # empty once the process is gone
+            (group.parent / "cgroup.procs").write_text(str(pid))
+        group.rmdir()
+
+
+def produce_until(w, topic, stop, failed):
+    try:
+        with w.client() as c:
+            while not stop.is_set():
+                assert w.ledger_of(topic).send(c, topic, 0, 8, 3000) == 0
+    except Exception as e:  # noqa: BLE001
+        failed.append(f"{topic}: {e!r}")
+
+
+def case_11():
+    """256 MiB for everything (a memory cgroup where there is one): a thousand cold consumers and eight producers, nobody is killed;
+    then kill -9, as the kernel would, and nothing acknowledged is lost."""
+    topics = [f"p{i}" for i in range(8)]
+    with World({**SMALL, "tier.cache.bytes": 32 << 20, "tier.cache.disk.bytes": 8 << 20}, topics=(TOPIC, *topics)) as w:
+        w.fill(80).quiet()
+        stop, failed = threading.Event(), []
+        producers = [threading.Thread(target=produce_until, args=(w, t, stop, failed)) for t in topics]
+        with memory_limit(w.broker.pid, 256 << 20):
+            for t in producers:
+                w.ledger_of(t._args[1])
+                t.start()
+            try:
+                with w.client() as c:
+                    end = c.offset(TOPIC, 0, -1)
+                Crowd(w, 1000, end, 7).run()
+            finally:
+                stop.set()
+                for t in producers:
+                    t.join()
+            assert not failed, failed[0]
+            most = memory(w, "VmHWM")
+            assert most < 256 << 20, f"{most >> 20} MiB resident"
+            w.kill()
+        w.start()
+        for topic in (TOPIC, *topics):
+            w.check(topic)
+            assert topic == TOPIC or w.ledger_of(topic).ok, f"nothing was produced to {topic}"
+        w.close()
+
+
+def case_12():
+    """SIGSTOP under load, for longer than every deadline here, then SIGCONT: nothing is acknowledged meanwhile, all goes on afterwards
+    under the same claim (who lost it meanwhile: case 33)."""
+    with World({"tier.fetch.deadline.ms": 1000}, topics=(TOPIC, "busy")) as w:
+        w.fill(10).quiet()
+        stop, failed = threading.Event(), []
+        producer = threading.Thread(target=produce_until, args=(w, "busy", stop, failed))
+        w.ledger_of("busy")
+        producer.start()
+        wait_for("records", lambda: len(w.ledger_of("busy").ok) > 100)
+        os.kill(w.broker.pid, signal.SIGSTOP)
+        wait_for("it is stopped", lambda: "T (stopped)" in pathlib.Path(f"/proc/{w.broker.pid}/status").read_text())
+        before, answers = len(w.ledger_of("busy").ok), []
+
+        def cold():
+            with w.client() as c:
+                answers.append(c.fetch(TOPIC, 0, 0)[0])
+
+        reader = threading.Thread(target=cold)
+        reader.start()
+        stop.wait(4)  # the pause
+        assert len(w.ledger_of("busy").ok) <= before + 8 and not answers, "a stopped process answered"  # 8: it was on its way
+        os.kill(w.broker.pid, signal.SIGCONT)
+        reader.join(60)
+        assert answers and answers[0] in (0, 56), f"the cold read: {answers}"
+        wait_for("more records", lambda: len(w.ledger_of("busy").ok) > before + 100)
+        stop.set()
+        producer.join()
+        assert not failed, failed[0]
+        w.fill(4).quiet()
+        w.check()
+        w.check("busy")
+        assert "took over" not in w.messages()
         w.close()
