@@ -87,7 +87,7 @@ static int get_root(struct vv_tier *t, struct vv_root *r, struct vv_error *e)
     return vv_tier_saw(t, vv_root_get(t->store, DEADLINE_MS, r, e));
 }
 
-static char *root_text(struct vv_tier *t, bool released, int64_t now)
+static char *root_text(struct vv_tier *t, bool released, bool migrating, const char *moved_to, int64_t now)
 {
     struct vv_claim *c = &t->claim;
     json_t *deleted = json_array();
@@ -101,6 +101,8 @@ static char *root_text(struct vv_tier *t, bool released, int64_t now)
                           (int)t->id.node_id, "incarnation", c->incarnation, "writer_epoch", (json_int_t)c->writer_epoch,
                           "claimed_ms", (json_int_t)c->claimed_ms, "renewed_ms", (json_int_t)now, "released", released,
                           "deleted_topics", deleted);
+    if (migrating) json_object_set_new(o, "migrating", json_true());
+    if (moved_to) json_object_set_new(o, "moved_to", json_string(moved_to));
     if (c->origins.n) json_object_set_new(o, "origins", vv_origins_json(&c->origins));
     char *text = json_dumps(o, JSON_INDENT(1));
     json_decref(o);
@@ -134,7 +136,7 @@ static int put_root(struct vv_tier *t, bool fresh, bool released, struct vv_erro
     char etag[VV_OBJ_ETAG_MAX];
     int err = VV_E_AGAIN;
     for (int tries = 0; tries < 3 && err == VV_E_AGAIN; tries++) { /* E_AGAIN: lost reply to an older state of ours */
-        char *text = root_text(t, released, vv_wall_ms(t->env));
+        char *text = root_text(t, released, false, NULL, vv_wall_ms(t->env));
         if (!text) return VV_E_NOMEM;
         memcpy(etag, c->etag, sizeof etag);
         how.if_none_match = fresh && !tries && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH);
@@ -159,6 +161,12 @@ static int refuse(struct vv_tier *t, const struct vv_root *r, bool take_over, co
                             "the bucket %s belongs to cluster %s (node %d), this broker is of cluster %s: use another bucket or "
                             "prefix",
                             t->store->url, r->cluster_id, (int)r->node_id, t->id.cluster_id);
+    if (r->moved_to[0])
+        return vv_error_set(e, VV_E_CONFIG, "the history of cluster %s was moved from %s to %s (varve tier migrate): set tier.url=%s",
+                            r->cluster_id, t->store->url, r->moved_to, r->moved_to);
+    if (r->migrating && !t->id.arriving)
+        return vv_error_set(e, VV_E_CONFIG, "%s is the half-done copy of a migration of cluster %s: keep the old tier.url until it is done",
+                            t->store->url, r->cluster_id);
     if (r->released || take_over || age >= CLAIM_TTL_MS || is_own(own, r->incarnation)) return VV_OK;
     return vv_error_set(e, VV_E_CONFLICT,
                         "node %d of cluster %s writes to the bucket %s (it renewed its claim %lld s ago): stop it first, wait %d s, "
@@ -315,6 +323,55 @@ int vv_claim_undelete(struct vv_tier *t, struct vv_uuid id, struct vv_error *e)
     }
     pthread_mutex_unlock(&t->claim_mu);
     return err;
+}
+
+/* ---- a migration ---- */
+
+int vv_claim_announce(struct vv_tier *t, struct vv_objstore *to, struct vv_error *e)
+{
+    if (t->claim.lost) return vv_error_set(e, VV_E_AGAIN, "%s is not claimed", t->store->url);
+    char *text = root_text(t, true, true, NULL, vv_wall_ms(t->env));
+    if (!text) return VV_E_NOMEM;
+    int err = vv_objstore_put_mem(to, VV_KEY_ROOT, text, strlen(text), NULL, DEADLINE_MS, NULL, e);
+    free(text);
+    return err;
+}
+
+int vv_claim_leave(struct vv_tier *t, const char *url, struct vv_error *e)
+{
+    struct vv_claim *c = &t->claim;
+    struct vv_objput how = {.if_match = c->etag[0] && (t->store->caps & VV_OBJ_CAP_IF_MATCH) ? c->etag : NULL};
+    struct vv_root r = {0};
+    if (c->lost) return vv_error_set(e, VV_E_CONFLICT, "the claim on %s is lost", t->store->url);
+    char *text = root_text(t, true, false, url, vv_wall_ms(t->env));
+    if (!text) return VV_E_NOMEM;
+    int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, VV_KEY_ROOT, text, strlen(text), &how, DEADLINE_MS, NULL, e));
+    free(text);
+    if (!err) return VV_OK;
+    int looked = vv_root_get(t->store, DEADLINE_MS, &r, &(struct vv_error){0}); /* a lost reply? */
+    bool ours = !looked && !strcmp(r.incarnation, c->incarnation) && r.writer_epoch == c->writer_epoch;
+    bool left = ours && !strcmp(r.moved_to, url);
+    if (ours) memcpy(c->etag, r.etag, sizeof c->etag);
+    vv_root_release(&r);
+    if (left) return VV_OK;
+    if (looked) { /* it may have been decided: going on here could fork the history, a restart finds out */
+        c->lost = true;
+        atomic_store(&t->fenced, true);
+        VLOG_ERROR("tier: whether the bucket was switched to %s is not known (%s): nothing more is written until the broker is restarted", url,
+                   e->text);
+        return VV_E_CONFLICT;
+    }
+    return ours ? VV_E_AGAIN : vv_error_set(e, VV_E_CONFLICT, "another writer took over %s", t->store->url);
+}
+
+void vv_claim_arrive(struct vv_tier *t)
+{
+    struct vv_error e = {0};
+    t->claim.etag[0] = 0;
+    int err = write_own(t, "", &e);
+    if (!err) err = put_root(t, false, false, &e);
+    if (err) VLOG_WARN("tier: the claim on %s is not written yet, will be tried again: %s", t->store->url, e.text);
+    t->claim.renewed_mono_us = err ? INT64_MIN / 2 : t->claim.renewed_mono_us;
 }
 
 int vv_claim_set_origins(struct vv_tier *t, const struct vv_origins *o, struct vv_error *e)

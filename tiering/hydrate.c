@@ -8,16 +8,14 @@
  * (`hydrated`), the second store is forgotten, and the origin can go.
  * What the origin lost is reported by name and counted; then nothing is called complete, and the next start tries again.
  *
- * Threads: one, from vv_tier_start to vv_tier_stop. A part is held by its `copying` mark (tier->mu), which vv_tier_part_close waits for;
- * pacing gives up when the part is closing. `mu` guards stop alone; the journal is the thread's. */
+ * Threads: one, from vv_tier_start to vv_tier_stop; a part is held while an object of it is copied (pace.h). */
 #include "copy.h"
 #include "obj_pair.h"
-#include "tier_impl.h"
+#include "pace.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define SAVE_US      5000000
 #define SAY_US       60000000
@@ -29,60 +27,15 @@ struct vv_hydrate {
     struct vv_tier *t;
     pthread_t thread;
     bool running;
-    pthread_mutex_t mu;
-    pthread_cond_t wake; /* monotonic */
-    bool stop;
+    struct vv_pace pace;
     struct vv_origin_journal journal;
     bool unsaved;
-    int64_t saved_us, said_us, paid_us; /* paid_us: the bandwidth up to this time is spent */
+    int64_t saved_us, said_us;
     size_t turn;
     unsigned failures;
-    struct vv_tier_part *part; /* whose object is copied now */
     _Atomic bool hydrating;
     _Atomic uint64_t left, objects, bytes, lost;
 };
-
-/* False: stop now. */
-static bool wait_us(struct vv_hydrate *h, int64_t us)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    int64_t ns = ts.tv_nsec + us % 1000000 * 1000;
-    ts.tv_sec += us / 1000000 + ns / 1000000000;
-    ts.tv_nsec = ns % 1000000000;
-    pthread_mutex_lock(&h->mu);
-    int rc = 0;
-    while (!h->stop && !rc) rc = pthread_cond_timedwait(&h->wake, &h->mu, &ts);
-    bool stop = h->stop;
-    pthread_mutex_unlock(&h->mu);
-    return !stop;
-}
-
-static bool wanted(struct vv_hydrate *h)
-{
-    struct vv_tier *t = h->t;
-    pthread_mutex_lock(&t->mu);
-    bool closing = h->part && h->part->closing;
-    pthread_mutex_unlock(&t->mu);
-    return !closing && !atomic_load(&t->fenced);
-}
-
-/* copy.h: waits for the share of the bandwidth. */
-static bool go_on(void *ctx, size_t bytes)
-{
-    struct vv_hydrate *h = ctx;
-    struct vv_tier_config c;
-    vv_tier_config_get(h->t, &c);
-    int64_t now = vv_mono_us(h->t->env);
-    h->paid_us = VV_MAX(h->paid_us, now - 1000000); /* at most a second's worth is saved up */
-    if (c.hydrate_bytes_per_s > 0) h->paid_us += (int64_t)((double)bytes / (double)c.hydrate_bytes_per_s * 1e6);
-    while (wanted(h)) {
-        int64_t ahead = h->paid_us - vv_mono_us(h->t->env);
-        if (!wait_us(h, VV_MIN(VV_MAX(ahead, (int64_t)0), (int64_t)500000))) return false;
-        if (ahead <= 500000) return wanted(h);
-    }
-    return false;
-}
 
 /* ---- the journal ---- */
 
@@ -139,8 +92,8 @@ static void take_back(struct vv_hydrate *h, const struct vv_extent *was, const s
     struct vv_extent x;
     char key[VV_KEY_MAX];
     struct vv_error e = {0};
-    int err = vv_index_next(h->part->o.index, was->base, &x);
-    if (!err) vv_extent_release(h->part->o.index, &x);
+    int err = vv_index_next(h->pace.part->o.index, was->base, &x);
+    if (!err) vv_extent_release(h->pace.part->o.index, &x);
     if (!err && x.base == was->base && x.nonce == was->nonce && x.state != VV_EXTENT_DELETING) return;
     if (err && err != VV_E_NOENT) return;
     vv_segkey_format(k, key);
@@ -157,8 +110,8 @@ static int bring(struct vv_hydrate *h, const struct vv_extent *x, struct vv_erro
     bool source_said = false;
     vv_tier_config_get(t, &tc);
     struct vv_copy c = {.env = t->env, .from = vv_objpair_second(t->store), .to = vv_objpair_first(t->store), .keys = t->store->keys,
-                        .clusters = t->clusters, .full = tc.verify_full, .go_on = go_on, .ctx = h};
-    vv_segkey_of(h->part->o.topic_id, h->part->o.partition, x, &k);
+                        .clusters = t->clusters, .full = tc.verify_full, .go_on = vv_pace_go_on, .ctx = &h->pace};
+    vv_segkey_of(h->pace.part->o.topic_id, h->pace.part->o.partition, x, &k);
     int err = vv_copy_segment(&c, &k, (size_t)(x->object_bytes - vv_extent_footer_at(x)), &source_said, e);
     if (err && !source_said && err != VV_E_SHUTDOWN) vv_tier_saw(t, err);
     if (source_said && (err == VV_E_NOENT || err == VV_E_CORRUPT)) {
@@ -167,7 +120,7 @@ static int bring(struct vv_hydrate *h, const struct vv_extent *x, struct vv_erro
         vv_segkey_format(&k, key);
         if (!vv_objstore_head(c.to, key, DEADLINE_MS, &info, NULL)) return VV_OK; /* a merge or an upload of our own made it */
         VLOG_ERROR("hydration: %s-%d offsets %" PRId64 "..%" PRId64 " cannot be brought over, the origin does not have them whole: %s",
-                   h->part->topic, (int)h->part->o.partition, x->base, x->last, e->text);
+                   h->pace.part->topic, (int)h->pace.part->o.partition, x->base, x->last, e->text);
         atomic_fetch_add(&h->lost, 1);
         return VV_OK;
     }
@@ -180,7 +133,7 @@ static int bring(struct vv_hydrate *h, const struct vv_extent *x, struct vv_erro
 
 static int part_step(struct vv_hydrate *h, struct vv_origin_part *o, struct vv_error *e)
 {
-    struct vv_tier_part *p = h->part;
+    struct vv_tier_part *p = h->pace.part;
     struct vv_extent x;
     int err = vv_index_next(p->o.index, o->copied, &x);
     if (err == VV_E_NOENT || (!err && (x.base >= o->end || x.state == VV_EXTENT_OPEN))) {
@@ -213,24 +166,12 @@ static struct vv_origin_part *pick(struct vv_hydrate *h, bool *any)
         struct vv_origin_part *o = vv_origin_part_find(&h->journal, p->o.topic_id, p->o.partition);
         if (!o || o->copied >= o->end) continue;
         *any = true;
-        if (p->closing) continue;
-        p->copying = true;
-        h->part = p;
+        if (!vv_pace_hold(&h->pace, p)) continue;
         h->turn = (h->turn + i + 1) % t->part_count;
         found = o;
     }
     pthread_mutex_unlock(&t->mu);
     return found;
-}
-
-static void put_back(struct vv_hydrate *h)
-{
-    struct vv_tier *t = h->t;
-    pthread_mutex_lock(&t->mu);
-    h->part->copying = false;
-    h->part = NULL;
-    pthread_cond_broadcast(&t->idle);
-    pthread_mutex_unlock(&t->mu);
 }
 
 /* 1: all is done. */
@@ -266,7 +207,7 @@ static int step(struct vv_hydrate *h, struct vv_error *e)
     if (!o) return any ? VV_E_AGAIN : complete(h, e);
     bool losing = atomic_load(&h->lost) != 0;
     int err = part_step(h, o, e);
-    put_back(h);
+    vv_pace_give_back(&h->pace);
     if (!losing && !atomic_load(&h->lost)) save(h, false); /* a lost one must be asked for again after a restart: the journal stays behind it */
     return err;
 }
@@ -285,8 +226,8 @@ static void *run(void *arg)
     struct vv_hydrate *h = arg;
     struct vv_tier *t = h->t;
     int err = 0;
-    while (atomic_load(&t->fenced) && wait_us(h, AGAIN_US)) continue; /* the bucket is claimed when it answers */
-    while (err <= 0 && wait_us(h, 0)) {
+    while (atomic_load(&t->fenced) && vv_pace_wait(&h->pace, AGAIN_US)) continue; /* the bucket is claimed when it answers */
+    while (err <= 0 && vv_pace_wait(&h->pace, 0)) {
         struct vv_error e = {0};
         err = atomic_load(&t->fenced) ? VV_E_CONFLICT : step(h, &e);
         say(h);
@@ -294,7 +235,7 @@ static void *run(void *arg)
             h->failures = 0;
         } else if (err != 1) {
             if (!h->failures && e.text[0] && err != VV_E_SHUTDOWN) VLOG_WARN("hydration: %s; trying again", e.text);
-            if (!wait_us(h, vv_tier_backoff_us(t, h->failures++, AGAIN_US, AGAIN_MAX_US))) break;
+            if (!vv_pace_wait(&h->pace, vv_tier_backoff_us(t, h->failures++, AGAIN_US, AGAIN_MAX_US))) break;
             err = 0;
         }
     }
@@ -309,14 +250,9 @@ int vv_hydrate_start(struct vv_tier *t)
     const struct vv_origins *o = &t->claim.origins;
     if (!o->n || o->v[0].hydrated || !vv_objpair_is(t->store) || !vv_objpair_second(t->store)) return VV_OK;
     struct vv_hydrate *h = calloc(1, sizeof *h);
-    pthread_condattr_t attr;
     if (!h) return VV_E_NOMEM;
     h->t = t;
-    pthread_mutex_init(&h->mu, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&h->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    vv_pace_init(&h->pace, t);
     t->hydrate = h;
     int err = open_journal(h, &e);
     if (err) {
@@ -339,10 +275,7 @@ int vv_hydrate_start(struct vv_tier *t)
 void vv_hydrate_stop(struct vv_hydrate *h)
 {
     if (!h) return;
-    pthread_mutex_lock(&h->mu);
-    h->stop = true;
-    pthread_cond_broadcast(&h->wake);
-    pthread_mutex_unlock(&h->mu);
+    vv_pace_stop(&h->pace);
     if (h->running) pthread_join(h->thread, NULL);
     h->running = false;
 }
@@ -352,8 +285,7 @@ void vv_hydrate_free(struct vv_hydrate *h)
     if (!h) return;
     VV_ASSERT(!h->running);
     vv_origin_journal_release(&h->journal);
-    pthread_mutex_destroy(&h->mu);
-    pthread_cond_destroy(&h->wake);
+    vv_pace_release(&h->pace);
     free(h);
 }
 

@@ -64,6 +64,9 @@ static int parse_root(const uint8_t *p, size_t n, struct vv_root *r)
         r->renewed_ms = renewed;
         r->released = released;
         err = parse_deleted(json_object_get(o, "deleted_topics"), r);
+        const char *moved = json_string_value(json_object_get(o, "moved_to"));
+        snprintf(r->moved_to, sizeof r->moved_to, "%s", moved ? moved : "");
+        r->migrating = json_is_true(json_object_get(o, "migrating"));
         if (!err) err = vv_origins_parse(json_object_get(o, "origins"), &r->origins);
     }
     json_decref(o);

@@ -24,6 +24,8 @@ struct vv_root { /* init {0} */
     struct vv_deleted_topic *deleted;
     size_t deleted_count;
     struct vv_origins origins;
+    char moved_to[512];   /* a migration made that bucket the truth; "" = no */
+    bool migrating;       /* a migration is being copied here: nothing counts yet */
     char etag[VV_OBJ_ETAG_MAX];
 };
 

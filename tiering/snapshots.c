@@ -138,6 +138,17 @@ int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, bool kee
     return err;
 }
 
+void vv_snapshots_lock(struct vv_tier *t)
+{
+    struct vv_snapshots *s = snapshots_of(t);
+    if (s) pthread_mutex_lock(&s->lock);
+}
+
+void vv_snapshots_unlock(struct vv_tier *t)
+{
+    if (t->snapshots) pthread_mutex_unlock(&t->snapshots->lock);
+}
+
 void vv_snapshots_free(struct vv_snapshots *s)
 {
     if (!s) return;

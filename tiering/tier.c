@@ -155,6 +155,7 @@ void vv_tier_free(struct vv_tier *t)
     vv_diskcache_free(t->disk);
     vv_claim_free(t);
     vv_hydrate_free(t->hydrate);
+    vv_migrate_free(t->migrate);
     vv_snapshots_free(t->snapshots);
     pthread_cond_destroy(&t->work);
     pthread_cond_destroy(&t->keep);
@@ -171,7 +172,7 @@ void vv_tier_free(struct vv_tier *t)
 
 static struct vv_tier_part *pick_upload(struct vv_tier *t, int64_t now)
 {
-    if (atomic_load(&t->fenced)) return NULL;
+    if (atomic_load(&t->fenced) || t->switching) return NULL;
     for (size_t i = 0; i < t->part_count; i++) {
         struct vv_tier_part *p = t->parts[(t->upload_turn + i) % t->part_count];
         if (p->busy || p->closing || !p->kicked || p->upload_after_us > now) continue;
@@ -199,7 +200,7 @@ static void end_upload(struct vv_tier *t, struct vv_tier_part *p, int result)
 
 static struct vv_tier_part *pick_keep(struct vv_tier *t, int64_t now)
 {
-    if (atomic_load(&t->fenced)) return NULL;
+    if (atomic_load(&t->fenced) || t->switching) return NULL;
     for (size_t i = 0; i < t->part_count; i++) {
         struct vv_tier_part *p = t->parts[(t->keep_turn + i) % t->part_count];
         if (p->keeping || p->closing || p->keep_after_us > now || !vv_keeper_part_due(p, now)) continue;
@@ -239,7 +240,7 @@ static int do_keep(struct vv_tier *t)
     int64_t now = vv_mono_us(t->env);
     int result;
     bool claim = atomic_load(&t->unclaimed);
-    if (!t->tier_keeping && t->tier_after_us <= now && (claim || !atomic_load(&t->fenced))) {
+    if (!t->tier_keeping && !t->switching && t->tier_after_us <= now && (claim || !atomic_load(&t->fenced))) {
         t->tier_keeping = true;
         pthread_mutex_unlock(&t->mu);
         result = claim ? vv_claim_take_late(t) : vv_keeper_tier_step(t);
@@ -333,6 +334,7 @@ static void join_threads(struct vv_tier *t)
     for (int i = 0; i < t->uploader_count; i++) pthread_join(t->uploaders[i], NULL);
     if (t->started) pthread_join(t->keeper, NULL);
     vv_hydrate_stop(t->hydrate);
+    vv_migrate_stop(t->migrate);
     t->uploader_count = 0;
     t->started = false;
 }
@@ -384,7 +386,7 @@ static void flush_manifest(struct vv_tier_part *p)
     struct vv_tier *t = p->tier;
     if (atomic_load(&t->fenced)) return;
     pthread_mutex_lock(&t->mu);
-    while (p->keeping) pthread_cond_wait(&t->idle, &t->mu);
+    while (p->keeping || t->switching) pthread_cond_wait(&t->idle, &t->mu);
     bool dirty = p->dirty != 0;
     p->keeping = true;
     pthread_mutex_unlock(&t->mu);
@@ -471,6 +473,8 @@ void vv_tier_part_close(struct vv_tier_part *p)
     pthread_mutex_unlock(&t->mu);
     flush_manifest(p);
     pthread_mutex_lock(&t->mu);
+    while (t->switching) pthread_cond_wait(&t->idle, &t->mu);
+    p->leaving = true;
     struct vv_reader *reader = t->reader;
     pthread_mutex_unlock(&t->mu);
     vv_reader_part_closed(reader, p);
@@ -564,6 +568,7 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
         .disk_bytes = d.bytes, .disk_files = d.files,
     };
     vv_hydrate_stats(t->hydrate, out);
+    vv_migrate_stats(t->migrate, out);
 }
 
 const struct vv_objstore_stats *vv_tier_store_stats(const struct vv_tier *t)

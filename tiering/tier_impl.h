@@ -46,6 +46,7 @@ struct vv_tier {
     size_t part_count, part_cap;
     size_t upload_turn, keep_turn; /* round robin; mu */
     bool started, stopping;        /* mu */
+    bool switching;                /* mu: a migration is at its switch, no part may be taken for uploads or housekeeping */
     _Atomic int64_t stop_by_us;    /* 0 = not stopping */
     pthread_t *uploaders;
     int uploader_count;
@@ -60,6 +61,7 @@ struct vv_tier {
     char clusters[VV_CLUSTERS_MAX]; /* whose objects belong here: ours and the origins'; fixed once claimed */
     const struct vv_tier_seed *seed; /* NULL: this is no first start from somebody else's bucket */
     struct vv_hydrate *hydrate;    /* hydrate.c; NULL: nothing to bring over */
+    struct vv_migrate *migrate;    /* migrate.c; NULL: none in this life */
     struct vv_snapshots *snapshots; /* snapshots.c: what is kept of the list of topics; its own lock */
     bool stale_aborted;            /* keeping: multiparts of earlier lives were aborted */
     int64_t clock_gap_ms;          /* wall - monotonic at open: a jump by more than an hour pauses deletion */
@@ -92,8 +94,8 @@ struct vv_tier_part {
     bool keeping;            /* housekeeping works on it */
     bool kicked;             /* look for uploads */
     bool swept;              /* log start was applied to extents; false = to do */
-    bool copying;            /* an object of it is being brought over from the origin */
-    bool closing;
+    bool copying;            /* an object of it is being copied between stores (pace.h) */
+    bool closing, leaving;   /* leaving: about to be freed */
     bool overwrite;          /* the object under the intent's key is bad: put without condition */
     uint64_t dirty;          /* changes not yet in the manifest */
     int64_t dirty_since_us;
@@ -124,6 +126,11 @@ int vv_claim_add_deleted(struct vv_tier *t, struct vv_uuid id, const char *topic
 int vv_claim_undelete(struct vv_tier *t, struct vv_uuid id, struct vv_error *e); /* E_STATE: deleting; E_NOENT */
 int vv_claim_mark_deleting(struct vv_tier *t, struct vv_uuid id, struct vv_error *e);
 int vv_claim_drop_deleted(struct vv_tier *t, struct vv_uuid id, struct vv_error *e);
+/* A migration, claim_mu held: `to` is taken without counting yet; the own root says that `url` is the truth now, which ends what is written
+ * to it; the store was replaced and its root is ours (written soon). */
+int vv_claim_announce(struct vv_tier *t, struct vv_objstore *to, struct vv_error *e);
+int vv_claim_leave(struct vv_tier *t, const char *url, struct vv_error *e);
+void vv_claim_arrive(struct vv_tier *t);
 int vv_claim_set_origins(struct vv_tier *t, const struct vv_origins *o, struct vv_error *e);
 
 /* tier.c: writes topic.json. [blocking] */
@@ -144,7 +151,13 @@ int vv_hydrate_start(struct vv_tier *t);
 void vv_hydrate_stop(struct vv_hydrate *h); /* NULL is fine; joins */
 void vv_hydrate_free(struct vv_hydrate *h);
 void vv_hydrate_stats(struct vv_hydrate *h, struct vv_tier_stats *out);
+/* migrate.c */
+void vv_migrate_stop(struct vv_migrate *m); /* NULL is fine; joins */
+void vv_migrate_free(struct vv_migrate *m);
+void vv_migrate_stats(struct vv_migrate *m, struct vv_tier_stats *out);
 /* snapshots.c */
+void vv_snapshots_lock(struct vv_tier *t); /* no list of topics is put until unlocked */
+void vv_snapshots_unlock(struct vv_tier *t);
 void vv_snapshots_free(struct vv_snapshots *s);
 /* reader.c; NULL is fine */
 void vv_reader_free(struct vv_reader *rd);                                    /* ends its downloads; no part is open any more */

@@ -51,6 +51,7 @@ struct vv_tier_identity {
     int32_t node_id;
     const struct vv_origins *origins; /* of a bucket that is being seeded, or of one that cannot be asked now; NULL = as its root says */
     uint64_t epoch_floor;             /* writer epochs up to this one are in use in the origin */
+    bool arriving;        /* a migration's old bucket says that this one is the truth: `migrating` in its root is no reason to refuse it */
     bool must_exist;      /* the broker has a history in a bucket: one without a root is refused, not made */
     const char *data_dir; /* tier-identity.json is kept here, so that a crashed broker takes its own claim back at once; NULL = none */
 };
@@ -200,7 +201,20 @@ int vv_tier_seeded(struct vv_tier *t, struct vv_error *e);             /* every 
 /* Before the data directory counts: writes down beside the data that the history may still lie in an origin. */
 int vv_tier_keep_origins(struct vv_tier *t, struct vv_error *e);
 
+/* ---- the bucket moves to another store (tiering/migrate.c) ---- */
+enum vv_migrate_state { VV_MIGRATE_NONE, VV_MIGRATE_COPYING, VV_MIGRATE_SWITCHING, VV_MIGRATE_DONE, VV_MIGRATE_FAILED };
+struct vv_tier_migration {
+    struct vv_objstore *to; /* taken over, also by an error */
+    void (*switched)(void *ctx, const char *url); /* the other bucket is the truth now: remember it before this returns. Its own thread */
+    void *ctx;
+};
+/* Begins; once a life. A started tier, on control. Progress is in the statistics and the log. */
+int vv_tier_migrate(struct vv_tier *t, const struct vv_tier_migration *o, struct vv_error *e);
+void vv_tier_migrate_cancel(struct vv_tier *t); /* it ends soon, unless it has switched */
+
 struct vv_tier_stats {
+    uint64_t migrate_objects, migrate_bytes;
+    enum vv_migrate_state migrate_state;
     uint64_t hydrate_objects_left, hydrate_bytes, hydrate_objects, hydrate_lost; /* from the origin; left 0: nothing (more) to bring */
     bool hydrating;
     uint64_t uploads, upload_bytes, upload_errors, fetch_requests, fetch_bytes, fetch_errors, deletes, delete_errors;

@@ -5,6 +5,7 @@
  * fields of our own, which other clients step over. The lag of a local partition is 0 (this broker leads), that of a
  * remote one the offsets that are not uploaded yet. Threads: iopool (statfs, many partitions). */
 #include "defer.h"
+#include "migration.h"
 #include "partition.h"
 #include "gen/messages.h"
 
@@ -116,6 +117,19 @@ static int add_topics(struct lookup *l, const struct DescribeLogDirsRequest *q)
     return err;
 }
 
+/* While the bucket is being moved: a directory migrate://URL, with an error when that was given up. */
+static bool migration(struct vv_call *c, struct DescribeLogDirsResponse_DescribeLogDirsResult *out)
+{
+    const char *to = vv_migration_target(c->broker);
+    struct vv_tier_stats s;
+    vv_tier_stats(c->broker->tier, &s);
+    char *url = to && s.migrate_state != VV_MIGRATE_DONE ? vv_arena_printf(vv_call_arena(c), "migrate://%s", to) : NULL;
+    if (!url) return false;
+    out->LogDir = vv_str_c(url);
+    out->ErrorCode = s.migrate_state == VV_MIGRATE_FAILED || !s.migrate_state ? VV_KAFKA_STORAGE_ERROR : 0;
+    return true;
+}
+
 static void describe(struct vv_call *c)
 {
     struct vv_broker *b = c->broker;
@@ -123,7 +137,7 @@ static void describe(struct vv_call *c)
     struct vv_space space;
     VV_MSG_INIT(DescribeLogDirsResponse, &r);
     bool tier = b->tier != NULL;
-    int err = VV_ARRAY_NEW(r.Results, DescribeLogDirsResponse_DescribeLogDirsResult, vv_call_arena(c), tier ? 2 : 1);
+    int err = VV_ARRAY_NEW(r.Results, DescribeLogDirsResponse_DescribeLogDirsResult, vv_call_arena(c), tier ? 3 : 1);
     if (!err) {
         struct lookup l = {.c = c, .local = &r.Results.v[0], .remote = tier ? &r.Results.v[1] : NULL};
         l.local->LogDir = vv_str_c(b->log_dir);
@@ -132,8 +146,9 @@ static void describe(struct vv_call *c)
             l.local->UsableBytes = (int64_t)space.available;
         }
         char *url =
-            tier ? vv_arena_printf(vv_call_arena(c), "remote://%s", b->config->tier ? b->config->tier : "") : NULL;
+            tier ? vv_arena_printf(vv_call_arena(c), "remote://%s", b->tier_url ? b->tier_url : "") : NULL;
         if (tier) l.remote->LogDir = vv_str_c(url);
+        if (tier && !migration(c, &r.Results.v[2])) r.Results.n = 2;
         err = tier && !url ? VV_E_LIMIT : add_topics(&l, c->req);
     }
     if (err)

@@ -12,6 +12,7 @@
 #include "housekeeper.h"
 #include "live.h"
 #include "metrics_broker.h"
+#include "migration.h"
 #include "partition.h"
 #include "topics.h"
 #include "varve/bytes.h"
@@ -159,7 +160,9 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     r->snapshot = NULL;
     if (!err && fresh) err = vv_topics_save(b->topics, NULL, e);
     if (!err && fresh && b->tier) err = vv_tier_keep_origins(b->tier, e);
-    if (!err) err = vv_directory_claim(&r->dir, b->cluster_id, b->config->tier, e);
+    bool moved = !err && b->tier_url && strcmp(b->tier_url, b->config->tier);
+    snprintf(r->dir.moved_from, sizeof r->dir.moved_from, "%s", moved ? b->config->tier : "");
+    if (!err) err = vv_directory_claim(&r->dir, b->cluster_id, b->tier_url, e);
     if (!err && b->restoring) VLOG_INFO("restored %zu topics from %s", b->topics->count, r->seed ? b->config->tier_restore_url : b->config->tier);
     b->restoring = false;
     if (!err) vv_live_apply(b);
@@ -239,6 +242,8 @@ static int start_parts(struct broker_run *r, struct vv_error *e)
     if (!err && b->tier && (err = vv_tier_start(b->tier)))
         vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
     if (err) return err;
+    b->tier_running = b->tier != NULL;
+    vv_migration_look(b);
     vv_topics_changed(b); /* the bucket's copy may be older than what a crash left here */
     r->served = true;
     err = vv_net_start(b->net);
@@ -259,7 +264,7 @@ static void say_ready(struct broker_run *r)
         const char *host = any_host(c->listen[i].host) ? c->advertised[i].host : c->listen[i].host;
         printf(strchr(host, ':') ? "%s[%s]:%d" : "%s%s:%d", i ? "," : "", host, b->listens[i].bound_port);
     }
-    printf(" metrics=%s tier=%s retention=", r->metrics_where, c->tier ? c->tier : "off");
+    printf(" metrics=%s tier=%s retention=", r->metrics_where, b->tier_url ? b->tier_url : "off");
     if (c->retention_ms < 0 && c->log_retention_bytes < 0) printf("unlimited");
     if (c->retention_ms >= 0) printf("%" PRId64 "ms", c->retention_ms);
     if (c->log_retention_bytes >= 0)
@@ -427,6 +432,8 @@ static int finish(struct broker_run *r, int err, const struct vv_error *e)
     }
     vv_directory_close(&r->dir);
     free(r->b.log_dir);
+    if (r->b.migrate_url != r->b.tier_url) free(r->b.migrate_url);
+    free(r->b.tier_url);
     free(r);
     return err || closed ? 1 : 0;
 }
@@ -442,6 +449,7 @@ int vv_broker_main(struct vv_env *env, const struct vv_broker_config *config, co
         return 1;
     }
     r->b.env = env;
+    r->b.directory = &r->dir;
     r->b.config = config;
     r->b.node_id = config->id;
     atomic_init(&r->b.time_trusted, false); /* the housekeeper decides */
@@ -452,7 +460,7 @@ int vv_broker_main(struct vv_env *env, const struct vv_broker_config *config, co
     if (err) return finish(r, err, &e);
     atomic_store(&r->b.ready, true);
     VLOG_INFO("ready after %lld ms: node %d of cluster %s, log in %s, tier %s", (long long)(vv_mono_ms(env) - began),
-              (int)r->b.node_id, r->b.cluster_id, r->b.log_dir, config->tier ? config->tier : "off");
+              (int)r->b.node_id, r->b.cluster_id, r->b.log_dir, r->b.tier_url ? r->b.tier_url : "off");
     say_ready(r);
     while (sigwait(&r->signals, &sig) == EINTR)
         ;

@@ -21,6 +21,7 @@ struct vv_producer_ids;
 struct vv_metrics_server;
 struct vv_housekeeper;
 struct vv_quotas;
+struct vv_directory;
 
 struct vv_broker {
     struct vv_env *env;
@@ -40,6 +41,10 @@ struct vv_broker {
     struct vv_producer_ids *producer_ids;
     struct vv_quotas *quotas;  /* of clients (quota.h) */
     struct vv_tier *tier;      /* NULL: tiering is off */
+    bool tier_running;         /* control, or the main thread before it runs */
+    char *_Atomic tier_url;    /* the bucket: config->tier, or where a migration brought it; NULL: off. Old ones stay valid */
+    char *_Atomic migrate_url; /* a migration of this life; set once (migration.c) */
+    struct vv_directory *directory; /* main thread's; the migration's while it switches */
     struct vv_listen *listens; /* bound listeners */
     size_t listen_count;
     _Atomic bool ready, stopping;

@@ -7,6 +7,7 @@
 #include "broker_tier.h"
 
 #include "keys.h"
+#include "root.h"
 #include "varve/bytes.h"
 #include "varve/objstore.h"
 #include "varve/vlog.h"
@@ -66,31 +67,72 @@ void vv_broker_store_config(const struct vv_broker_config *c, struct vv_objstore
     };
 }
 
-static int open_store(struct vv_broker *b, struct vv_objstore **out, struct vv_error *e)
+static int open_url(struct vv_broker *b, const char *url, struct vv_objstore **out, struct vv_error *e)
 {
     struct vv_objstore_config oc;
+    if (strcmp(url, b->config->tier)) return vv_broker_open_other(b, url, false, out, e);
     vv_broker_store_config(b->config, &oc);
-    return vv_objstore_open(b->config->tier, &oc, b->env, out, e);
+    return vv_objstore_open(url, &oc, b->env, out, e);
 }
 
-/* The bucket that this directory has written to must be there. */
-static int check_identity(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore *store, struct vv_error *e)
+int vv_broker_open_other(struct vv_broker *b, const char *url, bool read_only, struct vv_objstore **out, struct vv_error *e)
 {
-    struct vv_objinfo info;
+    const struct vv_broker_config *c = b->config;
+    struct vv_objstore_config oc;
+    vv_broker_store_config(c, &oc);
+    oc.read_only = read_only;
+    if (c->tier_origin_s3_endpoint) oc.endpoint = c->tier_origin_s3_endpoint;
+    if (c->tier_origin_s3_region) oc.region = c->tier_origin_s3_region;
+    if (c->tier_origin_s3_ca_file) oc.ca_file = c->tier_origin_s3_ca_file;
+    if (c->tier_origin_s3_access_key_id) {
+        oc.access_key_id = c->tier_origin_s3_access_key_id;
+        oc.secret_access_key = c->tier_origin_s3_secret_access_key;
+        oc.session_token = c->tier_origin_s3_session_token;
+    }
+    return vv_objstore_open(url, &oc, b->env, out, e);
+}
+
+/* The bucket that this directory has written to must be there, or say where it went (moved_to; else ""). */
+static int check_identity(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore *store, char moved_to[512],
+                          struct vv_error *e)
+{
+    struct vv_root r;
+    *moved_to = 0;
     if (!*d->tier)
         return VV_OK;
-    int err = vv_objstore_head(store, VV_KEY_ROOT, ASK_MS, &info, e);
+    int err = vv_root_get(store, ASK_MS, &r, e);
+    if (!err && !strcmp(r.cluster_id, b->cluster_id)) memcpy(moved_to, r.moved_to, sizeof r.moved_to);
+    if (!err) vv_root_release(&r);
     if (err != VV_E_NOENT)
         return err;
-    if (strcmp(d->tier, b->config->tier))
+    if (strcmp(d->tier, store->url))
         return vv_error_set(e, VV_E_CONFLICT,
                             "the history of %s is in %s, and tier.url=%s has nothing of cluster %s: set tier.url back, "
                             "or copy the bucket there first",
-                            d->path, d->tier, b->config->tier, b->cluster_id);
+                            d->path, d->tier, store->url, b->cluster_id);
     return vv_error_set(e, VV_E_CONFLICT,
                         "%s has no Varve root any more (%s), although %s has written to it: bring the bucket back; a "
                         "new one would hide that its history is gone",
-                        b->config->tier, VV_KEY_ROOT, d->path);
+                        store->url, VV_KEY_ROOT, d->path);
+}
+
+/* tier.url's store, or the one that a migration made of it. *moved: it did. */
+static int open_current(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store, bool *moved, struct vv_error *e)
+{
+    char to[512];
+    *moved = *d->moved_from && !strcmp(d->moved_from, b->config->tier);
+    int err = open_url(b, *moved ? d->tier : b->config->tier, store, e);
+    if (!err) err = check_identity(b, d, *store, to, e);
+    for (int hops = 0; !err && *to && hops < 8; hops++) {
+        vv_objstore_close(*store);
+        *moved = true;
+        err = open_url(b, to, store, e);
+        if (!err) err = check_identity(b, d, *store, to, e);
+    }
+    if (!err && *moved)
+        VLOG_WARN("the history of cluster %s was moved from %s to %s (varve tier migrate): using that; set tier.url=%s", b->cluster_id,
+                  b->config->tier, (*store)->url, (*store)->url);
+    return err;
 }
 
 /* It may answer later by itself; a refusal (credentials, another writer, another cluster) needs a person. */
@@ -106,6 +148,7 @@ int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struc
     struct vv_tier_config tc;
     struct vv_tier_identity id = {.node_id = b->node_id, .data_dir = b->log_dir, .must_exist = *d->tier != 0};
     bool take_over = b->config->tier_take_over;
+    struct vv_error away = {0};
     *store = NULL;
     if (!b->config->tier) {
         if (*d->tier)
@@ -114,16 +157,23 @@ int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struc
     }
     snprintf(id.cluster_id, sizeof id.cluster_id, "%s", b->cluster_id);
     vv_broker_tier_config(b->config, &tc);
-    int err = open_store(b, store, e);
-    if (err)
-        return err;
+    int err = *seed ? vv_seed_check_directory(d, e) : VV_OK;
+    int said = err ? err : open_current(b, d, store, &id.arriving, &away);
+    if (said && (!is_away(said) || !*store)) {
+        if (!err) *e = away;
+        return said;
+    }
     err = vv_seed_find_origins(b, d, *store, seed, &origins, e);
     if (!err) err = vv_seed_wrap(b, *seed, &origins, store, e);
+    if (!err) b->tier_url = strdup((*store)->url);
+    if (!err && !b->tier_url) err = VV_E_NOMEM;
     if (err) return err;
     if (origins.n) id.origins = &origins;
     if (*seed) id.epoch_floor = vv_seed_writer_epoch(*seed);
-    err = check_identity(b, d, *store, e);
-    if (!err)
+    err = said;
+    if (err)
+        *e = away;
+    else
         err = vv_tier_open(b->env, *store, &tc, &id, take_over, &b->tier, e);
     if (is_away(err) && !d->fresh) {
         VLOG_WARN("%s. Starting without the bucket: what is local is served and kept, what is only there has to wait", e->text);

@@ -12,6 +12,8 @@ int vv_broker_tier_open(struct vv_broker *b, const struct vv_directory *d, struc
                         struct vv_error *e); /* *seed: of --restore, or made when an earlier one did not get to its end; NULL: none */
 /* For a fresh directory: the registry's JSON out of the bucket; *text NULL when there is none. */
 int vv_broker_tier_snapshot(struct vv_broker *b, char **text, size_t *n, struct vv_error *e);
+/* Another bucket than tier.url's: tier.origin.s3.* where they are set. */
+int vv_broker_open_other(struct vv_broker *b, const char *url, bool read_only, struct vv_objstore **out, struct vv_error *e);
 /* Endpoint, credentials and so on, as keys of the configuration say; texts stay c's. For everybody who opens a bucket. */
 void vv_broker_store_config(const struct vv_broker_config *c, struct vv_objstore_config *out);
 void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_config *out);

@@ -210,9 +210,14 @@
       "With tier.restore.url: its state as of this time, Unix milliseconds (--as-of); -1: the "    \
       "newest.")                                                                                   \
     X(tier_hydrate_max_bytes_per_second, "tier.hydrate.max.bytes.per.second", LONG, "67108864", 1, \
-      VV_I64, NULL, 0, "How fast the objects of the bucket restored from are brought over.")       \
+      VV_I64, NULL, VV_DYN, "How fast objects of the bucket restored from, or of one that is "     \
+      "migrated, are copied.")                                                                     \
+    X(tier_migrate_url, "tier.migrate.url", STRING, NULL, 0, 0, NULL, VV_DYN,                      \
+      "The bucket moves there while the broker runs: copied, proven, switched (varve tier "        \
+      "migrate). It must be empty, or a half-done migration of this cluster.")                     \
     X(tier_origin_s3_endpoint, "tier.origin.s3.endpoint", STRING, NULL, 0, 0, NULL, 0,             \
-      "The endpoint of the bucket restored from; unset, like the next ones: as tier.s3.*.")        \
+      "The endpoint of the bucket restored from or migrated to; unset, like the next ones: as "    \
+      "tier.s3.*.")                                                                                \
     X(tier_origin_s3_region, "tier.origin.s3.region", STRING, NULL, 0, 0, NULL, 0,                 \
       "Its region.")                                                                               \
     X(tier_origin_s3_ca_file, "tier.origin.s3.ca.file", STRING, NULL, 0, 0, NULL, 0,               \

@@ -87,6 +87,7 @@ static int read_meta(struct vv_directory *d, const char *text, int32_t node_id, 
         if (!strcmp(line, "cluster.id")) snprintf(d->cluster_id, sizeof d->cluster_id, "%s", value);
         if (!strcmp(line, "directory.id")) snprintf(d->directory_id, sizeof d->directory_id, "%s", value);
         if (!strcmp(line, "varve.tier")) snprintf(d->tier, sizeof d->tier, "%s", value);
+        if (!strcmp(line, "varve.tier.moved.from")) snprintf(d->moved_from, sizeof d->moved_from, "%s", value);
         ours = ours || !strcmp(line, "varve.version");
     }
     free(copy);
@@ -240,7 +241,7 @@ int vv_directory_open(struct vv_env *env, const char *path, int32_t node_id, str
 
 int vv_directory_claim(struct vv_directory *d, const char *cluster_id, const char *tier, struct vv_error *e)
 {
-    char path[4096], text[2048], date[64];
+    char path[4096], text[4096], date[64];
     time_t now = (time_t)(vv_wall_ms(d->env) / 1000);
     struct tm tm;
     snprintf(d->cluster_id, sizeof d->cluster_id, "%s", cluster_id);
@@ -255,9 +256,10 @@ int vv_directory_claim(struct vv_directory *d, const char *cluster_id, const cha
     gmtime_r(&now, &tm);
     strftime(date, sizeof date, "%a %b %d %H:%M:%S UTC %Y", &tm);
     int n = snprintf(text, sizeof text,
-                     "#\n#%s\ncluster.id=%s\ndirectory.id=%s\nnode.id=%d\nversion=1\nvarve.version=%s\n%s%s%s", date,
+                     "#\n#%s\ncluster.id=%s\ndirectory.id=%s\nnode.id=%d\nversion=1\nvarve.version=%s\n%s%s%s%s%s%s", date,
                      d->cluster_id, d->directory_id, (int)d->node_id, VARVE_VERSION, *d->tier ? "varve.tier=" : "",
-                     d->tier, *d->tier ? "\n" : "");
+                     d->tier, *d->tier ? "\n" : "", *d->moved_from ? "varve.tier.moved.from=" : "", d->moved_from,
+                     *d->moved_from ? "\n" : "");
     int err = n < (int)sizeof text ? join(d, META, path) : VV_E_LIMIT;
     if (!err) err = vv_fs_write_file(d->env, path, text, (size_t)n);
     if (err) return unusable(d, err, "write to", e);

@@ -19,6 +19,7 @@ struct vv_directory {
     char cluster_id[64]; /* "" while fresh */
     char directory_id[24];
     char tier[512]; /* the store it has written to; "" = none yet */
+    char moved_from[512]; /* tier was moved there from that one (migration.h); "" = no */
     bool fresh;     /* nothing is in it yet (or an unfinished restore was removed) */
     bool clean;     /* the last stop was orderly */
 };

@@ -7,6 +7,7 @@
 #include "live.h"
 
 #include "broker_tier.h"
+#include "migration.h"
 #include "topics.h"
 #include "varve/vlog.h"
 
@@ -47,6 +48,7 @@ void vv_live_apply(struct vv_broker *b)
     if (!b->tier) return;
     vv_broker_tier_config(c, &tc);
     vv_tier_configure(b->tier, &tc);
+    vv_migration_look(b);
 }
 
 static void swap(struct vv_broker *b, struct vv_broker_config *next)

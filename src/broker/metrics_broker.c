@@ -224,6 +224,10 @@ static void tier(struct vv_broker *b, struct vv_metrics_out *o)
     vv_metrics_one(o, "varve_tier_disk_cache_files", "gauge", "Its files.", (double)s.disk_files);
     vv_metrics_one(o, "varve_tier_store_up", "gauge", "1: the last call reached the store.",
                    s.store_ok);
+    if (s.migrate_state) {
+        vv_metrics_one(o, "varve_tier_migrate_state", "gauge", "1 copying, 2 switching, 3 done, 4 given up.", s.migrate_state);
+        vv_metrics_one(o, "varve_tier_migrate_bytes_total", "counter", "Bytes copied to the new bucket.", (double)s.migrate_bytes);
+    }
     if (s.hydrating || s.hydrate_objects || s.hydrate_lost) {
         vv_metrics_one(o, "varve_tier_hydrate_objects_left", "gauge", "Objects still to be brought over from the bucket restored from.",
                        (double)s.hydrate_objects_left);

@@ -37,20 +37,8 @@ static const char *utc(int64_t ms, char out[40])
 
 static int open_source(struct vv_broker *b, const char *url, struct vv_objstore **out, struct vv_error *e)
 {
-    const struct vv_broker_config *c = b->config;
-    struct vv_objstore_config oc;
-    vv_broker_store_config(c, &oc);
-    oc.read_only = true;
-    if (c->tier_origin_s3_endpoint) oc.endpoint = c->tier_origin_s3_endpoint;
-    if (c->tier_origin_s3_region) oc.region = c->tier_origin_s3_region;
-    if (c->tier_origin_s3_ca_file) oc.ca_file = c->tier_origin_s3_ca_file;
-    if (c->tier_origin_s3_access_key_id) {
-        oc.access_key_id = c->tier_origin_s3_access_key_id;
-        oc.secret_access_key = c->tier_origin_s3_secret_access_key;
-        oc.session_token = c->tier_origin_s3_session_token;
-    }
     struct vv_error why = {0};
-    int err = vv_objstore_open(url, &oc, b->env, out, &why);
+    int err = vv_broker_open_other(b, url, true, out, &why);
     if (err == VV_E_NOENT) return vv_error_set(e, err, "%s is not a Varve bucket: %s", url, why.text);
     *e = why;
     return err;
@@ -261,14 +249,18 @@ static int find_in_root(struct vv_broker *b, struct vv_objstore *own, struct vv_
     return err;
 }
 
+int vv_seed_check_directory(const struct vv_directory *d, struct vv_error *e)
+{
+    if (d->fresh) return VV_OK;
+    return vv_error_set(e, VV_E_CONFLICT, "%s is not empty: --restore seeds a new cluster in an empty directory. A broker that was seeded "
+                        "goes on without --restore", d->path);
+}
+
 int vv_seed_find_origins(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore *own, struct vv_seed **seed,
                          struct vv_origins *out, struct vv_error *e)
 {
     struct vv_origin_journal j;
     *out = (struct vv_origins){0};
-    if (*seed && !d->fresh)
-        return vv_error_set(e, VV_E_CONFLICT, "%s is not empty: --restore seeds a new cluster in an empty directory. A broker that was seeded "
-                            "goes on without --restore", d->path);
     if (d->fresh) return find_in_root(b, own, seed, out, e);
     int err = vv_origin_journal_load(b->env, b->log_dir, &j, e);
     if (err == VV_E_NOENT) return VV_OK;

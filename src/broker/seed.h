@@ -20,6 +20,7 @@ int vv_seed_find_origins(struct vv_broker *b, const struct vv_directory *d, stru
                          struct vv_origins *out, struct vv_error *e);
 /* The store that the tier works on: *store, and what it does not have yet from the origin. */
 int vv_seed_wrap(struct vv_broker *b, struct vv_seed *seed, const struct vv_origins *o, struct vv_objstore **store, struct vv_error *e);
+int vv_seed_check_directory(const struct vv_directory *d, struct vv_error *e); /* a new cluster begins in an empty one */
 uint64_t vv_seed_writer_epoch(const struct vv_seed *s);
 /* The tier is claimed: partitions that are opened now come from the source. */
 int vv_seed_begin(struct vv_seed *s, struct vv_broker *b, char **text, size_t *n, struct vv_error *e);

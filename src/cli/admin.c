@@ -96,14 +96,19 @@ int vv_admin_refused(const struct vv_args *a, const char *kind, struct vv_str na
                        message.n > 0 ? ": " : "", VV_STR_ARG(message));
 }
 
-static int refused(struct vv_error *e, const char *topic, int code, struct vv_str message)
+static int refused_by(struct vv_error *e, const char *kind, const char *name, int code, struct vv_str message)
 {
-    return vv_error_set(e, code, "topic %s: %s%s%.*s", topic, vv_err_name(code),
-                        message.n > 0 ? ": " : "", VV_STR_ARG(message));
+    return vv_error_set(e, code, "%s %s: %s%s%.*s", kind, name, vv_err_name(code), message.n > 0 ? ": " : "", VV_STR_ARG(message));
 }
 
-int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv_admin_pair *pairs,
-                         size_t n, struct vv_error *e)
+static int refused(struct vv_error *e, const char *topic, int code, struct vv_str message)
+{
+    return refused_by(e, "topic", topic, code, message);
+}
+
+/* type: 2 a topic, 4 a broker. */
+static int alter(struct vv_client *c, int32_t node, int8_t type, const char *name, const struct vv_admin_pair *pairs, size_t n,
+                 struct vv_error *e)
 {
     struct IncrementalAlterConfigsRequest rq;
     struct IncrementalAlterConfigsRequest_AlterConfigsResource res;
@@ -118,20 +123,33 @@ int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv
         cfg[i].ConfigOperation = pairs[i].value ? 0 : 1;
         cfg[i].Value = vv_str_c(pairs[i].value);
     }
-    res.ResourceType = 2;
-    res.ResourceName = vv_str_c(topic);
+    res.ResourceType = type;
+    res.ResourceName = vv_str_c(name);
     res.Configs.v = cfg;
     res.Configs.n = (int32_t)n;
     rq.Resources.v = &res;
     rq.Resources.n = 1;
-    int rc = vv_client_call(c, VV_NODE_ANY, 44, &rq, &r, e);
+    int rc = vv_client_call(c, node, 44, &rq, &r, e);
     free(cfg);
     if (rc) return rc;
     const struct IncrementalAlterConfigsResponse *rs = r.msg;
     if (rs->Responses.n > 0 && rs->Responses.v[0].ErrorCode)
-        rc = refused(e, topic, rs->Responses.v[0].ErrorCode, rs->Responses.v[0].ErrorMessage);
+        rc = refused_by(e, type == 2 ? "topic" : "broker", name, rs->Responses.v[0].ErrorCode, rs->Responses.v[0].ErrorMessage);
     vv_reply_release(&r);
     return rc;
+}
+
+int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv_admin_pair *pairs,
+                         size_t n, struct vv_error *e)
+{
+    return alter(c, VV_NODE_ANY, 2, topic, pairs, n, e);
+}
+
+int vv_admin_alter_broker(struct vv_client *c, int32_t node, const struct vv_admin_pair *pairs, size_t n, struct vv_error *e)
+{
+    char name[16];
+    snprintf(name, sizeof name, "%d", (int)node);
+    return alter(c, node, 4, name, pairs, n, e);
 }
 
 int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partitions,
@@ -243,6 +261,31 @@ int vv_admin_sizes(struct vv_client *c, const char *topic, struct vv_admin_size 
     *out = rc ? NULL : s.v;
     *n = rc ? 0 : s.n;
     return rc;
+}
+
+static bool take_url(struct vv_str dir, const char *scheme, char out[512])
+{
+    int n = (int)strlen(scheme);
+    bool fits = dir.n > n && !memcmp(dir.p, scheme, (size_t)n);
+    if (fits) snprintf(out, 512, "%.*s", (int)dir.n - n, dir.p + n);
+    return fits;
+}
+
+int vv_admin_bucket(struct vv_client *c, int32_t node, struct vv_admin_bucket *out, struct vv_error *e)
+{
+    struct DescribeLogDirsRequest rq;
+    struct vv_reply r;
+    *out = (struct vv_admin_bucket){0};
+    VV_MSG_INIT(DescribeLogDirsRequest, &rq);
+    int rc = vv_client_call(c, node, 35, &rq, &r, e); /* of no topics */
+    if (rc) return rc;
+    const struct DescribeLogDirsResponse *rs = r.msg;
+    for (int32_t d = 0; d < rs->Results.n; d++) {
+        take_url(rs->Results.v[d].LogDir, "remote://", out->url);
+        if (take_url(rs->Results.v[d].LogDir, "migrate://", out->migrates_to)) out->failed = rs->Results.v[d].ErrorCode != 0;
+    }
+    vv_reply_release(&r);
+    return VV_OK;
 }
 
 /* ---- money ---- */

@@ -26,6 +26,10 @@ int vv_admin_refused(const struct vv_args *a, const char *kind, struct vv_str na
 
 /* IncrementalAlterConfigs of one topic: each "K=V" is set, each "K" deleted. Used by topic alter
  * and the demo. */
+int vv_admin_alter_broker(struct vv_client *c, int32_t node, const struct vv_admin_pair *pairs, size_t n, struct vv_error *e);
+/* Where a broker's bucket is, and where it is being moved to; "" = nowhere. failed: that was given up. */
+struct vv_admin_bucket { char url[512], migrates_to[512]; bool failed; };
+int vv_admin_bucket(struct vv_client *c, int32_t node, struct vv_admin_bucket *out, struct vv_error *e);
 int vv_admin_alter_topic(struct vv_client *c, const char *topic, const struct vv_admin_pair *pairs,
                          size_t n, struct vv_error *e); /* value NULL = delete */
 int vv_admin_create_topic(struct vv_client *c, const char *topic, int32_t partitions,

@@ -42,6 +42,7 @@ struct vv_command {
     X(group_describe)                                                                              \
     X(group_reset)                                                                                 \
     X(group_delete)                                                                                \
+    X(tier_migrate)                                                                                \
     X(tier_status)                                                                                 \
     X(replay)                                                                                      \
     X(ls)                                                                                          \

@@ -385,6 +385,142 @@ def case_bad_input(scratch, stores):
         assert done.returncode == 2, f"{args}: exit code {done.returncode}: {done.stderr}"
 
 
+def migrate(stores, broker, url, *args):
+    return subprocess.run([VARVE, "tier", "migrate", *([url] if url else []), "-b", broker.bootstrap, *args], env=stores.env(),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120)
+
+
+def case_migrate(scratch, stores):
+    """The bucket of a running broker moves: produce and fetch go on; kill -9 on the way; the old one keeps what it had."""
+    s = Source(scratch, stores, "old", {"tier.hydrate.max.bytes.per.second": 1 << 30})
+    s.create("cars", 2)
+    s.create("doomed")
+    s.fill("cars", 0)
+    s.fill("cars", 1)
+    s.fill("doomed", 0, 160)
+    s.commit("readers", "cars", 0, 100)
+    s.quiet()
+    with s.client() as c:
+        c.delete_records("cars", 1, 64)
+        c.delete_topic("doomed")
+    before = stores.content("old")
+    key = stores.settings("new").get("tier.url")
+    config = {"tier.hydrate.max.bytes.per.second": 60000}  # slow enough to be killed on the way
+    s.broker.stop()
+    s.broker.settings.update(config)
+    s.broker.start()
+    done = migrate(stores, s.broker, key, "--no-wait")
+    assert done.returncode == 0, done.stderr
+    for _ in range(4):  # the alteration is kept: every start goes on with it
+        wait_for("it copies", lambda: s.broker.metrics().get(("varve_tier_migrate_bytes_total",), 0) > 0 or "is the truth" in messages(s))
+        s.fill("cars", 0, 32)
+        if "is the truth" in messages(s):
+            break
+        s.broker.kill()
+        s.broker.start()
+    s.broker.kill()
+    del s.broker.settings["tier.hydrate.max.bytes.per.second"]
+    s.broker.settings["tier.hydrate.max.bytes.per.second"] = 1 << 30
+    s.broker.start()
+    done = migrate(stores, s.broker, key)
+    assert done.returncode == 0 and "is the bucket now" in done.stdout, done.stderr + done.stdout
+    s.fill("cars", 0, 160)
+    s.quiet()
+    lost = {k for k in before if k not in stores.content("old")}
+    assert not lost, f"the old bucket lost {lost}"
+    assert "moved_to" in stores.cli("inspect", "old", "v1/root.json").stdout
+    check_source(s)
+    s.broker.kill()  # tier.url still says the old one
+    s.broker.start()
+    check_source(s)
+    with s.client() as c:
+        assert c.offset("cars", 1, -2) == 64 and c.committed("readers", "cars", 0) == (0, 100)
+    s.broker.stop()
+    stores.take_away("old")
+    s.broker.start()
+    check_source(s)
+    done = subprocess.run([VARVE, "topic", "undelete", "doomed", "-b", s.broker.bootstrap], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    with s.client() as c:
+        records = c.read_all("doomed", 0)
+        assert [v for _, _, v in records] == s.sent["doomed", 0][:len(records)] and len(records) >= 64
+    s.broker.stop()
+    done = stores.cli("verify", "new")
+    assert done.returncode == 0, done.stderr + done.stdout
+    shutil.rmtree(s.broker.settings["data.dir"])  # a lost disk comes back from the new one
+    s.broker.settings.update(stores.settings("new"))
+    s.broker.start()
+    with s.client() as c:
+        records = c.read_all("cars", 0)
+        assert [v for _, _, v in records] == s.sent["cars", 0][:len(records)] and len(records) > 320
+    s.broker.stop()
+
+
+def case_migrate_kills(scratch, stores):
+    """Killed again and again, at other moments each time, also in the middle of the switch: every start goes on, nothing is lost."""
+    s = make_source(scratch, stores, "b0")
+    s.broker.stop()
+    for hop in range(1, 5):
+        here, there = stores.url(f"b{hop - 1}"), stores.url(f"b{hop}")
+        s.broker.settings.update({"tier.url": here, "tier.migrate.url": there})
+        for kill in range(40):
+            s.broker.start()
+            if kill == 39 or f"tier={there} " in s.broker.ready:
+                break
+            time.sleep(0.011 * (kill * 7 % 10 + hop / 4))
+            s.fill("cars", 0, 16)
+            s.broker.kill()
+        wait_for("it is there", lambda: f"complete: set tier.url={there}" in messages(s) or f"using that; set tier.url={there}" in messages(s))
+        check_source(s)
+        s.broker.stop()
+        assert stores.cli("verify", f"b{hop}").returncode == 0
+        stores.take_away(f"b{hop - 1}")
+
+
+def messages(s):
+    return s.broker.log.read_text(errors="replace")
+
+
+def check_source(s):
+    with s.client() as c:
+        for (topic, p), values in s.sent.items():
+            if topic == "doomed":
+                continue
+            first = c.offset(topic, p, -2)
+            assert [(o, v) for o, _, v in c.read_all(topic, p)] == list(enumerate(values))[first:], f"{topic}-{p} is not what was sent"
+
+
+def case_migrate_refused(scratch, stores):
+    """A bucket that is not empty, of another cluster; a store that is away; asked to stop: the old one stays and works."""
+    s = make_source(scratch, stores)
+    taken = make_source(scratch, stores, "taken")
+    taken.broker.stop()
+    before = stores.content("taken")
+    done = migrate(stores, s.broker, stores.url("taken"))
+    assert done.returncode == 1 and "stays the bucket" in done.stderr, done.stderr + done.stdout
+    assert "belongs to cluster" in messages(s)
+    assert stores.content("taken") == before, "something was written to it"
+    s.broker.stop()
+    s.broker.start()
+    assert migrate(stores, s.broker, None, "--stop").returncode == 0
+    s.fill("cars", 0)
+    s.quiet()
+    check_source(s)
+    s.broker.stop()
+    half = {**SETTINGS, **stores.settings("half"), "tier.hydrate.max.bytes.per.second": 20000}
+    s.broker.settings["tier.hydrate.max.bytes.per.second"] = 20000
+    s.broker.start()
+    assert migrate(stores, s.broker, stores.url("half"), "--no-wait").returncode == 0
+    wait_for("it copies", lambda: s.broker.metrics().get(("varve_tier_migrate_bytes_total",), 0) > 0)
+    s.broker.kill()
+    refused(scratch, stores, "half", "half-done copy of a migration", settings={k: v for k, v in half.items()})
+    moved = {**s.broker.settings, "tier.url": stores.url("half"), "metrics.listener": "off"}
+    refused(scratch, stores, "half", "half-done copy of a migration", settings=moved)
+    s.broker.start()
+    check_source(s)
+    s.broker.stop()
+
+
 CASES = {name[5:]: run for name, run in list(globals().items()) if name.startswith("case_")}
 
 
