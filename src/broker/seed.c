@@ -82,6 +82,10 @@ static int filter(struct vv_seed *s, const json_t *now, int64_t as_of_ms)
     json_array_foreach(json_object_get(s->list, "topics"), i, o) {
         if (topic_there(s, o, now, as_of_ms)) json_array_append(topics, o);
     }
+    const char *scope;
+    json_object_foreach(json_object_get(s->list, "broker_configs"), scope, o) {
+        json_object_del(o, "tier.migrate.url"); /* where the source's own bucket goes is not the new cluster's */
+    }
     json_int_t ids = json_integer_value(json_object_get(s->list, "producer_ids"));
     json_int_t ids_now = json_integer_value(json_object_get(now, "producer_ids")); /* the origin's producers may be in its segments */
     bool bad = !topics || json_object_set_new(s->list, "topics", topics) || json_object_set_new(s->list, "deleted", json_array()) ||

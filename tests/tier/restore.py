@@ -49,7 +49,7 @@ class Stores:
             return {str(p.parent.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("xl.meta")} | \
                    {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("part.*")}
         root = pathlib.Path(self.url(name)[3:])
-        return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()}
+        return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file() and ".tmp" not in p.parts}
 
     def read(self, name, key):
         done = subprocess.run([VARVE, "inspect", self.url(name), key, *self.sets(name)], env=self.env(), stdout=subprocess.PIPE)
