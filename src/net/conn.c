@@ -24,6 +24,7 @@
 #define READ_BYTES 16384
 #define READ_TURN_BYTES (1 << 20) /* per event, then the others' turn */
 #define GROWTH 16
+#define CLOSED_LINES_PER_S 10 /* by reactor */
 #define HINT_MAX ((size_t)256 << 10)
 #define FLUSH_AT ((size_t)64 << 10) /* not worth waiting for more */
 #define FRAME_BYTES_TOTAL_MAX ((size_t)1 << 30)
@@ -53,11 +54,29 @@ static void maybe_free(struct vv_conn *c)
     free(c);
 }
 
+/* A crowd of bad peers must not fill the log: a few lines a second, then how many were left out. */
+static void tell_closed(const struct vv_conn *c, const char *why)
+{
+    struct vv_reactor *r = c->reactor;
+    int64_t now = vv_reactor_now_us(r);
+    if (now - r->told_since_us >= 1000000) {
+        if (r->untold) VLOG_INFO("%d more connections were closed for such reasons", r->untold);
+        r->told_since_us = now;
+        r->told = r->untold = 0;
+    }
+    if (r->told < CLOSED_LINES_PER_S) {
+        r->told++;
+        VLOG_INFO("connection %s closed: %s", c->peer, why);
+    } else {
+        r->untold++;
+    }
+}
+
 void vv_conn_kill(struct vv_conn *c, const char *why)
 {
     if (c->dead) return;
     c->dead = true;
-    if (why) VLOG_INFO("connection %s closed: %s", c->peer, why);
+    if (why) tell_closed(c, why);
     vv_timer_cancel(c->reactor, &c->mute);
     vv_reactor_unwatch(c->reactor, c->fd);
     c->transport->close(c);

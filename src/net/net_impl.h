@@ -32,6 +32,8 @@ struct vv_reactor {
     struct vv_conn *conns;             /* doubly linked */
     _Atomic int conn_count;
     struct vv_timer sweep;             /* idle and stalled connections */
+    int64_t told_since_us;             /* lines about closed connections: so many in this second, so many left out */
+    int told, untold;
 };
 
 int vv_reactor_watch(struct vv_reactor *r, int fd, uint32_t events, struct vv_source *s);

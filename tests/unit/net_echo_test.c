@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <semaphore.h>
 
 /* The handler echoes. A frame's first byte says how: 'e' at once, 'l' later on another thread in reverse order of arrival,
  * 'd' drop, 'c' close, 'b' a big response of the size that follows, 'h' hold for ever (until the connection closes). */
@@ -26,6 +27,8 @@ static struct {
     int late_count;
     struct vv_exchange *held;
     int64_t muted_us;
+    sem_t go;
+    _Atomic int holding, flood, flood_before; /* frames of the flood, and when the other one came */
     _Atomic int frames, closed_callbacks;
 } T = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -96,6 +99,19 @@ static void on_frame(void *ctx, struct vv_exchange *x)
     case 'h':
         x->on_conn_closed = held_closed;
         T.held = x;
+        break;
+    case 'w':
+        atomic_store(&T.holding, 1);
+        sem_wait(&T.go);
+        echo(x);
+        break;
+    case 'f':
+        atomic_fetch_add(&T.flood, 1);
+        echo(x);
+        break;
+    case 'o':
+        atomic_store(&T.flood_before, atomic_load(&T.flood));
+        echo(x);
         break;
     case 'q':
         if (vv_mono_us(&vv_env_posix) - T.muted_us < 50000) abort(); /* was read although its connection is muted */
@@ -432,6 +448,50 @@ static void muted_connections_wait(void **state)
     close(other);
 }
 
+/* A flood of requests on one connection and one request on another, all there before the reactor looks: the other one is
+ * answered after at most so many of the flood as may be unanswered at a time, twice (what waits in the buffer is taken
+ * again at the end of a turn). Counted, not timed: the reactor is held until everything has been sent. */
+static void a_flood_leaves_the_others_their_turn(void **state)
+{
+    (void)state;
+    enum { FLOOD = 5000, INFLIGHT = 8 };
+    static const struct vv_net_handler h = {nothing, on_frame, nothing};
+    struct vv_net_config c = {.reactors = 1, .frame_bytes_max = 1 << 20, .unsent_bytes_max = 1 << 20,
+                              .inflight_max = INFLIGHT, .idle_ms_max = 600000, .stall_ms_max = 60000, .sndbuf = -1,
+                              .rcvbuf = -1};
+    struct vv_listen usual = T.listen;
+    struct vv_error e = {0};
+    struct vv_net *net;
+    T.listen.port = 0;
+    assert_int_equal(vv_net_new(&vv_env_posix, &c, &T.listen, 1, &h, NULL, &net, &e), 0);
+    assert_int_equal(vv_net_start(net), 0);
+    int flooder = dial(), other = dial(), holder = dial();
+    int fds[] = {flooder, other};
+    for (int i = 0; i < 2; i++) { /* the reactor knows them */
+        send_frame(fds[i], "x", 1);
+        expect_frame(fds[i], "x");
+    }
+    static uint8_t flood[FLOOD * 5];
+    for (int i = 0; i < FLOOD; i++) memcpy(flood + 5 * i, "\0\0\0\1f", 5);
+    sem_init(&T.go, 0, 0);
+    atomic_store(&T.flood, 0);
+    send_frame(holder, "w", 1);
+    while (!atomic_load(&T.holding)) sched_yield();
+    send_all(flooder, flood, sizeof flood);
+    send_all(other, "\0\0\0\1o", 5); /* at once: Nagle would hold the second half back */
+    sem_post(&T.go);
+    expect_frame(other, "o");
+    assert_in_range(atomic_load(&T.flood_before), 0, 2 * INFLIGHT);
+    for (int i = 0; i < FLOOD; i++) expect_frame(flooder, "f");
+    close(flooder);
+    close(other);
+    close(holder);
+    vv_net_stop(net, 1000);
+    vv_net_free(net);
+    sem_destroy(&T.go);
+    T.listen = usual;
+}
+
 static void occupied_port_is_named(void **state)
 {
     (void)state;
@@ -450,8 +510,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T_(answers_keep_request_order), T_(frames_may_come_byte_by_byte), T_(large_frames_arrive_whole), T_(bad_lengths_close),
         T_(close_goes_out_after_earlier_answers), T_(unanswered_requests_are_bounded), T_(slow_reader_stops_being_read),
-        T_(held_exchanges_hear_of_the_end), T_(muted_connections_wait), T_(stop_with_open_questions), T_(occupied_port_is_named),
-        cmocka_unit_test(tasks_coalesce_and_timers_fire_in_order), cmocka_unit_test(iopool_runs_everything_before_it_ends),
+        T_(held_exchanges_hear_of_the_end), T_(muted_connections_wait),
+        T_(a_flood_leaves_the_others_their_turn), T_(stop_with_open_questions), T_(occupied_port_is_named),
+        cmocka_unit_test(tasks_coalesce_and_timers_fire_in_order),
+        cmocka_unit_test(iopool_runs_everything_before_it_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
