@@ -121,7 +121,26 @@ static int64_t expired_end(struct vv_tier_part *p, int64_t grace_ms, int64_t *ne
     return end;
 }
 
-struct batch { char keys[DELETE_BATCH][VV_KEY_MAX]; const char *refs[DELETE_BATCH]; int64_t bases[DELETE_BATCH]; int results[DELETE_BATCH]; size_t n; };
+/* How many of so many objects may be deleted now: at most what a second allows. 0: none before *at_us. */
+static size_t allowance(struct vv_tier *t, size_t most, int64_t *at_us)
+{
+    pthread_mutex_lock(&t->mu);
+    int64_t rate = t->config.delete_objects_per_s;
+    *at_us = t->delete_tokens_us;
+    if (rate > 0) most = *at_us > vv_mono_us(t->env) ? 0 : (size_t)VV_MIN((int64_t)most, rate);
+    pthread_mutex_unlock(&t->mu);
+    return most;
+}
+
+static void pay_for(struct vv_tier *t, size_t n)
+{
+    pthread_mutex_lock(&t->mu);
+    int64_t rate = t->config.delete_objects_per_s;
+    if (rate > 0) t->delete_tokens_us = vv_mono_us(t->env) + (int64_t)((double)n * 1e6 / (double)rate);
+    pthread_mutex_unlock(&t->mu);
+}
+
+struct batch { char keys[DELETE_BATCH][VV_KEY_MAX]; const char *refs[DELETE_BATCH]; int64_t bases[DELETE_BATCH]; int results[DELETE_BATCH]; size_t n, max; int64_t at_us; };
 
 /* Deletes the objects of DELETING extents, a batch at a time. Returns how many, or an error. */
 static int delete_objects(struct vv_tier_part *p, struct batch *b, struct vv_error *e)
@@ -132,7 +151,8 @@ static int delete_objects(struct vv_tier_part *p, struct batch *b, struct vv_err
     int64_t at = 0;
     bool whole = true; /* all DELETING ones below `at` */
     b->n = 0;
-    while (b->n < DELETE_BATCH && !vv_index_find_state(p->o.index, VV_EXTENT_DELETING, at, &x)) {
+    b->max = allowance(t, DELETE_BATCH, &b->at_us);
+    while (b->n < b->max && !vv_index_find_state(p->o.index, VV_EXTENT_DELETING, at, &x)) {
         vv_extent_release(p->o.index, &x);
         at = x.last + 1;
         whole = whole && x.nonce;
@@ -144,6 +164,7 @@ static int delete_objects(struct vv_tier_part *p, struct batch *b, struct vv_err
     }
     if (!b->n) return 0;
     int err = vv_tier_saw(t, vv_objstore_delete_many(t->store, b->refs, b->n, DEADLINE_MS, b->results, e));
+    pay_for(t, b->n);
     for (size_t i = 0; i < b->n; i++) {
         atomic_fetch_add(b->results[i] ? &t->delete_errors : &t->deletes, 1);
         whole = whole && !b->results[i];
@@ -186,11 +207,15 @@ static int expire(struct vv_tier_part *p, struct vv_error *e)
     struct batch *b = err ? NULL : malloc(sizeof *b);
     if (!err && !b) err = VV_E_NOMEM;
     int n = err ? err : delete_objects(p, b, e);
+    bool more = n > 0 && (size_t)n == b->max;
+    int64_t wait_us = !err && !b->max ? VV_MAX(b->at_us - vv_mono_us(p->tier->env), (int64_t)0) : -1;
     free(b);
     if (n < 0)
         next_delete_check(p, 0, true);
-    else if (n == DELETE_BATCH || next_ms != INT64_MAX)
-        next_delete_check(p, next_ms, n == DELETE_BATCH);
+    else if (wait_us >= 0) /* the rate limit: look again when it allows the next one */
+        next_delete_check(p, vv_wall_ms(p->tier->env) + wait_us / 1000 + 1, false);
+    else if (more || next_ms != INT64_MAX)
+        next_delete_check(p, next_ms, more);
     return n;
 }
 
@@ -225,12 +250,19 @@ int vv_keeper_part_step(struct vv_tier_part *p, bool flush)
     return err < 0 ? err : 1;
 }
 
-/* Deletes everything under a prefix. LIST may lag behind, so an empty answer ends it, never a count. */
-int vv_tier_delete_prefix(struct vv_tier *t, const char *prefix, struct vv_error *e)
+/* Deletes everything under a prefix, or with `paced` what the rate limit allows: then *paced says whether that was all.
+ * LIST may lag behind, so an empty answer ends it, never a count. */
+static int delete_prefix(struct vv_tier *t, const char *prefix, bool *paced, struct vv_error *e)
 {
     for (;;) {
         struct vv_objlist l = {0};
-        int err = vv_tier_saw(t, vv_objstore_list(t->store, prefix, NULL, 0, DEADLINE_MS, &l, e));
+        int64_t at_us;
+        size_t most = paced ? allowance(t, VV_OBJ_LIST_MAX, &at_us) : VV_OBJ_LIST_MAX;
+        if (!most) {
+            *paced = false;
+            return VV_OK;
+        }
+        int err = vv_tier_saw(t, vv_objstore_list(t->store, prefix, NULL, most, DEADLINE_MS, &l, e));
         size_t n = l.count;
         const char **keys = n ? calloc(n, sizeof *keys) : NULL;
         int *results = n ? calloc(n, sizeof *results) : NULL;
@@ -238,6 +270,7 @@ int vv_tier_delete_prefix(struct vv_tier *t, const char *prefix, struct vv_error
         for (size_t i = 0; i < n && !err; i++) keys[i] = l.v[i].key;
         if (!err && n) err = vv_tier_saw(t, vv_objstore_delete_many(t->store, keys, n, DEADLINE_MS, results, e));
         if (!err) atomic_fetch_add(&t->deletes, n);
+        if (n && paced) pay_for(t, n);
         free(keys);
         free(results);
         vv_objlist_release(&l);
@@ -246,14 +279,22 @@ int vv_tier_delete_prefix(struct vv_tier *t, const char *prefix, struct vv_error
     }
 }
 
+int vv_tier_delete_prefix(struct vv_tier *t, const char *prefix, struct vv_error *e)
+{
+    return delete_prefix(t, prefix, NULL, e);
+}
+
+/* What the rate limit leaves over is deleted by later steps: each of them finds the topic on the list again. */
 static int delete_topic(struct vv_tier *t, const struct vv_deleted_topic *d, struct vv_error *e)
 {
     char prefix[VV_KEY_MAX];
     int err = vv_claim_mark_deleting(t, d->id, e);
     vv_key_topic_prefix(d->id, prefix);
-    if (!err) err = vv_tier_delete_prefix(t, prefix, e);
+    bool all = true;
+    if (!err) err = delete_prefix(t, prefix, &all, e);
     vv_key_manifest_prefix(d->id, prefix);
-    if (!err) err = vv_tier_delete_prefix(t, prefix, e);
+    if (!err && all) err = delete_prefix(t, prefix, &all, e);
+    if (err || !all) return err;
     if (!err) err = vv_claim_drop_deleted(t, d->id, e);
     if (!err) VLOG_INFO("tier: the objects of deleted topic %s are gone", d->name);
     return err;

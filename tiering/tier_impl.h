@@ -51,6 +51,7 @@ struct vv_tier {
     pthread_t *uploaders;
     int uploader_count;
     pthread_t keeper;
+    int64_t delete_tokens_us;      /* mu; deletions: monotonic time up to which they are spent */
     int64_t upload_tokens_us;      /* mu; bandwidth: monotonic time up to which bytes are spent */
     pthread_mutex_t claim_mu;
     struct vv_claim claim;

@@ -18,9 +18,9 @@
 
 #define ASK_MS 5000 /* a store that needs longer is claimed by the tier, while clients are served */
 
-static int64_t limit_of(int64_t bytes_per_s)
+static int64_t limit_of(int64_t per_s)
 {
-    return bytes_per_s == INT64_MAX ? 0 : bytes_per_s;
+    return per_s == INT64_MAX ? 0 : per_s;
 }
 
 /* Copies of a directory's files in another directory are worth something only to who says so (a network mount). */
@@ -44,6 +44,7 @@ void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_conf
         .readahead_chunks = c->tier_readahead_chunks,
         .fetch_deadline_ms = c->tier_fetch_deadline_ms,
         .verify_full = c->tier_verify_full,
+        .delete_objects_per_s = limit_of(c->tier_delete_max_objects_per_second),
         .delete_grace_ms = c->tier_delete_grace_ms,
         .gc_interval_ms = c->tier_gc_interval_ms,
         .gc_age_ms = c->tier_gc_age_ms,

@@ -197,6 +197,9 @@
       "collected; 0: never.")                                                                      \
     X(tier_gc_age_ms, "tier.gc.age.ms", LONG, "86400000", 1, VV_I64, NULL, 0,                      \
       "Nothing younger is collected: longer than any upload takes.")                               \
+    X(tier_delete_max_objects_per_second, "tier.delete.max.objects.per.second", LONG,              \
+      "9223372036854775807", 1, VV_I64, NULL, VV_DYN,                                              \
+      "Rate limit of deleting expired segments and the objects of deleted topics.")                \
     X(tier_disk_reserve, "tier.disk.reserve", LONG, "-1", -1, VV_I64, NULL, 0,                     \
       "Free bytes below which producers are refused; below twice that they are throttled and "     \
       "local copies of what is in the bucket go before their time. -1: 1 GiB or 5 % of the disk, " \

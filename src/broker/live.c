@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct vv_broker_config *vv_broker_live(struct vv_broker *b)
+const struct vv_broker_config *vv_broker_live(const struct vv_broker *b)
 {
     return b->live ? b->live : b->config;
 }

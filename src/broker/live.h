@@ -11,7 +11,7 @@
 #include <jansson.h>
 
 /* The configuration in force. On control. */
-const struct vv_broker_config *vv_broker_live(struct vv_broker *b);
+const struct vv_broker_config *vv_broker_live(const struct vv_broker *b);
 
 struct vv_live_change {
     const char *key, *value; /* value NULL: not altered any more */

@@ -33,7 +33,7 @@ struct vv_undelete {
 
 bool vv_doomed_keeps(const struct vv_broker *b, const struct vv_doomed *d)
 {
-    return d->tiered && b->tier && b->config->tier_delete_grace_ms > 0;
+    return d->tiered && b->tier && vv_broker_live(b)->tier_delete_grace_ms > 0;
 }
 
 const char *vv_undelete_name(const struct vv_undelete *u)
@@ -307,7 +307,7 @@ char *vv_undelete_list(struct vv_topics *ts)
         vv_uuid_text(d->id, id);
         json_array_append_new(list, json_pack("{s:s,s:s,s:i,s:I,s:I,s:s}", "topic", d->name, "topic_id", id, "partitions",
                                               (int)d->partitions, "deleted_ms", (json_int_t)d->deleted_ms, "until_ms",
-                                              (json_int_t)(d->deleted_ms + ts->broker->config->tier_delete_grace_ms), "state",
+                                              (json_int_t)(d->deleted_ms + vv_broker_live(ts->broker)->tier_delete_grace_ms), "state",
                                               d->told ? states[vv_tier_topic_fate(ts->broker->tier, d->id)] : "deleted"));
     }
     char *text = json_dumps(list, JSON_COMPACT);

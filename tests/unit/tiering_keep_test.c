@@ -319,6 +319,49 @@ static void topic_deletion(void **state)
     back_free(&b);
 }
 
+/* Two objects a second: segments first, then a whole topic, a second at a time. */
+static void deletions_keep_to_their_rate(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct vv_tier_config c = r->config;
+    seal_many(r, 9);
+    rig_settle(r);
+    c.delete_objects_per_s = 2;
+    vv_tier_configure(r->tier, &c);
+    assert_int_equal(vv_index_set_log_start(r->index, 50), 0);
+    vv_tier_part_log_start_moved(r->part);
+    rig_run(r);
+    rig_advance(61000);
+    for (size_t left = 7; left >= 5; left -= 2) { /* of 5 that are dead */
+        vv_tier_hurry(r->tier);
+        rig_run(r);
+        vv_tier_hurry(r->tier);
+        rig_run(r); /* looking again does not make more of it */
+        assert_int_equal(rig_segments(r), left);
+        rig_advance(1001);
+    }
+    rig_run(r);
+    assert_int_equal(rig_segments(r), 4);
+    vv_tier_part_close(r->part);
+    r->part = NULL;
+    rig_ok(vv_tier_delete_topic(r->tier, r->topic_id, "flights", 0, &e), &e);
+    rig_advance(61000);
+    for (int i = 0; i < 5; i++) {
+        vv_tier_hurry(r->tier);
+        rig_run(r);
+    }
+    assert_int_equal(rig_segments(r), 2);
+    assert_int_equal(r->tier->claim.deleted_count, 1); /* stays on the list until all is gone */
+    c.delete_objects_per_s = 0;
+    vv_tier_configure(r->tier, &c);
+    rig_settle(r);
+    assert_int_equal(rig_count(r, "v1/t/"), 0);
+    assert_int_equal(r->tier->claim.deleted_count, 0);
+    r->topic_id.b[0]++;
+    rig_open_part(r);
+}
+
 static void deleted_topic_is_not_restored(void **state)
 {
     struct rig *r = *state;
@@ -415,7 +458,7 @@ int main(void)
         T(manifest_follows_in_batches), T(pages_fold), T(roll_forward_after_a_crash),
         T(roll_forward_stops_at_a_hole_and_at_foreign_bytes), T(roll_forward_passes_a_deleted_hole), T(deletion_is_a_protocol),
         T(deletion_survives_crashes_and_failures), T(expired_before_upload), T(a_jumping_clock_deletes_nothing),
-        T(topic_deletion), T(deleted_topic_is_not_restored), T(old_local_data_is_refused),
+        T(topic_deletion), T(deletions_keep_to_their_rate), T(deleted_topic_is_not_restored), T(old_local_data_is_refused),
         T(head_commits_survive_lost_replies), T(snapshot), T(with_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
