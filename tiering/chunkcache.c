@@ -155,6 +155,11 @@ static bool rate_allows(struct vv_cc *cc, size_t n, int64_t now_us)
     return true;
 }
 
+void vv_cc_refund(struct vv_cc *cc, size_t n)
+{
+    if (cc->bytes_per_s) cc->spent_us -= (int64_t)((double)n * 1e6 / (double)cc->bytes_per_s);
+}
+
 static void take_off(struct vv_cc *cc, struct vv_cc_entry *e)
 {
     e->state = VV_CC_FLYING;

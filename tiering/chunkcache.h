@@ -92,6 +92,8 @@ enum vv_cc_urgency { VV_CC_AHEAD, VV_CC_DEMAND };
 struct vv_cc_entry *vv_cc_want(struct vv_cc *cc, const struct vv_cc_key *key, uint64_t at, size_t bytes,
                                enum vv_cc_urgency urgency, int64_t now_us, struct vv_cc_entry **send);
 struct vv_cc_entry *vv_cc_find(struct vv_cc *cc, const struct vv_cc_key *key, int64_t now_us);
+/* Bytes that were counted against the rate and did not come from the store after all. */
+void vv_cc_refund(struct vv_cc *cc, size_t n);
 /* The next wish there is room for, now FLYING, or NULL. Wishes that nobody waits for any more are forgotten on the
  * way. */
 struct vv_cc_entry *vv_cc_pump(struct vv_cc *cc, int64_t now_us);

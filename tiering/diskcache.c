@@ -458,7 +458,7 @@ int vv_diskcache_ready(struct vv_diskcache *dc)
     pthread_mutex_lock(&dc->mu);
     if (!dc->opened) wake(dc);
     bool off = dc->opened && (!dc->usable || !dc->index.bytes_max);
-    bool busy = !dc->opened || dc->write_count > VV_DISKCACHE_ORDERED / 4 || dc->write_bytes > VV_DISKCACHE_BYTES / 4 ||
+    bool busy = !dc->opened || dc->write_count > VV_DISKCACHE_ORDERED / 4 || dc->write_bytes > VV_DISKCACHE_BYTES / 2 ||
                 vv_mono_us(dc->env) < dc->quiet_until_us;
     pthread_mutex_unlock(&dc->mu);
     return off ? VV_E_UNSUPPORTED : busy ? VV_E_AGAIN : VV_OK;
@@ -483,6 +483,14 @@ static bool is_ordered(const struct vv_diskcache *dc, const struct vv_segkey *ke
     return now_us < dc->ordered_until_us && vv_ghost_has(&dc->ordered, object_mark(key), from, (size_t)(at - from) + n);
 }
 
+/* In the queue. */
+static bool has_place(const struct vv_diskcache *dc, size_t n, bool ordered)
+{
+    size_t count = ordered ? VV_DISKCACHE_ORDERED : VV_DISKCACHE_QUEUE;
+    size_t bytes = ordered ? VV_DISKCACHE_ORDERED_BYTES : VV_DISKCACHE_BYTES;
+    return !dc->write_count || (dc->write_count < count && dc->write_bytes + n <= bytes);
+}
+
 void vv_diskcache_offer(struct vv_diskcache *dc, const struct vv_segkey *key, uint64_t at, const struct vv_chain *bytes)
 {
     if (!dc || !bytes->bytes) return;
@@ -493,9 +501,7 @@ void vv_diskcache_offer(struct vv_diskcache *dc, const struct vv_segkey *key, ui
     bool again = in_use && vv_ghost_again(&dc->ghost, object_mark(key), at, n);
     bool ordered = in_use && is_ordered(dc, key, at, n, now);
     again |= in_use && n < VV_GHOST_GRAIN && vv_di_has(&dc->index, key);
-    bool room = ordered ? dc->write_count < VV_DISKCACHE_ORDERED && dc->write_bytes < VV_DISKCACHE_BYTES
-                        : dc->write_count < VV_DISKCACHE_QUEUE;
-    if ((again || ordered) && room && now >= dc->quiet_until_us) {
+    if ((again || ordered) && has_place(dc, n, ordered) && now >= dc->quiet_until_us) {
         uint64_t from = at;
         vv_di_trim(&dc->index, key, &from, &n);
         if (n && vv_di_admit(&dc->index, n, ordered, now)) queue_write(dc, key, at, bytes);

@@ -10,7 +10,7 @@
  * (footers) are written at once where data of their object is here, which is of little use without. What may replace what:
  * diskindex.h.
  *
- * Bounds: bytes_max and VV_DI_FILES_MAX files; VV_DISKCACHE_QUEUE writes wait, further offers are dropped. Below `floor`
+ * Bounds: bytes_max and VV_DI_FILES_MAX files; VV_DISKCACHE_QUEUE writes wait (their buffers are in no other budget), further offers are dropped. Below `floor`
  * free bytes of the file system nothing is written and files go until there is room: looked at once a second and before
  * each write. A disk that is short or fails is not written to for ten seconds.
  *
@@ -28,9 +28,10 @@
 #include "keys.h"
 #include "varve/objstore.h"
 
-#define VV_DISKCACHE_QUEUE 4           /* writes that may wait */
-#define VV_DISKCACHE_ORDERED 64        /* with those that were ordered … */
-#define VV_DISKCACHE_BYTES (64u << 20) /* … and their bytes */
+#define VV_DISKCACHE_QUEUE 4                /* writes that may wait; one always may … */
+#define VV_DISKCACHE_BYTES (32u << 20)      /* … and their bytes */
+#define VV_DISKCACHE_ORDERED 64             /* with those that were ordered: what a reader has in flight when it is told to wait */
+#define VV_DISKCACHE_ORDERED_BYTES (128u << 20)
 #define VV_DISKCACHE_AUTO_MAX (16ull << 30)
 
 struct vv_diskcache;

@@ -70,6 +70,7 @@ void vv_flight_send(struct vv_flight *f)
     struct vv_diskread *local = vv_diskcache_find(rd->tier->disk, &f->id, &f->get);
     pthread_mutex_lock(&rd->mu);
     f->from_disk = local != NULL;
+    if (local) vv_cc_refund(&rd->cc, f->get.n);
     pthread_mutex_unlock(&rd->mu);
     if (!local) atomic_fetch_add(&rd->tier->fetch_requests, 1);
     if (local) vv_diskcache_read(rd->tier->disk, local); /* f may be gone when it or the next returns */

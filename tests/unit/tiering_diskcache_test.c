@@ -445,6 +445,25 @@ static void the_second_replay_fills_it_the_third_needs_no_store(void **state)
     rig_end(r, dir);
 }
 
+static void the_rate_is_for_the_store(void **state)
+{
+    (void)state;
+    char dir[64];
+    struct rig *r = rig_cached(dir);
+    struct rig_read q;
+    for (int i = 0; i < 4; i++) replay(r);
+    struct vv_tier_config slow = r->config;
+    slow.fetch_bytes_per_s = 1;
+    vv_tier_configure(r->tier, &slow);
+    for (int64_t at = 0; at < r->log.end; at = q.r.next_offset) { /* no time passes, no GET is sent */
+        rig_read_start(r, &q, at, 100 * KIB);
+        assert_int_equal(q.calls, 1);
+        assert_int_equal(q.r.err, 0);
+        rig_read_check(r, &q);
+    }
+    rig_end(r, dir);
+}
+
 static int garble(const char *path, const struct stat *st, int flag, struct FTW *f)
 {
     (void)f;
@@ -539,7 +558,7 @@ int main(void)
         cmocka_unit_test(files_that_are_not_what_they_say), cmocka_unit_test(one_broker_a_directory),
         cmocka_unit_test(smaller_than_the_working_set), cmocka_unit_test(a_full_disk_and_one_that_fails),
         cmocka_unit_test(the_second_replay_fills_it_the_third_needs_no_store),
-        cmocka_unit_test(damage_in_it_is_never_served),
+        cmocka_unit_test(the_rate_is_for_the_store), cmocka_unit_test(damage_in_it_is_never_served),
         cmocka_unit_test(many_readers_files_that_change_and_an_end_under_load),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
