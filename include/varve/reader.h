@@ -47,7 +47,7 @@ struct vv_bucket_opts { /* zeroed = defaults */
     struct vv_objstore_config store; /* credentials, endpoint …; read_only is set for you */
     struct vv_env *env;              /* NULL = the real world */
     size_t memory_max;               /* bytes a scan holds or has asked for, default 128 MiB (one chunk at least) */
-    size_t chunk_bytes;              /* of one ranged GET, default 8 MiB, whole blocks (one at least) */
+    size_t chunk_bytes;              /* of one ranged GET, default 16 MiB, whole blocks (one at least); the first are smaller */
     unsigned gets_max;               /* data GETs of a scan in flight, default 16 */
     int64_t deadline_ms;             /* of one request, default 60000; an unanswered GET is tried 5 times */
 };

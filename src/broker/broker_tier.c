@@ -58,6 +58,7 @@ void vv_broker_store_config(const struct vv_broker_config *c, struct vv_objstore
         .client = c->tier_s3_client,
         .endpoint = c->tier_s3_endpoint,
         .region = c->tier_s3_region,
+        .connections_max = (unsigned)c->tier_s3_connections_max,
         .path_style = c->tier_s3_path_style_set ? (c->tier_s3_path_style ? "true" : "false") : NULL,
         .access_key_id = c->tier_s3_access_key_id,
         .secret_access_key = c->tier_s3_secret_access_key,

@@ -237,6 +237,8 @@
       "The bucket's region; unset: AWS_REGION, else us-east-1.")                                   \
     X(tier_s3_path_style, "tier.s3.path.style", BOOLEAN, NULL, 0, 0, NULL, 0,                      \
       "Address the bucket in the path, not in the host name; unset: true with an endpoint.")       \
+    X(tier_s3_connections_max, "tier.s3.connections.max", INT, "64", 1, 1024, NULL, 0,             \
+      "Connections to the bucket for cold reads at once.")                                         \
     X(tier_s3_access_key_id, "tier.s3.access.key.id", STRING, NULL, 0, 0, NULL, 0,                 \
       "Access key; unset: the AWS environment and profile files.")                                 \
     X(tier_s3_secret_access_key, "tier.s3.secret.access.key", PASSWORD, NULL, 0, 0, NULL, 0,       \

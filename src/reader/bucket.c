@@ -13,7 +13,7 @@
 static void settle(struct vv_bucket *b, const struct vv_bucket_opts *o)
 {
     b->memory_max = o->memory_max ? o->memory_max : (size_t)128 << 20;
-    b->chunk_bytes = o->chunk_bytes ? o->chunk_bytes : (size_t)8 << 20;
+    b->chunk_bytes = o->chunk_bytes ? o->chunk_bytes : (size_t)16 << 20;
     b->gets_max = o->gets_max ? o->gets_max : 16;
     b->deadline_ms = o->deadline_ms ? o->deadline_ms : 60000;
     b->env = o->env ? o->env : &vv_env_posix;

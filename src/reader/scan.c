@@ -7,6 +7,10 @@
  * long as memory and GETs allow, across segment borders. A small object comes whole in one GET. The consumer
  * takes chunks of the head segment in order, checks every block, then every batch.
  *
+ * Adaptive: the first chunk is small, so that the first record is soon there, each next one twice as large up to
+ * chunk_bytes, and what is left of a segment is divided evenly; as many GETs are under way as it takes for the consumer
+ * not to wait (twice as many each time it had to), gets_max at most.
+ *
  * Invariants:
  *  1. memory: bytes asked for or held never exceed memory_max by more than one footer or small object, but for
  *     the one chunk that the consumer waits for.
@@ -23,6 +27,8 @@
 
 #define RING 32
 #define TRIES 5
+#define CHUNK_FIRST ((size_t)1 << 20)
+#define DEPTH_FIRST 4
 
 enum get_state { GET_NONE, GET_ASKED, GET_HERE };
 
@@ -75,6 +81,8 @@ struct vv_scan {
     size_t held;              /* bytes asked for or held; consumer */
     unsigned data_gets;       /* chunks not yet here, as far as the consumer knows */
     struct vv_chain_check *chain; /* of who verifies; NULL */
+    unsigned depth;           /* of those, at once */
+    size_t chunk;             /* bytes of the next one */
     struct vv_scan_stats stats;
     pthread_mutex_t mu;
     pthread_cond_t change;
@@ -298,12 +306,14 @@ static bool next_run(const struct vv_scan *s, struct scan_segment *seg, uint32_t
     *first = seg->next_block;
     *count = 0;
     *n = 0;
-    for (uint32_t i = *first; i < t->count && wanted(s, &t->v[i]); i++) {
+    if (*first == t->count) return false;
+    uint64_t left = t->bytes - t->v[*first].at, gets = (left + s->chunk - 1) / s->chunk;
+    for (uint32_t i = *first; i < t->count && wanted(s, &t->v[i]) && (!*count || *n < left / gets); i++) {
         if (*count && *n + t->v[i].n > s->b->chunk_bytes) break;
         *n += t->v[i].n;
         ++*count;
     }
-    return *count > 0;
+    return true;
 }
 
 /* Asks for chunks of one segment; false when memory or GETs are used up. */
@@ -317,7 +327,7 @@ static bool plan_segment(struct vv_scan *s, struct scan_segment *seg)
             break;
         }
         bool needed = seg == ring_at(s, 0) && !seg->chunks; /* the consumer waits for it: always goes */
-        if (!needed && (s->data_gets >= s->b->gets_max || s->held + n > s->b->memory_max)) return false;
+        if (!needed && (s->data_gets >= s->depth || s->held + n > s->b->memory_max)) return false;
         struct scan_chunk *c = add_chunk(seg, first, count, n);
         if (!c) {
             seg->planned = true;
@@ -326,6 +336,7 @@ static bool plan_segment(struct vv_scan *s, struct scan_segment *seg)
         }
         seg->next_block = first + count;
         s->data_gets++;
+        s->chunk = VV_MIN(s->chunk * 2, s->b->chunk_bytes);
         hold(s, &c->g, n);
         ask(s, &c->g, seg->key, c->at, n);
     }
@@ -388,6 +399,7 @@ static int take_chunk(struct vv_scan *s, struct scan_segment *seg)
     struct scan_chunk *c = seg->chunks;
     const struct vv_blocks *t = &seg->footer.blocks;
     if (!c->buf) {
+        if (!is_here(s, &c->g)) s->depth = VV_MIN(s->depth * 2, s->b->gets_max);
         int err = settle(s, &c->g, seg, &seg->error);
         if (err) return seg_fail(seg, err);
         c->buf = c->g.get.buf;
@@ -532,6 +544,8 @@ int vv_scan_open(struct vv_bucket_log *log, const struct vv_scan_opts *o, struct
     s->o = *o;
     s->o.from = VV_MAX(o->from, log->info.log_start);
     s->expect = s->o.from;
+    s->depth = VV_MIN(DEPTH_FIRST, s->b->gets_max);
+    s->chunk = VV_MIN(CHUNK_FIRST, s->b->chunk_bytes);
     vv_cursor_init(&s->cursor, log, s->o.from, o->from_ts);
     pthread_mutex_init(&s->mu, NULL);
     pthread_cond_init(&s->change, NULL);

@@ -269,6 +269,30 @@ static void closed_early(void **state)
     close_log(log);
 }
 
+/* A sequential replay: hardly more bytes than it serves, and few GETs. In proportion to a TB of segments of 64 MiB, read in chunks of
+ * 16 MiB, they would be 75,000: four chunks and a footer each. */
+static void few_gets_hardly_a_byte_twice(void **state)
+{
+    (void)state;
+    make_log(6, 800, 1500); /* some 4 MiB each */
+    struct vv_bucket_log *log = open_log(&(struct vv_bucket_opts){.chunk_bytes = 1 << 20});
+    struct vv_scan_opts all = VV_SCAN_ALL;
+    struct vv_scan_batch b;
+    struct vv_scan_stats stats;
+    struct vv_scan *s;
+    struct vv_error e;
+    uint64_t served = 0;
+    assert_int_equal(vv_scan_open(log, &all, &s, &e), 0);
+    while (!vv_scan_next(s, &b, &e) && b.p) served += b.b.bytes;
+    vv_scan_stats(s, &stats);
+    assert_true(served > 6 * 3500000u);
+    assert_true((double)stats.bytes <= 1.05 * (double)served);
+    double per_tb = (double)stats.gets / ((double)served * 16) * 1e12; /* in proportion */
+    if (per_tb > 100000) fail_msg("%llu GETs for %llu bytes", (unsigned long long)stats.gets, (unsigned long long)served);
+    vv_scan_close(s);
+    close_log(log);
+}
+
 static void stumbling_store(void **state)
 {
     (void)state;
@@ -519,7 +543,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define VV_T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        VV_T(windows), VV_T(closed_early), VV_T(stumbling_store), VV_T(transactions), VV_T(log_start),
+        VV_T(windows), VV_T(closed_early), VV_T(few_gets_hardly_a_byte_twice), VV_T(stumbling_store), VV_T(transactions), VV_T(log_start),
         VV_T(pages),   VV_T(verify_goes_on), VV_T(rot), VV_T(fenced_writer), VV_T(no_bucket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
