@@ -8,6 +8,8 @@
  * Nothing is BOTH before the footer was read back and compared (verify_full, or a store that checks no checksum: all blocks). An object that is adopted, because its put
  * got no answer in this try, is always read back whole: nobody vouched for its bytes.
  * Local bytes are checked against the block table while they are read for the put, so rot since the append is refused.
+ * Compressed or encrypted, the stored bytes are made block by block whenever the store asks for them: always the same ones within a
+ * try, for the data key is the try's own; the next try has another, and what an earlier one left is read back with the key in its footer.
  * Failures back off per partition; others go on. Segments wholly below the log start are not uploaded but dropped.
  *
  * Thread: whoever holds the part's busy mark. */
@@ -38,9 +40,22 @@ struct upload {
     /* the running check of the source */
     uint64_t at;             /* next byte in sequence */
     uint32_t block, crc;     /* block that holds `at`, CRC of its bytes so far */
+    /* blocks that are stored otherwise than they are */
+    struct vv_blockcodec *codec;
+    uint8_t *plain, *stored; /* room for the largest block, and for what it may take */
+    uint32_t stored_block;   /* whose bytes are in `stored`; UINT32_MAX = none's */
 };
 
 /* ---- the source: local bytes, checked as they pass, then the footer ---- */
+
+static int rotten(struct upload *u, const struct vv_block *b)
+{
+    return vv_error_set(&u->rot, VV_E_CORRUPT,
+                        "%s-%d: local segment %" PRId64 " is damaged: block at byte %" PRIu64
+                        " is not what was appended; it is not uploaded. Other offsets are served; restore the file or delete "
+                        "records up to offset %" PRId64,
+                        u->p->topic, (int)u->p->o.partition, u->x.base, b->at, u->x.last + 1);
+}
 
 /* Feeds n bytes that continue the sequence; every block that ends is compared. */
 static int check_feed(struct upload *u, const uint8_t *p, size_t n)
@@ -56,12 +71,7 @@ static int check_feed(struct upload *u, const uint8_t *p, size_t n)
         p += take;
         n -= take;
         if (u->at < b->at + b->n) continue;
-        if (u->crc != b->crc)
-            return vv_error_set(&u->rot, VV_E_CORRUPT,
-                                "%s-%d: local segment %" PRId64 " is damaged: block at byte %" PRIu64
-                                " is not what was appended; it is not uploaded. Other offsets are served; restore the file or delete "
-                                "records up to offset %" PRId64,
-                                u->p->topic, (int)u->p->o.partition, u->x.base, b->at, u->x.last + 1);
+        if (u->crc != b->crc) return rotten(u, b);
         u->block++;
         u->crc = 0;
     }
@@ -114,17 +124,82 @@ static void pay(struct upload *u, size_t n)
     pthread_mutex_unlock(&t->mu);
 }
 
+/* The local block, checked, as it is to be stored, in u->stored. */
+static int store_block(struct upload *u, uint32_t i, uint32_t *n, uint32_t *how)
+{
+    const struct vv_block *b = &u->footer.blocks.v[i];
+    u->stored_block = UINT32_MAX;
+    int err = vv_segment_read_raw(u->x.local, u->plain, b->n, b->at);
+    if (!err && vv_crc32c(0, u->plain, b->n) != b->crc) err = rotten(u, b);
+    if (!err) err = vv_block_store(u->codec, i, u->plain, b->n, u->stored, n, how);
+    if (!err) u->stored_block = i;
+    return err;
+}
+
+/* Before the put, which must know the size: every block once. What is only encrypted tells its size without that. */
+static int plan_stored(struct upload *u)
+{
+    struct vv_footer *f = &u->footer;
+    uint32_t largest = 0;
+    for (uint32_t i = 0; i < f->blocks.count; i++) largest = VV_MAX(largest, f->blocks.v[i].n);
+    f->stored = calloc(f->blocks.count + 1, sizeof *f->stored);
+    u->codec = vv_footer_codec(f);
+    u->plain = malloc(largest + 1);
+    u->stored = malloc(u->codec ? vv_block_stored_max(u->codec, largest) + 1 : 1);
+    if (!f->stored || !u->codec || !u->plain || !u->stored) return VV_E_NOMEM;
+    for (uint32_t i = 0; i < f->blocks.count; i++) {
+        struct vv_stored *x = &f->stored[i];
+        x->at = f->stored_bytes;
+        x->how = VV_STORED_PLAIN;
+        x->n = (uint32_t)vv_block_stored_max(u->codec, f->blocks.v[i].n);
+        if (vv_tier_overdue(u->p->tier)) return VV_E_SHUTDOWN;
+        int err = f->flags & VV_OBJECT_COMPRESSED ? store_block(u, i, &x->n, &x->how) : VV_OK;
+        if (err) return err;
+        f->stored_bytes += x->n;
+    }
+    return VV_OK;
+}
+
+static int read_plain(struct upload *u, uint64_t at, uint8_t *p, size_t n)
+{
+    int err = at == u->at ? VV_OK : check_seek(u, at);
+    if (!err) err = vv_segment_read_raw(u->x.local, p, n, at);
+    return err ? err : check_feed(u, p, n);
+}
+
+static int read_stored(struct upload *u, uint64_t at, uint8_t *p, size_t n)
+{
+    const struct vv_stored *v = u->footer.stored;
+    uint32_t lo = 0, hi = u->footer.blocks.count - 1;
+    while (lo < hi) { /* the last one that begins at or before */
+        uint32_t mid = lo + (hi - lo + 1) / 2;
+        if (v[mid].at <= at) lo = mid;
+        else hi = mid - 1;
+    }
+    while (n) {
+        uint32_t got = v[lo].n, how = v[lo].how;
+        int err = u->stored_block == lo ? VV_OK : store_block(u, lo, &got, &how);
+        if (err) return err;
+        VV_ASSERT(got == v[lo].n && how == v[lo].how);
+        size_t skip = (size_t)(at - v[lo].at), take = VV_MIN(n, got - skip);
+        memcpy(p, u->stored + skip, take);
+        p += take;
+        at += take;
+        n -= take;
+        lo++;
+    }
+    return VV_OK;
+}
+
 static int source_read(void *ctx, uint64_t at, void *dst, size_t n)
 {
     struct upload *u = ctx;
     uint8_t *p = dst;
     if (vv_tier_overdue(u->p->tier)) return VV_E_SHUTDOWN;
-    uint64_t data = u->footer.data_bytes;
+    uint64_t data = u->footer.stored_bytes;
     if (at < data) {
         size_t take = (size_t)VV_MIN((uint64_t)n, data - at);
-        int err = at == u->at ? VV_OK : check_seek(u, at);
-        if (!err) err = vv_segment_read_raw(u->x.local, p, take, at);
-        if (!err) err = check_feed(u, p, take);
+        int err = u->footer.flags ? read_stored(u, at, p, take) : read_plain(u, at, p, take);
         if (err) return err;
         p += take;
         at += take;
@@ -193,6 +268,18 @@ static int make_link(struct upload *u, struct vv_footer *f)
     return vv_chain_segment(u->x.local, f->data_bytes, f->links[0].sha256);
 }
 
+/* How the blocks are stored, and with that how many bytes they take. */
+static int choose_form(struct upload *u)
+{
+    struct vv_footer *f = &u->footer;
+    struct vv_tier *t = u->p->tier;
+    if (u->config.compress) f->flags |= VV_OBJECT_COMPRESSED;
+    if (u->config.encrypt) f->flags |= VV_OBJECT_ENCRYPTED;
+    f->stored_bytes = f->flags ? 0 : f->data_bytes;
+    int err = f->flags & VV_OBJECT_ENCRYPTED ? vv_footer_make_key(f, t->store->keys, t->env, &u->e) : VV_OK;
+    return err || !f->flags ? err : plan_stored(u);
+}
+
 static int make_footer(struct upload *u)
 {
     struct vv_tier_part *p = u->p;
@@ -218,6 +305,7 @@ static int make_footer(struct upload *u)
     if (!err) err = vv_log_aborted(p->o.log, u->x.base, u->x.last, &f->aborted, &f->aborted_count);
     if (!err) err = vv_segment_snapshot(u->x.local, &f->snapshot, &f->snapshot_n);
     if (!err) err = make_link(u, f);
+    if (!err) err = choose_form(u);
     if (!err) err = vv_footer_encode(f, &u->tail, &u->tail_n);
     return err;
 }
@@ -230,26 +318,49 @@ static bool same_blocks(const struct vv_blocks *a, const struct vv_blocks *b)
            (!a->count || !memcmp(a->v, b->v, a->count * sizeof *a->v));
 }
 
-/* Reads all blocks back and compares them with the table. */
-static int verify_blocks(struct upload *u)
+/* Blocks [i, to) as they came back, against the table. */
+static int verify_window(struct upload *u, const struct vv_footer *f, struct vv_blockcodec *c, uint32_t i, uint32_t to,
+                         const uint8_t *p)
 {
-    const struct vv_blocks *t = &u->footer.blocks;
-    struct vv_objstore *store = u->p->tier->store;
-    uint32_t i = 0;
-    while (i < t->count) {
-        uint32_t to = i;
-        uint64_t n = 0;
-        while (to < t->count && (!n || n + t->v[to].n <= VERIFY_WINDOW)) n += t->v[to++].n;
-        struct vv_slice s = {0};
-        int err = vv_objstore_get(store, u->key, VV_GET_RANGE, t->v[i].at, (size_t)n, HEAD_DEADLINE_MS, &s, NULL, &u->e);
-        const uint8_t *p = s.p;
-        for (; !err && i < to; p += t->v[i++].n)
-            if (vv_crc32c(0, p, t->v[i].n) != t->v[i].crc)
-                err = vv_error_set(&u->e, VV_E_CORRUPT, "the store returns other bytes for %s than were put", u->key);
-        if (s.buf) vv_buf_unref(s.buf);
-        if (err) return err;
+    uint8_t *plain = NULL;
+    int err = VV_OK;
+    for (uint64_t at; !err && i < to; i++) {
+        const struct vv_block *b = &f->blocks.v[i];
+        size_t n;
+        vv_footer_range(f, i, 1, &at, &n);
+        if (c) {
+            uint8_t *room = realloc(plain, b->n);
+            if (room) plain = room;
+            err = room ? vv_footer_load(f, c, i, p, plain) : VV_E_NOMEM;
+        } else if (vv_crc32c(0, p, b->n) != b->crc) {
+            err = VV_E_CORRUPT;
+        }
+        p += n;
     }
-    return VV_OK;
+    free(plain);
+    return err == VV_E_CORRUPT ? vv_error_set(&u->e, err, "the store returns other bytes for %s than were put", u->key) : err;
+}
+
+/* Reads all blocks back, as the object's own footer lays them out, and compares them with the table. */
+static int verify_blocks(struct upload *u, const struct vv_footer *f)
+{
+    struct vv_blockcodec *c = f->flags ? vv_footer_codec(f) : NULL;
+    int err = f->flags && !c ? VV_E_NOMEM : VV_OK;
+    for (uint32_t i = 0, to; i < f->blocks.count && !err; i = to) {
+        uint64_t at;
+        size_t n, more;
+        struct vv_slice s = {0};
+        vv_footer_range(f, i, 1, &at, &n);
+        for (to = i + 1; to < f->blocks.count; n = more, to++) {
+            vv_footer_range(f, i, to + 1 - i, &at, &more);
+            if (more > VERIFY_WINDOW) break;
+        }
+        err = vv_objstore_get(u->p->tier->store, u->key, VV_GET_RANGE, at, n, HEAD_DEADLINE_MS, &s, NULL, &u->e);
+        if (!err) err = verify_window(u, f, c, i, to, s.p);
+        if (s.buf) vv_buf_unref(s.buf);
+    }
+    vv_blockcodec_free(c);
+    return err;
 }
 
 /* Is the object there, whole and ours? 0, E_NOENT, E_CORRUPT (there but wrong), or the store's error.
@@ -259,12 +370,14 @@ static int verify_blocks(struct upload *u)
 static int verify_object(struct upload *u, bool whole, struct vv_objinfo *info)
 {
     struct vv_slice s = {0};
-    struct vv_footer f = {0};
+    struct vv_footer f = {0}; /* the object's, if it is not the one made here */
+    const struct vv_footer *there = &u->footer;
     struct vv_tier *t = u->p->tier;
     size_t need = 0;
     int err = vv_objstore_get_suffix(t->store, u->key, u->tail_n, HEAD_DEADLINE_MS, &s, info, &u->e);
     if (err) return err;
-    if (info->size == u->footer.data_bytes + u->tail_n && s.n == u->tail_n && !memcmp(s.p, u->tail, s.n)) goto out;
+    if (info->size == u->footer.stored_bytes + u->tail_n && s.n == u->tail_n && !memcmp(s.p, u->tail, s.n)) goto out;
+    there = &f;
     err = vv_footer_decode(s.p, s.n, info->size, t->store->keys, &f, &need, &u->e);
     if (err == VV_E_AGAIN) { /* the earlier footer was longer */
         vv_buf_unref(s.buf);
@@ -278,11 +391,12 @@ static int verify_object(struct upload *u, bool whole, struct vv_objinfo *info)
     if (!err && f.writer_epoch != u->footer.writer_epoch)
         err = vv_error_set(&u->e, VV_E_CORRUPT, "%s is of writer epoch %" PRIu64 ", not ours", u->key, f.writer_epoch);
 out:
-    vv_footer_release(&f);
     if (s.buf) vv_buf_unref(s.buf);
     /* A store that checks nothing and tells nothing of what it got: only reading it back proves anything. */
     bool mute = !(u->p->tier->store->caps & (VV_OBJ_CAP_CHECKED_PUT | VV_OBJ_CAP_ETAG_IS_MD5));
-    if (!err && (whole || mute || u->config.verify_full)) err = verify_blocks(u);
+    if (!err && (whole || mute || u->config.verify_full)) err = verify_blocks(u, there);
+    if (!err) u->x.stored_bytes = there->flags ? there->stored_bytes : 0;
+    vv_footer_release(&f);
     return err;
 }
 
@@ -325,7 +439,7 @@ static int put_object(struct upload *u, bool *stored_wrong)
     bool overwrite = p->overwrite;
     pthread_mutex_unlock(&t->mu);
     struct vv_objput how = {.if_none_match = !overwrite && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH)};
-    struct vv_objsrc src = {.size = u->footer.data_bytes + u->tail_n, .read = source_read, .ctx = u};
+    struct vv_objsrc src = {.size = u->footer.stored_bytes + u->tail_n, .read = source_read, .ctx = u};
     struct vv_objinfo told;
     int err = vv_objstore_put(t->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), &told, &u->e);
     if (err && u->rot.code) { /* not the store's fault */
@@ -357,13 +471,13 @@ static int bring(struct upload *u, bool look_first, struct vv_objinfo *info)
     if (look_first && !known_bad) {
         err = vv_tier_saw(p->tier, verify_object(u, true, info));
         if (!err) return VV_OK; /* adopted */
-        if (err == VV_E_CORRUPT) set_overwrite(p, true);
-        if (err != VV_E_NOENT && err != VV_E_CORRUPT) return err;
+        if (err == VV_E_CORRUPT || err == VV_E_KEY) set_overwrite(p, true); /* an earlier try's, under a key that is gone: again */
+        if (err != VV_E_NOENT && err != VV_E_CORRUPT && err != VV_E_KEY) return err;
     }
     err = put_object(u, &wrong);
     if (err && err != VV_E_CONFLICT && !wrong) return err; /* unknown outcomes too: the next try looks first */
     if (!wrong) err = vv_tier_saw(p->tier, verify_object(u, err == VV_E_CONFLICT, info));
-    if (err == VV_E_CORRUPT || err == VV_E_NOENT) {
+    if (err == VV_E_CORRUPT || err == VV_E_NOENT || err == VV_E_KEY) {
         set_overwrite(p, true);
         VLOG_ERROR("%s-%d: the store did not keep %s as it was put (%s); the local copy stays, trying again", p->topic,
                    (int)p->o.partition, u->key, u->e.text);
@@ -379,7 +493,7 @@ static int intend(struct upload *u)
     if (!want.nonce) want.nonce = 1; /* 0 = there is no object */
     want.epoch = p->o.leader_epoch(p->o.ctx);
     want.generation = 0;
-    want.object_bytes = 0;
+    want.object_bytes = want.stored_bytes = 0;
     int err = vv_index_move(p->o.index, u->x.base, VV_EXTENT_UPLOADING, &want);
     if (err) return err;
     u->x.nonce = want.nonce;
@@ -393,6 +507,9 @@ static void release(struct upload *u)
     vv_extent_release(u->p->o.index, &u->x);
     vv_footer_release(&u->footer);
     free(u->tail);
+    vv_blockcodec_free(u->codec);
+    free(u->plain);
+    free(u->stored);
 }
 
 static int upload(struct upload *u)
@@ -476,7 +593,7 @@ static void account(struct upload *u, int err)
 
 int vv_uploader_step(struct vv_tier_part *p)
 {
-    struct upload u = {.p = p};
+    struct upload u = {.p = p, .stored_block = UINT32_MAX};
     vv_tier_config_get(p->tier, &u.config);
     int err = pick(p, &u.x);
     if (err) return err == VV_E_NOENT ? 0 : err;

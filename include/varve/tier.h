@@ -29,6 +29,7 @@ struct vv_tier_config {
     size_t chunk_bytes;             /* most of one ranged GET, default 16 MiB, whole blocks; first ones are smaller */
     int readahead_chunks;           /* a sequential reader has this × chunk_bytes ahead at most; 0 = none, < 0 = 16; crosses segment borders */
     int64_t fetch_deadline_ms;      /* tier.fetch.deadline.ms, default 30000: one chunk's GET incl. retries */
+    bool compress, encrypt;         /* new objects: tier.compression=zstd, tier.encryption=aes-256-gcm (the store needs its keys) */
     bool verify_full;               /* tier.verify=full: read everything back before the local copy may go */
     int64_t delete_objects_per_s;   /* of dead segments and deleted topics; 0 = no limit (tier.delete.max.objects.per.second) */
     int64_t delete_grace_ms;        /* tier.delete.grace.ms: tombstoned objects stay undeletable this long */

@@ -30,6 +30,11 @@ static int64_t cache_disk_bytes(const struct vv_broker_config *c)
     return c->tier_cache_disk_bytes < 0 && on_disk ? 0 : c->tier_cache_disk_bytes;
 }
 
+static bool encrypts(const struct vv_broker_config *c)
+{
+    return !strcmp(c->tier_encryption, "aes-256-gcm");
+}
+
 void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_config *out)
 {
     *out = (struct vv_tier_config){
@@ -43,6 +48,8 @@ void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_conf
         .chunk_bytes = (size_t)c->tier_chunk_bytes,
         .readahead_chunks = c->tier_readahead_chunks,
         .fetch_deadline_ms = c->tier_fetch_deadline_ms,
+        .compress = !strcmp(c->tier_compression, "zstd"),
+        .encrypt = encrypts(c),
         .verify_full = c->tier_verify_full,
         .delete_objects_per_s = limit_of(c->tier_delete_max_objects_per_second),
         .delete_grace_ms = c->tier_delete_grace_ms,
@@ -64,6 +71,8 @@ void vv_broker_store_config(const struct vv_broker_config *c, struct vv_objstore
         .secret_access_key = c->tier_s3_secret_access_key,
         .session_token = c->tier_s3_session_token,
         .ca_file = c->tier_s3_ca_file,
+        .keys_file = c->tier_encryption_keys_file,
+        .active_key = c->tier_encryption_key_id,
         .multipart_above = VV_MIN((uint64_t)c->tier_s3_part_bytes * 2, (uint64_t)5 << 30),
         .part_size = (uint64_t)c->tier_s3_part_bytes,
     };
@@ -72,6 +81,8 @@ void vv_broker_store_config(const struct vv_broker_config *c, struct vv_objstore
 static int open_url(struct vv_broker *b, const char *url, struct vv_objstore **out, struct vv_error *e)
 {
     struct vv_objstore_config oc;
+    if (encrypts(b->config) && !b->config->tier_encryption_keys_file)
+        return vv_error_set(e, VV_E_CONFIG, "tier.encryption=%s needs tier.encryption.keys.file", b->config->tier_encryption);
     if (strcmp(url, b->config->tier)) return vv_broker_open_other(b, url, false, out, e);
     vv_broker_store_config(b->config, &oc);
     return vv_objstore_open(url, &oc, b->env, out, e);

@@ -171,6 +171,15 @@
     X(tier_verify, "tier.verify", STRING, "footer", 0, 0, "footer|full", VV_DYN,                   \
       "How an upload is checked before the local copy may go: its checksums and footer, or "       \
       "every byte read back.")                                                                     \
+    X(tier_compression, "tier.compression", STRING, "none", 0, 0, "none|zstd", 0,                  \
+      "How new objects' blocks are compressed in the bucket, on top of what producers did.")       \
+    X(tier_encryption, "tier.encryption", STRING, "none", 0, 0, "none|aes-256-gcm", 0,             \
+      "How new objects are encrypted in the bucket; needs tier.encryption.keys.file.")             \
+    X(tier_encryption_keys_file, "tier.encryption.keys.file", STRING, NULL, 0, 0, NULL, 0,         \
+      "The keys that wrap the objects' own keys, one `ID BASE64` a line (32 bytes), readable by "  \
+      "the broker only. Read again when it changes; keys that objects name must stay in it.")      \
+    X(tier_encryption_key_id, "tier.encryption.key.id", STRING, NULL, 0, 0, NULL, 0,               \
+      "The id of the key that new objects use; unset: the file's last.")                           \
     X(tier_upload_threads, "tier.upload.threads", INT, "2", 1, 256, NULL, 0,                       \
       "Segments uploaded in parallel.")                                                            \
     X(tier_fetch_deadline_ms, "tier.fetch.deadline.ms", LONG, "30000", 1, VV_I64, NULL, VV_DYN,    \

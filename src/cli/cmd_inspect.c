@@ -99,18 +99,25 @@ static json_t *time_json(int64_t ms)
 
 /* ---- a segment object ---- */
 
-static json_t *blocks_json(const struct vv_blocks *t)
+static json_t *blocks_json(const struct vv_footer *f)
 {
+    const struct vv_blocks *t = &f->blocks;
     json_t *all = json_array();
     char crc[16];
     for (uint32_t i = 0; i < t->count; i++) {
         const struct vv_block *b = &t->v[i];
         snprintf(crc, sizeof crc, "%08x", b->crc);
-        json_array_append_new(all, json_pack("{s:I,s:I,s:s,s:I,s:o,s:o}", "at", (json_int_t)b->at, "bytes",
+        json_t *o = json_pack("{s:I,s:I,s:s,s:I,s:o,s:o}", "at", (json_int_t)b->at, "bytes",
                                              (json_int_t)b->n, "crc32c", crc,
                                              "first_offset", (json_int_t)b->first_offset, "min_time",
                                              time_json(b->min_ts), "max_time",
-                                             time_json(b->max_ts)));
+                                             time_json(b->max_ts));
+        if (f->flags) {
+            json_object_set_new(o, "stored_at", json_integer((json_int_t)f->stored[i].at));
+            json_object_set_new(o, "stored_bytes", json_integer((json_int_t)f->stored[i].n));
+            json_object_set_new(o, "compressed", json_boolean(f->stored[i].how == VV_STORED_ZSTD));
+        }
+        json_array_append_new(all, o);
     }
     return all;
 }
@@ -138,6 +145,11 @@ static json_t *footer_json(const char *key, const struct vv_footer *f, uint64_t 
                                                  "first_offset",
                                                  (json_int_t)f->aborted[i].first_offset, "last_offset",
                                                  (json_int_t)f->aborted[i].last_offset));
+    json_object_set_new(o, "compression", json_string(f->flags & VV_OBJECT_COMPRESSED ? "zstd" : "none"));
+    json_object_set_new(o, "encryption", json_string(f->flags & VV_OBJECT_ENCRYPTED ? "aes-256-gcm" : "none"));
+    if (f->sealing) json_object_set_new(o, "key_id", json_string(f->sealing->key_id));
+    json_object_set_new(o, "stored_bytes", json_integer((json_int_t)f->stored_bytes));
+    json_object_set_new(o, "stored_ratio", json_real(f->data_bytes ? (double)f->stored_bytes / (double)f->data_bytes : 1));
     json_object_set_new(o, "first_time", time_json(f->first_ts));
     json_object_set_new(o, "max_time", time_json(f->max_ts));
     json_object_set_new(o, "sealed", time_json(f->sealed_ms));
@@ -145,7 +157,7 @@ static json_t *footer_json(const char *key, const struct vv_footer *f, uint64_t 
     json_object_set_new(o, "snapshot_bytes", json_integer((json_int_t)f->snapshot_n));
     json_object_set_new(o, "epochs", epochs);
     json_object_set_new(o, "aborted", aborted);
-    json_object_set_new(o, "blocks", blocks_json(&f->blocks));
+    json_object_set_new(o, "blocks", blocks_json(f));
     return o;
 }
 

@@ -77,7 +77,7 @@ static int plan_one(void *ctx, const struct vv_extent *x)
     struct plan *p = ctx;
     if (x->base >= p->o.to) return VV_E_NOENT;
     if (x->max_ts < p->o.from_ts) return VV_OK;
-    uint64_t footer = x->object_bytes > x->bytes ? x->object_bytes - x->bytes : 0;
+    uint64_t stored = vv_extent_footer_at(x), footer = x->object_bytes > stored ? x->object_bytes - stored : 0;
     p->out->gets++;
     p->out->bytes += footer;
     if (x->first_ts >= p->o.to_ts) {
@@ -86,7 +86,7 @@ static int plan_one(void *ctx, const struct vv_extent *x)
     }
     double all = (double)x->last - (double)x->base + 1;
     double in = (double)VV_MIN(x->last, p->o.to - 1) - (double)VV_MAX(x->base, p->o.from) + 1;
-    uint64_t bytes = x->object_bytes <= VV_SCAN_WHOLE_MAX ? x->bytes : (uint64_t)((double)x->bytes * in / all);
+    uint64_t bytes = x->object_bytes <= VV_SCAN_WHOLE_MAX ? stored : (uint64_t)((double)stored * in / all);
     p->out->segments++;
     p->out->bytes += bytes;
     if (x->object_bytes > VV_SCAN_WHOLE_MAX) p->out->gets += (bytes + p->b->chunk_bytes - 1) / p->b->chunk_bytes;

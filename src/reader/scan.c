@@ -44,7 +44,7 @@ struct scan_chunk {
     struct scan_get g;
     struct scan_chunk *next;
     uint32_t first, count; /* blocks */
-    uint64_t at;           /* in the segment */
+    uint64_t at;           /* in the segment, not in the object */
     size_t n;
     struct vv_buf *buf;
 };
@@ -220,15 +220,16 @@ static void fill(struct vv_scan *s)
         check_tiling(s, &x);
         struct scan_segment *seg = enter(s, &x);
         uint64_t size = x.object_bytes;
-        if (size <= x.bytes || size - x.bytes > VV_FOOTER_MAX) {
+        uint64_t footer_at = vv_extent_footer_at(&x);
+        if (size <= footer_at || size - footer_at > VV_FOOTER_MAX) {
             seg->planned = true;
             seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT, "%s: the manifest's sizes make no sense", seg->key));
             continue;
         }
         seg->whole = size <= VV_SCAN_WHOLE_MAX && x.first_ts < s->o.to_ts;
-        size_t n = (size_t)(seg->whole ? size : size - x.bytes);
+        size_t n = (size_t)(seg->whole ? size : size - footer_at);
         hold(s, &seg->g, n);
-        ask(s, &seg->g, seg->key, seg->whole ? 0 : x.bytes, n);
+        ask(s, &seg->g, seg->key, seg->whole ? 0 : footer_at, n);
     }
 }
 
@@ -337,8 +338,11 @@ static bool plan_segment(struct vv_scan *s, struct scan_segment *seg)
         seg->next_block = first + count;
         s->data_gets++;
         s->chunk = VV_MIN(s->chunk * 2, s->b->chunk_bytes);
+        uint64_t at;
+        size_t stored;
+        vv_footer_range(&seg->footer, first, count, &at, &stored);
         hold(s, &c->g, n);
-        ask(s, &c->g, seg->key, c->at, n);
+        ask(s, &c->g, seg->key, at, stored);
     }
     return true;
 }
@@ -393,6 +397,33 @@ static void pop(struct vv_scan *s)
 
 /* ---- handing out ---- */
 
+/* What was stored compressed or encrypted becomes what was appended. E_CORRUPT: block *bad does not. */
+static int unpack(const struct scan_segment *seg, struct scan_chunk *c, uint32_t *bad)
+{
+    struct vv_buf *plain = vv_buf_new(c->n);
+    struct vv_blockcodec *codec = vv_footer_codec(&seg->footer);
+    const uint8_t *p = c->buf->data;
+    int err = plain && codec ? VV_OK : VV_E_NOMEM;
+    for (uint32_t i = c->first; !err && i < c->first + c->count; p += seg->footer.stored[i++].n) {
+        err = vv_footer_load(&seg->footer, codec, i, p, plain->data + (seg->footer.blocks.v[i].at - c->at));
+        *bad = i;
+    }
+    vv_blockcodec_free(codec);
+    vv_buf_unref(err ? plain : c->buf);
+    if (!err) c->buf = plain;
+    return err;
+}
+
+/* Every block of the chunk against its checksum. */
+static int check_chunk(const struct scan_segment *seg, struct scan_chunk *c, uint32_t *bad)
+{
+    const struct vv_blocks *t = &seg->footer.blocks;
+    if (seg->footer.flags) return unpack(seg, c, bad);
+    for (*bad = c->first; *bad < c->first + c->count; ++*bad)
+        if (vv_crc32c(0, c->buf->data + (t->v[*bad].at - c->at), t->v[*bad].n) != t->v[*bad].crc) return VV_E_CORRUPT;
+    return VV_OK;
+}
+
 /* The head segment's first chunk becomes the current one, all its blocks verified. */
 static int take_chunk(struct vv_scan *s, struct scan_segment *seg)
 {
@@ -405,14 +436,16 @@ static int take_chunk(struct vv_scan *s, struct scan_segment *seg)
         c->buf = c->g.get.buf;
         c->g.get.buf = NULL;
         s->data_gets--;
-        s->stats.bytes += c->n;
+        s->stats.bytes += c->g.get.n;
     }
-    for (uint32_t i = c->first; i < c->first + c->count; i++) {
-        if (vv_crc32c(0, c->buf->data + (t->v[i].at - c->at), t->v[i].n) == t->v[i].crc) continue;
-        return seg_fail(seg, vv_error_set(&seg->error, VV_E_CORRUPT, "object %s: block %u (bytes %" PRIu64 "..%" PRIu64
-                                          ") is damaged: its checksum is wrong", seg->key, i, t->v[i].at,
-                                          t->v[i].at + t->v[i].n - 1));
-    }
+    uint32_t i = c->first;
+    int err = check_chunk(seg, c, &i);
+    if (err == VV_E_CORRUPT)
+        vv_error_set(&seg->error, err, "object %s: block %u (bytes %" PRIu64 "..%" PRIu64 ") is damaged: its checksum is wrong",
+                     seg->key, i, t->v[i].at, t->v[i].at + t->v[i].n - 1);
+    else if (err)
+        vv_error_set(&seg->error, err, "out of memory");
+    if (err) return seg_fail(seg, err);
     s->cur = c;
     s->cur_at = 0;
     if (c->first) { /* a gap in time: offsets go up all the same */

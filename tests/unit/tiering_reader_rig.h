@@ -89,6 +89,7 @@ static struct rig *rig_remote(const struct vv_tier_config *c, int segments, int 
     struct rig *r = rig_new();
     r->config = *c;
     r->config.delete_grace_ms = 60000;
+    rig_form(&r->config);
     rig_open(r);
     for (int i = 0; i < segments; i++) rig_seal_batches(r, batches, value, 0);
     rig_only_remote(r);

@@ -1,6 +1,7 @@
 /* tiering_rig.h — what the tier's unit tests share: a partition whose log is a list of segments in memory (the log's functions that the
  * tier calls are defined here, in place of src/log's), a directory as store behind the fault wrapper, a clock under control.
- * rig_crash() forgets everything but the disk, the bucket and the segments. */
+ * rig_crash() forgets everything but the disk, the bucket and the segments. VARVE_TEST_FORM in the environment: the flags of new objects
+ * (1 compressed, 2 encrypted); ctest runs the suites with 3 too. */
 #ifndef VARVE_TESTS_TIERING_RIG_H
 #define VARVE_TESTS_TIERING_RIG_H
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tier_impl.h"
@@ -81,7 +83,7 @@ static struct vv_env rig_env;
 static void rig_advance(int64_t ms) { rig_wall_ms += ms; rig_mono_us += ms * 1000; }
 
 struct rig {
-    char dir[64], data[128], part_dir[128], bucket[128];
+    char dir[64], data[128], part_dir[128], bucket[128], keys[128];
     struct vv_objstore *store; /* the fault wrapper */
     struct vv_index *index;
     struct vv_log log;
@@ -163,6 +165,24 @@ static int rig_rm(const char *path, const struct stat *st, int flag, struct FTW 
     return remove(path);
 }
 
+static unsigned rig_form(struct vv_tier_config *c)
+{
+    const char *text = getenv("VARVE_TEST_FORM");
+    unsigned form = text ? (unsigned)atoi(text) : 0;
+    c->compress = form & VV_OBJECT_COMPRESSED;
+    c->encrypt = form & VV_OBJECT_ENCRYPTED;
+    return form;
+}
+
+static void rig_write_keys(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    assert_int_equal(chmod(path, 0600), 0);
+}
+
 static bool rig_threads; /* async GETs on threads of the store; before rig_new */
 
 static struct rig *rig_new(void)
@@ -179,13 +199,16 @@ static struct rig *rig_new(void)
     rig_env.clock_ops = &rig_clock;
     assert_int_equal(vv_fs_mkdirs(&rig_env, r->data), 0);
     snprintf(url, sizeof url, "fs:%s", r->bucket);
-    struct vv_objstore_config sc = {.inline_async = !rig_threads};
+    snprintf(r->keys, sizeof r->keys, "%s/keys", r->dir);
+    rig_write_keys(r->keys, "one AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n");
+    struct vv_objstore_config sc = {.inline_async = !rig_threads, .keys_file = r->keys};
     struct vv_objstore *inner;
     rig_ok(vv_objstore_open(url, &sc, &rig_env, &inner, &e), &e);
     assert_int_equal(vv_objfault_open(inner, 1, &r->store), 0);
     memset(r->topic_id.b, 7, 16);
     r->id = (struct vv_tier_identity){.cluster_id = "cluster-1", .node_id = 1, .data_dir = r->data};
     r->config = (struct vv_tier_config){.delete_grace_ms = 60000};
+    rig_form(&r->config);
     r->limit = INT64_MAX;
     r->log.epoch = 3;
     return r;
