@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Reads a topic out of a Varve bucket copied to a directory, as JSON lines, from docs/bucket-format.md alone.
-usage: bucket_reader.py DIR TOPIC        (Python's standard library; snappy, lz4, zstandard only for those codecs)"""
+usage: bucket_reader.py DIR TOPIC [KEYS]  (Python's standard library; snappy, lz4, zstandard only for those codecs; for encrypted
+objects KEYS, a file of `ID BASE64` lines, and the module cryptography)"""
 import base64, gzip, hashlib, json, os, re, struct, sys
 
 NAME = re.compile(r"(\d{20})-(\d{20})-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{16}\.seg$")
@@ -37,27 +38,58 @@ def page(prefix, level, ref):  # the segments under one page, in order
     for entry in json.loads(raw)["entries"]:
         yield from [entry] if level == 1 else page(prefix, level - 1, entry)
 
+def parse(raw):  # tagged sections, and where each begins
+    sections, starts, at = {}, {}, 0
+    while at < len(raw):
+        tag, n = struct.unpack_from(">4sI", raw, at)
+        sections[tag], starts[tag] = raw[at + 8:at + 8 + n], at
+        at += 8 + n
+    return sections, starts
+
+def keyring():
+    with open(sys.argv[3]) as f:
+        return dict(line.split() for line in f if line.strip() and line[0] != "#")
+
+def gcm(key, nonce, data, aad):
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    return AESGCM(key).decrypt(nonce, bytes(data), aad)
+
 class Segment:
     def __init__(self, prefix, name, topic_id, partition, clusters):
         obj = read(prefix + name)
         magic, flen, fcrc, size, version, flags, tcrc = struct.unpack(">8sIIQHHI", obj[-32:])
         need(magic == b"VARVESEG" and crc32c(obj[-32:-4]) == tcrc, "trailer of " + name)
-        need(version == 1 and flags == 0, "unknown version of " + name)
-        raw, sections, at = obj[size:-32], {}, 0
+        need(version == 1 and flags < 4, "unknown version of " + name)
+        raw = obj[size:-32]
         need(len(raw) == flen and crc32c(raw) == fcrc, "footer of " + name)
-        while at < flen:
-            tag, n = struct.unpack_from(">4sI", raw, at)
-            sections[tag] = raw[at + 8:at + 8 + n]
-            at += 8 + n
+        sections, starts = parse(raw)
+        aad, self.key = (prefix + name).encode(), None
+        if flags & 2:
+            wrap = sections[b"ENCR"]
+            end = 4 + struct.unpack_from(">H", wrap, 2)[0]
+            kek = base64.b64decode(keyring()[wrap[4:end].decode()])
+            self.key = gcm(kek, wrap[end:end + 12], wrap[end + 12:], b"varve data key")
+            readable = raw[:starts[b"SEAL"]]
+            secret = gcm(self.key, b"\xff" * 12, sections[b"SEAL"], aad + obj[-16:-4] + readable)
+            sections.update(parse(secret)[0])
         (tid, part, epoch, base, last, nonce, gen, _, _, self.writer, _, _, _,
          self.log_start) = struct.unpack_from(">16siiqqQIIQQqqqq", sections[b"SEGM"])
         need(tid == topic_id and part == partition and name_of(base, last, epoch, gen, nonce) == name and
              sections[b"CLUS"].decode() in clusters, "identity of " + name)
-        self.data, self.table, self.name = obj[:size], sections[b"BLKS"], name
+        self.data, self.table, self.name, self.stored, self.aad = obj[:size], sections[b"BLKS"], name, sections.get(b"STOR"), aad
+
+    def load(self, i):  # block i of a compressed or encrypted object
+        at, n, how = struct.unpack_from(">QII", self.stored, 4 + 16 * i)
+        block = self.data[at:at + n]
+        if self.key:
+            block = gcm(self.key, struct.pack(">IQ", 0, i), block, self.aad)
+        return decompress(4, block) if how == 1 else block
 
     def check_blocks(self):
-        end = 0
-        for i in range(struct.unpack_from(">I", self.table)[0]):
+        end, count = 0, struct.unpack_from(">I", self.table)[0]
+        if self.stored:
+            self.data = b"".join(self.load(i) for i in range(count))
+        for i in range(count):
             at, n, crc = struct.unpack_from(">QII", self.table, 4 + 40 * i)
             need(at == end and crc32c(self.data[at:at + n]) == crc, "block %d of %s" % (i, self.name))
             end = at + n
