@@ -57,7 +57,8 @@ static void make_disk(struct world *w)
 void world_init(struct world *w, uint64_t seed)
 {
     struct vv_error e = {0};
-    struct vv_objstore_config sc = {.inline_async = true};
+    static const char keys[] = "sim AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
+    struct vv_objstore_config sc = {.inline_async = true, .keys_file = SIM_KEYS};
     w->seed = seed;
     w->next_producer = 1000;
     vv_rand_seed(&w->rand, seed);
@@ -68,10 +69,13 @@ void world_init(struct world *w, uint64_t seed)
     w->bucket_env = w->env;
     w->bucket_env.fs_ops = &vv_fs_mem_ops;
     w->bucket_env.fs = w->bucket;
+    if (vv_fs_write_file(&w->bucket_env, SIM_KEYS, keys, sizeof keys - 1)) sim_fail("keys");
     memset(w->topic_id.b, 7, 16);
     w->id = (struct vv_tier_identity){.cluster_id = "simulated", .node_id = 1, .data_dir = "/data"};
     w->tier_config = (struct vv_tier_config){.delete_grace_ms = 30000,
                                              .verify_full = sim_percent(w, 50),
+                                             .compress = seed & 1, /* not drawn: older seeds keep their schedules */
+                                             .encrypt = seed & 2,
                                              .manifest_interval_ms = 10000,
                                              .gc_interval_ms = sim_percent(w, 70) ? 7000 : 0,
                                              .gc_age_ms = 20000,
@@ -94,8 +98,9 @@ void world_init(struct world *w, uint64_t seed)
         for (int k = 0; k < SIM_PRODUCERS; k++) p->producer[k].id = w->next_producer++;
     }
     if (vv_objstore_open("fs:/bucket", &sc, &w->bucket_env, &w->checker, &e)) sim_fail("bucket: %s", e.text);
-    sim_say(w, "%d partitions, segments of %lld, verify %s", w->parts, (long long)w->log_config.segment_bytes,
-            w->tier_config.verify_full ? "full" : "footer");
+    sim_say(w, "%d partitions, segments of %lld, verify %s%s%s", w->parts, (long long)w->log_config.segment_bytes,
+            w->tier_config.verify_full ? "full" : "footer", w->tier_config.compress ? ", compressed" : "",
+            w->tier_config.encrypt ? ", encrypted" : "");
 }
 
 void world_free(struct world *w)
@@ -231,7 +236,7 @@ static int open_part(struct world *w, struct sim_part *p, enum sim_death how, st
 static bool try_up(struct world *w, enum sim_death how)
 {
     struct vv_error e = {0};
-    struct vv_objstore_config sc = {.inline_async = true};
+    struct vv_objstore_config sc = {.inline_async = true, .keys_file = SIM_KEYS};
     struct vv_objstore *inner;
     bool restore = w->part[0].restore;
     if (!world_ok(w, vv_fs_mkdirs(&w->env, "/data"), "mkdir", NULL)) return false;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SIM_KEYS "/keys" /* beside the bucket */
 #define SIM_PARTS 3
 #define SIM_PRODUCERS 4
 #define SIM_RECORDS 8 /* at most, per batch */
