@@ -1,4 +1,5 @@
-/* cred.c — S3 credentials: configuration, environment, shared credentials file. Contract: cred.h.
+/* cred.c — S3 credentials: configuration, environment, web identity, shared credentials file, instance metadata.
+ * Contract: cred.h.
  *
  * The first source that has an access key id wins, and the rest of the credentials come from the
  * same source: a key of one and a secret of another never mix. Configuration and environment are
@@ -6,11 +7,16 @@
  * ($AWS_SHARED_CREDENTIALS_FILE or ~/.aws/credentials, profile AWS_PROFILE or "default") again when
  * its mtime changes and after a 403, because other programs rotate it.
  *
- * Not here: instance metadata, web identity, SSO, credential_process. A side program can write the
- * file.
+ * Credentials that a service gives out (cred_remote.h) expire. A thread of this file's own, started when they are first needed, fetches
+ * them and fetches them again five minutes before their end (or at half of what is left), and after a 403. Who asks waits only as long as
+ * there are none at all; while the service is away the old ones serve until they end.
  *
- * Threads: any; `lock` guards everything that changes. */
+ * Not here: container credentials, SSO, credential_process. A side program can write the file.
+ *
+ * Threads: any; `lock` guards everything that changes, and is not held while a service is asked. */
 #include "cred.h"
+#include "cred_remote.h"
+#include "varve/bytes.h"
 #include "varve/vlog.h"
 
 #include <ctype.h>
@@ -20,7 +26,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILE_LIMIT = 256 * 1024 };
+enum {
+    FILE_LIMIT = 256 * 1024,
+    EARLY_MS = 5 * 60 * 1000,
+    AGAIN_FIRST_MS = 1000,
+    AGAIN_MAX_MS = 60 * 1000,
+    UNTOLD_MS = 15 * 60 * 1000, /* credentials that do not say when they end */
+};
 
 struct vv_creds {
     struct vv_env *env;
@@ -31,6 +43,16 @@ struct vv_creds {
     char file[1024], profile[128];
     int64_t file_mtime_ms;
     char region[64];
+    /* what a service gives out */
+    struct vv_cred_remote remote;
+    pthread_t thread;
+    pthread_cond_t change;
+    bool running, stopping, hurry;
+    unsigned failures;      /* since the last success */
+    bool asked;             /* at least once, with whatever outcome */
+    bool temporary;         /* cred came from the service */
+    int64_t expires_ms;     /* wall clock */
+    struct vv_error why;    /* of the last failure */
 };
 
 const char *vv_cred_env(const struct vv_objstore_config *config, const char *name)
@@ -134,25 +156,99 @@ static bool load_file(struct vv_creds *c, bool always)
     return changed;
 }
 
+/* ---- what a service gives out: the thread ---- */
+
+/* lock held, given up while the service is asked. */
+static void fetch(struct vv_creds *c)
+{
+    struct vv_cred fresh;
+    struct vv_error e = {0};
+    int64_t expires_ms;
+    c->hurry = false;
+    pthread_mutex_unlock(&c->lock);
+    int err = vv_cred_remote_fetch(&c->remote, c->env, &fresh, &expires_ms, &e);
+    int64_t now = vv_wall_ms(c->env);
+    pthread_mutex_lock(&c->lock);
+    c->asked = true;
+    if (err) {
+        if (!c->failures++ || c->found) VLOG_WARN("S3 credentials: %s", e.text);
+        c->why = e;
+    } else {
+        if (!c->found || c->failures) VLOG_INFO("S3 credentials come from %s at %s", vv_cred_service_name(c->remote.service), c->remote.endpoint);
+        c->cred = fresh;
+        c->expires_ms = expires_ms ? expires_ms : now + UNTOLD_MS;
+        c->found = c->temporary = true;
+        c->failures = 0;
+    }
+    vv_cred_wipe(&fresh);
+    pthread_cond_broadcast(&c->change);
+}
+
+static int64_t pause_ms(const struct vv_creds *c)
+{
+    if (c->failures) return VV_MIN((int64_t)AGAIN_FIRST_MS << VV_MIN(c->failures, 10u), (int64_t)AGAIN_MAX_MS);
+    int64_t left = c->expires_ms - vv_wall_ms(c->env);
+    return VV_MAX(VV_MAX(left - EARLY_MS, left / 2), (int64_t)AGAIN_FIRST_MS);
+}
+
+static void *fetcher(void *arg)
+{
+    struct vv_creds *c = arg;
+    pthread_mutex_lock(&c->lock);
+    while (!c->stopping) {
+        fetch(c);
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        int64_t ms = VV_MIN(pause_ms(c), (int64_t)3600 * 1000);
+        until.tv_sec += ms / 1000;
+        until.tv_nsec += ms % 1000 * 1000000;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000;
+        }
+        while (!c->stopping && !c->hurry && !pthread_cond_timedwait(&c->change, &c->lock, &until)) {}
+    }
+    pthread_mutex_unlock(&c->lock);
+    return NULL;
+}
+
+/* lock held. True: there are some that are still good. */
+static bool from_service(struct vv_creds *c)
+{
+    if (c->remote.service == VV_CRED_NO_SERVICE) return false;
+    if (!c->running) c->running = !pthread_create(&c->thread, NULL, fetcher, c);
+    while (c->running && !c->asked && !c->stopping) pthread_cond_wait(&c->change, &c->lock);
+    if (!c->temporary) return false;
+    if (vv_wall_ms(c->env) < c->expires_ms) return true;
+    vv_error_set(&c->why, VV_E_ACCESS, "they have expired and %s gives no new ones", vv_cred_service_name(c->remote.service));
+    return false;
+}
+
 int vv_creds_get(struct vv_creds *c, struct vv_cred *out, struct vv_error *e)
 {
+    char why[160] = "";
     pthread_mutex_lock(&c->lock);
-    load_file(c, false);
-    bool found = c->found;
+    if (c->remote.service != VV_CRED_WEB_IDENTITY && !c->temporary) load_file(c, false);
+    bool found = c->found && !c->temporary ? true : from_service(c);
     if (found) *out = c->cred;
+    else if (c->why.text[0]) snprintf(why, sizeof why, " (%.150s)", c->why.text);
     pthread_mutex_unlock(&c->lock);
     if (found) return VV_OK;
     return vv_error_set(
         e, VV_E_ACCESS,
         "no S3 credentials: set tier.s3.access.key.id and tier.s3.secret.access.key, or "
-        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or profile [%s] in %s",
-        c->profile, c->file[0] ? c->file : "~/.aws/credentials");
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or profile [%s] in %s%s",
+        c->profile, c->file[0] ? c->file : "~/.aws/credentials", why);
 }
 
 bool vv_creds_reload(struct vv_creds *c)
 {
     pthread_mutex_lock(&c->lock);
-    bool changed = load_file(c, true);
+    bool changed = !c->temporary && load_file(c, true);
+    if (c->temporary) { /* the next request has the new ones */
+        c->hurry = true;
+        pthread_cond_broadcast(&c->change);
+    }
     pthread_mutex_unlock(&c->lock);
     if (changed) VLOG_INFO("S3 credentials read again from %s [%s]", c->file, c->profile);
     return changed;
@@ -190,7 +286,12 @@ int vv_creds_new(const struct vv_objstore_config *config, struct vv_env *env, st
     struct vv_creds *c = calloc(1, sizeof *c);
     if (!c) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     c->env = env;
+    pthread_condattr_t monotonic;
     pthread_mutex_init(&c->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->change, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     const char *profile = config->profile ? config->profile : vv_cred_env(config, "AWS_PROFILE");
     const char *file = vv_cred_env(config, "AWS_SHARED_CREDENTIALS_FILE"),
                *home = vv_cred_env(config, "HOME");
@@ -211,8 +312,11 @@ int vv_creds_new(const struct vv_objstore_config *config, struct vv_env *env, st
     else if (env_id && !config->profile)
         err = set_fixed(c, env_id, vv_cred_env(config, "AWS_SECRET_ACCESS_KEY"),
                         vv_cred_env(config, "AWS_SESSION_TOKEN"), "AWS_ACCESS_KEY_ID", e);
-    else
-        load_file(c, true);
+    else {
+        vv_cred_remote_find(config, c->region[0] ? c->region : "us-east-1", &c->remote);
+        if (config->profile && c->remote.service == VV_CRED_WEB_IDENTITY) c->remote.service = VV_CRED_NO_SERVICE; /* the profile was asked for */
+        if (c->remote.service != VV_CRED_WEB_IDENTITY) load_file(c, true);
+    }
     if (err) {
         vv_creds_free(c);
         return err;
@@ -224,6 +328,12 @@ int vv_creds_new(const struct vv_objstore_config *config, struct vv_env *env, st
 void vv_creds_free(struct vv_creds *c)
 {
     if (!c) return;
+    pthread_mutex_lock(&c->lock);
+    c->stopping = true;
+    pthread_cond_broadcast(&c->change);
+    pthread_mutex_unlock(&c->lock);
+    if (c->running) pthread_join(c->thread, NULL); /* a service is asked for seconds at most */
+    pthread_cond_destroy(&c->change);
     pthread_mutex_destroy(&c->lock);
     vv_cred_wipe(&c->cred);
     free(c);

@@ -1,5 +1,5 @@
 /* cred.h — where an S3 client's credentials and region come from, in AWS's own order: the
- * configuration, the environment, the shared credentials file. Any thread. Secrets stay in here and
+ * configuration, the environment, a web identity, the shared credentials file, instance metadata. Any thread. Secrets stay in here and
  * in the caller's struct vv_cred. */
 #ifndef VARVE_CRED_H
 #define VARVE_CRED_H
@@ -17,7 +17,7 @@ int vv_creds_new(const struct vv_objstore_config *config, struct vv_env *env, st
                  struct vv_error *e);
 void vv_creds_free(struct vv_creds *c);
 /* E_ACCESS and a text that says where was looked when there are none. Looks at the file's mtime,
- * and reads it again when that changed. */
+ * and reads it again when that changed. The first call may wait for a service that gives them out, seconds at most. */
 int vv_creds_get(struct vv_creds *c, struct vv_cred *out, struct vv_error *e);
 /* After a 403: reads the file whatever its mtime. True if there is something else to try now. */
 bool vv_creds_reload(struct vv_creds *c);

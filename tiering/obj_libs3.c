@@ -536,6 +536,8 @@ static int check_usable(struct obj_libs3 *s, const struct vv_objstore_config *co
             "use tier.s3.client=curl, or an http endpoint on a trusted network");
     if (config->ca_file && config->ca_file[0])
         return vv_error_set(e, VV_E_CONFIG, "tier.s3.ca.file has no use with tier.s3.client=libs3");
+    if (config->storage_class || config->sse)
+        return vv_error_set(e, VV_E_CONFIG, "tier.s3.storage.class and tier.s3.sse need tier.s3.client=curl");
     bool token = !vv_creds_get(s->creds, &cred, NULL) && cred.session_token[0];
     vv_cred_wipe(&cred);
     if (token)

@@ -108,6 +108,14 @@ void s3_conditions(struct s3_call *c, const struct vv_objput *how)
     if (how->if_match) s3_call_header(c, "if-match", how->if_match);
 }
 
+void s3_protection(struct s3_call *c, const struct vv_objput *how)
+{
+    const struct obj_s3 *s = c->s;
+    if (how->cold && s->storage_class[0]) s3_call_header(c, "x-amz-storage-class", s->storage_class);
+    if (s->sse[0]) s3_call_header(c, "x-amz-server-side-encryption", s->sse);
+    if (s->kms_key_id[0]) s3_call_header(c, "x-amz-server-side-encryption-aws-kms-key-id", s->kms_key_id);
+}
+
 static int s3_put(struct vv_objstore *base, const char *key, const struct vv_objsrc *src,
                   const struct vv_objput *how, int64_t deadline_ms, struct vv_objinfo *info,
                   struct vv_error *e)
@@ -120,6 +128,7 @@ static int s3_put(struct vv_objstore *base, const char *key, const struct vv_obj
     c.src = src;
     c.src_n = src->size;
     s3_conditions(&c, how);
+    s3_protection(&c, how);
     int err = s3_call_hash(&c, e);
     if (!err) err = s3_call_run(&c, e);
     if (err == VV_E_NOENT && how->if_match) /* AWS: 404 when the object to match is gone */
@@ -498,6 +507,34 @@ static int set_limits(struct obj_s3 *s, const struct vv_objstore_config *config,
     return VV_OK;
 }
 
+/* One word of the store's, which goes into a header as it is. */
+static int take_word(const char *key, const char *word, char *dst, size_t cap, struct vv_error *e)
+{
+    if (!word) return VV_OK;
+    if (strlen(word) >= cap || strspn(word, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-:/.+=") < strlen(word))
+        return config_error(e, key, word);
+    snprintf(dst, cap, "%s", word);
+    return VV_OK;
+}
+
+static int set_protection(struct obj_s3 *s, const struct vv_objstore_config *config, struct vv_error *e)
+{
+    const char *class = config->storage_class;
+    bool kms = config->sse && !strcmp(config->sse, "sse-kms");
+    if (class && (!strcmp(class, "GLACIER") || !strcmp(class, "DEEP_ARCHIVE")))
+        return config_error(e, "tier.s3.storage.class: objects must be readable at once, GLACIER_IR is the coldest that are", class);
+    if (config->sse && !kms && strcmp(config->sse, "sse-s3"))
+        return config_error(e, "tier.s3.sse: give none, sse-s3 or sse-kms", config->sse);
+    if (config->sse_kms_key_id && !kms)
+        return config_error(e, "tier.s3.sse.kms.key.id: of use only with tier.s3.sse=sse-kms", config->sse_kms_key_id);
+    int err = take_word("tier.s3.storage.class: not a storage class", class, s->storage_class, sizeof s->storage_class, e);
+    if (!err)
+        err = take_word("tier.s3.sse.kms.key.id: not a key's id", config->sse_kms_key_id, s->kms_key_id, sizeof s->kms_key_id, e);
+    if (!err && config->sse) snprintf(s->sse, sizeof s->sse, "%s", kms ? "aws:kms" : "AES256");
+    if (kms) s->base.caps &= ~(unsigned)VV_OBJ_CAP_ETAG_IS_MD5; /* theirs are of the encrypted bytes */
+    return err;
+}
+
 int vv_obj_s3_open(const char *url, const struct vv_objstore_config *config, struct vv_env *env,
                    struct vv_objstore **out, struct vv_error *e)
 {
@@ -519,6 +556,7 @@ int vv_obj_s3_open(const char *url, const struct vv_objstore_config *config, str
         err = config_error(e, "tier.s3.region: not a region", s->region);
     if (!err) err = set_address(s, config, bucket, e);
     if (!err) err = set_limits(s, config, e);
+    if (!err) err = set_protection(s, config, e);
     if (err) {
         s3_close(&s->base);
         return err;

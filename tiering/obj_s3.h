@@ -16,7 +16,7 @@ enum {
     S3_XML_MAX = 4 << 20, /* of a listing: 1000 keys of 1 KiB, percent-encoded, and their tags */
     S3_PATH_MAX = 3 * (VV_OBJ_KEY_MAX + 256) + 64,
     S3_QUERY_MAX = 3 * (2 * VV_OBJ_KEY_MAX + 512) + 256,
-    S3_HEADERS_MAX = 6, /* an operation's own; the common ones come on top */
+    S3_HEADERS_MAX = 8, /* an operation's own; the common ones come on top */
     S3_QUERIES_MAX = 8,
 };
 
@@ -30,6 +30,7 @@ struct obj_s3 {
     char path_root[200];             /* "/bucket" encoded, or "" for virtual-host style */
     char prefix[VV_OBJ_KEY_MAX + 2]; /* "" or ends with '/' */
     char region[64], ca_file[512];
+    char storage_class[64], sse[16], kms_key_id[400]; /* "" = not asked for; sse as the header has it */
     bool https, loopback;
     uint64_t multipart_above, part_size;
     unsigned connections_max;
@@ -118,6 +119,8 @@ int s3_abort_stale(struct vv_objstore *base, const char *prefix, int64_t before_
 
 /* obj_s3.c */
 void s3_conditions(struct s3_call *c, const struct vv_objput *how);
+/* Storage class and server-side encryption, of a put or of the beginning of one in parts. */
+void s3_protection(struct s3_call *c, const struct vv_objput *how);
 /* Takes s3://BUCKET/PREFIX apart; prefix is "" or ends with '/'. */
 int s3_parse_url(const char *url, char *bucket, size_t bucket_cap, char *prefix, size_t prefix_cap,
                  struct vv_error *e);

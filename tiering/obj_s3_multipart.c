@@ -56,11 +56,12 @@ static int on_create_element(void *ctx, const char *path, const char *text)
     return VV_OK;
 }
 
-static int create(struct upload *u, struct vv_error *e)
+static int create(struct upload *u, const struct vv_objput *how, struct vv_error *e)
 {
     struct s3_call c;
     s3_call_init(&c, u->s, VV_OBJ_PUT, "POST", u->key, left_ms(u));
     s3_call_query(&c, "uploads", "");
+    s3_protection(&c, how);
     c.body_max = 64 * 1024;
     int err = s3_call_run(&c, e);
     if (!err &&
@@ -236,7 +237,7 @@ int s3_multipart_put(struct obj_s3 *s, const char *key, const struct vv_objsrc *
     if (src->size > (5ull << 40)) return failed(&u, e, VV_E_LIMIT, "an object has at most 5 TiB");
     u.etags = calloc(u.parts, sizeof *u.etags);
     u.md5s = calloc(u.parts, 16);
-    int err = u.etags && u.md5s ? create(&u, e) : failed(&u, e, VV_E_NOMEM, "out of memory");
+    int err = u.etags && u.md5s ? create(&u, how, e) : failed(&u, e, VV_E_NOMEM, "out of memory");
     for (unsigned i = 0; i < u.parts && !err; i++)
         err = put_part(&u, i, e);
     if (!err) err = complete(&u, how, e);

@@ -438,7 +438,7 @@ static int put_object(struct upload *u, bool *stored_wrong)
     pthread_mutex_lock(&t->mu);
     bool overwrite = p->overwrite;
     pthread_mutex_unlock(&t->mu);
-    struct vv_objput how = {.if_none_match = !overwrite && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH)};
+    struct vv_objput how = {.if_none_match = !overwrite && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH), .cold = true};
     struct vv_objsrc src = {.size = u->footer.stored_bytes + u->tail_n, .read = source_read, .ctx = u};
     struct vv_objinfo told;
     int err = vv_objstore_put(t->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), &told, &u->e);

@@ -138,6 +138,7 @@ struct vv_objsrc {
 struct vv_objput {
     bool if_none_match;   /* If-None-Match: * — only if absent */
     const char *if_match; /* If-Match — only if the ETag is this one; NULL = no condition */
+    bool cold;            /* written once and kept for long: in the configured storage class */
 };
 
 enum vv_objget_kind {
@@ -227,6 +228,9 @@ struct vv_objstore_config { /* zeroed = defaults; strings are copied at open */
     const char *profile;      /* NULL = AWS_PROFILE, then "default" */
     const char *ca_file;      /* PEM file of authorities to trust instead of the system's; TLS is always verified */
     const char *module_dir;   /* where varve_libs3.so lies; NULL = VARVE_MODULE_DIR, then beside the executable */
+    const char *storage_class; /* s3: of long-lived objects (vv_objput.cold); NULL = the bucket's default */
+    const char *sse;          /* s3: "sse-s3" or "sse-kms", asked for with every put; NULL = the bucket's default */
+    const char *sse_kms_key_id; /* for sse-kms; NULL = the store's default key */
     const char *keys_file;    /* keys for encrypted segment objects; NULL = none */
     const char *active_key;   /* id of the one that new objects use; NULL = the file's last */
     bool ignore_environment;  /* tests: only what is given here */

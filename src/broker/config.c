@@ -344,6 +344,8 @@ static const struct {
     {"storage.aws.secret.access.key", "tier.s3.secret.access.key"},
     {"storage.s3.access.key.id", "tier.s3.access.key.id"},
     {"storage.s3.secret.access.key", "tier.s3.secret.access.key"},
+    {"storage.s3.multipart.upload.part.size", "tier.s3.part.bytes"},
+    {"storage.s3.storage.class", "tier.s3.storage.class"},
 };
 
 static const char *rsm(const struct vv_broker_config *c, const char *rest)

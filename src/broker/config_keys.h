@@ -258,6 +258,13 @@
       "The client: our own over libcurl (Signature V4), or Debian's libs3 (Signature V2).")        \
     X(tier_s3_part_bytes, "tier.s3.part.bytes", LONG, "67108864", 5242880, 5368709120, NULL, 0,    \
       "Objects of more than two of these go up in parts of this size.")                            \
+    X(tier_s3_storage_class, "tier.s3.storage.class", STRING, NULL, 0, 0, NULL, 0,                 \
+      "Storage class of segment objects, as the store names it (STANDARD_IA, GLACIER_IR, ...); "   \
+      "one that must be thawed first (GLACIER, DEEP_ARCHIVE) is refused. Unset: the bucket's.")    \
+    X(tier_s3_sse, "tier.s3.sse", STRING, "none", 0, 0, "none|sse-s3|sse-kms", 0,                  \
+      "Server-side encryption asked for with every upload; none: the bucket's default.")           \
+    X(tier_s3_sse_kms_key_id, "tier.s3.sse.kms.key.id", STRING, NULL, 0, 0, NULL, 0,               \
+      "The store's key for sse-kms; unset: its default key.")                                      \
     X(tier_s3_ca_file, "tier.s3.ca.file", STRING, NULL, 0, 0, NULL, 0,                             \
       "Certificates to trust for the endpoint, PEM.")                                              \
     X(remote_log_manager_copy_max_bytes_per_second,                                                \

@@ -494,7 +494,7 @@ static void concurrent_conditions(struct run *r)
 static void unsupported_is_said(struct run *r)
 {
     struct vv_objput absent = {.if_none_match = true}, match = {.if_match = "\"x\""},
-                     both = {true, "\"x\""};
+                     both = {.if_none_match = true, .if_match = "\"x\""};
     const char *key = key_of(r, "k");
     WANT(VV_E_USAGE, vv_objstore_put_mem(r->s, key, "x", 1, &both, MS, NULL, &e));
     if (!(r->s->caps & VV_OBJ_CAP_IF_NONE_MATCH))

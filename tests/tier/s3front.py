@@ -94,6 +94,7 @@ class S3Front:
         self.sums = True  # False: Content-MD5 is not looked at and ETags are the store's own
         self.clock_s = None  # set: the store's clock is that far from ours, and it refuses signatures 15 minutes off
         self.open = set()
+        self.headers = {}  # (op, key) -> the last request's headers, names in lower case
         front = self
 
         class Bound(Handler):
@@ -206,6 +207,8 @@ class Handler(BaseHTTPRequestHandler):
         parts = urllib.parse.unquote(url.path).lstrip("/").split("/", 1)
         bucket, self.key = parts[0], parts[1] if len(parts) > 1 else ""
         op = self.operation()
+        with self.front.lock:
+            self.front.headers[op, self.key] = {k.lower(): v for k, v in self.headers.items()}
         rule = self.rule = self.front.find_rule(op, self.key)
         self.rate = rule.rate if rule and rule.do == "slow" else 0
         try:

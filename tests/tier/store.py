@@ -1,10 +1,13 @@
 """store.py — faults 20 to 23: a store that refuses, vanishes, crawls, is silent or cannot do something; two writers."""
 import json
 import os
+import json
 import subprocess
 import struct
 import threading
 import time
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from s3front import S3Front
 from world import ROOT, STORAGE_ERROR, TOPIC, Varve, World, served_again, wait_for
@@ -50,6 +53,108 @@ def case_20():
         w.close()
 
 
+class Giver(BaseHTTPRequestHandler):
+    """Instance metadata (IMDSv2) and STS, in imitation: gives out the credentials of the moment, good for a few seconds."""
+
+    protocol_version = "HTTP/1.1"
+    who, calls, down, token = "first", None, False, ""
+    SECRET = "planted-secret-of-the-service"
+
+    def log_message(self, *_):
+        pass
+
+    def say(self, status, body):
+        data = body.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def serve(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        front, roles = type(self), "/latest/meta-data/iam/security-credentials/"
+        front.calls.append((self.command, self.path, body))
+        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 4))
+        if front.down:
+            self.say(500, "")
+        elif (self.command, self.path) == ("PUT", "/latest/api/token"):
+            self.say(200 if self.headers["X-aws-ec2-metadata-token-ttl-seconds"] else 400, "session-token")
+        elif self.command == "GET" and self.headers["X-aws-ec2-metadata-token"] != "session-token":
+            self.say(401, "")
+        elif (self.command, self.path) == ("GET", roles):
+            self.say(200, "archive-role")
+        elif (self.command, self.path) == ("GET", roles + "archive-role"):
+            self.say(200, json.dumps({"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": front.who, "SecretAccessKey": self.SECRET,
+                                      "Token": "token-of-" + front.who, "Expiration": until}))
+        elif (self.command, self.path) == ("POST", "/"):
+            asked = dict(urllib.parse.parse_qsl(body, strict_parsing=True))
+            want = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": "arn:aws:iam::1:role/archive",
+                    "RoleSessionName": "varve", "WebIdentityToken": front.token}
+            self.say(200 if asked == want else 403, f"""<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+  <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>{front.who}</AccessKeyId><SecretAccessKey>{self.SECRET}</SecretAccessKey>
+  <SessionToken>token-of-{front.who}</SessionToken><Expiration>{until}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
+</AssumeRoleWithWebIdentityResponse>""")
+        else:
+            self.say(404, "")
+
+    do_GET = do_PUT = do_POST = serve
+
+
+def given_out(more, change):
+    """A broker whose credentials come from a service: they are renewed before their end, an outage of the service is lived through, new
+    ones are taken, and no secret shows."""
+    giver = type("Bound", (Giver,), {"calls": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), giver)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        with World(start=False, topics=(TOPIC, "hot")) as w:
+            none = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
+            w.settings.update({**none, **more(w, giver, f"http://127.0.0.1:{server.server_address[1]}")})
+            w.s3.keys_allowed = {"first"}
+            w.start()
+            with w.client() as c:
+                for topic in w.topics:
+                    c.create(topic, 1, {})
+            w.fill(3).quiet()
+            asked = len(giver.calls)
+            wait_for("they are renewed before their end", lambda: len(giver.calls) > asked)
+            giver.down = True
+            asked = len(giver.calls)
+            wait_for("the service is asked in vain", lambda: len(giver.calls) > asked)
+            w.fill(2).hot_works()
+            change(giver)
+            giver.who, giver.down, w.s3.keys_allowed = "second", False, {"second"}
+            w.quiet()
+            w.check()
+            puts = [h for (op, key), h in w.s3.headers.items() if op == "PUT" and key.endswith(".seg")]
+            assert all(h["x-amz-security-token"].startswith("token-of-") for h in puts) and puts
+            assert giver.SECRET not in w.messages() and "token-of-" not in w.messages() and "session-token" not in w.messages()
+            w.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def case_20_metadata():
+    """Credentials of the instance's role, by IMDSv2."""
+    given_out(lambda w, giver, url: {"AWS_EC2_METADATA_SERVICE_ENDPOINT": url + "/"}, lambda giver: None)
+
+
+def case_20_web_identity():
+    """Credentials for a web identity token, by STS; the token is replaced in its file."""
+    def more(w, giver, url):
+        giver.file, giver.token = w.scratch.dir / "token", "header.payload+/=.signature"
+        giver.file.write_text(giver.token + "\n")
+        return {"AWS_ROLE_ARN": "arn:aws:iam::1:role/archive", "AWS_WEB_IDENTITY_TOKEN_FILE": str(giver.file), "AWS_ENDPOINT_URL_STS": url}
+
+    def change(giver):
+        giver.token = "another.token"
+        giver.file.write_text(giver.token)
+
+    given_out(more, change)
+
+
 def case_20_start():
     """At start: wrong credentials, no bucket, nobody there, none at all: a clear word and exit code 1."""
     with World(start=False) as w:
@@ -62,7 +167,7 @@ def case_20_start():
         assert "NoSuchBucket" in said, said
         said = w.refused(name="nobody", patience_s=120, **{"tier.s3.endpoint": "http://127.0.0.1:1"})
         assert "127.0.0.1:1" in said or "onnect" in said, said
-        none = {k: "" for k in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+        none = {**{k: "" for k in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}, "AWS_EC2_METADATA_DISABLED": "true"}
         said = w.refused({**none, "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}, name="no-key")
         assert "credentials" in said, said
 
@@ -89,6 +194,32 @@ def case_21():
         assert w.s3.objects == {}, "something was written to a bucket that lost its root"
         w.s3.objects = kept
         w.start().check()
+        w.close()
+
+
+def case_protection():
+    """Storage class and server-side encryption are asked for, in one put and in parts; only segments get the class; bad ones are refused."""
+    asked = {"tier.s3.storage.class": "STANDARD_IA", "tier.s3.sse": "sse-kms", "tier.s3.sse.kms.key.id": "arn:aws:kms:x:1:key/2"}
+    with World({**asked, "tier.s3.part.bytes": 5 << 20, "log.segment.bytes": 11 << 20}, topics=("big", TOPIC)) as w:
+        with w.client() as c:
+            c.alter(TOPIC, {"segment.bytes": 65536})
+        w.fill(2).quiet()
+        w.fill(1, "big", size=100000, batches=18).quiet("big")
+        kms = {"x-amz-server-side-encryption": "aws:kms", "x-amz-server-side-encryption-aws-kms-key-id": "arn:aws:kms:x:1:key/2"}
+        puts = {(op, key): h for (op, key), h in w.s3.headers.items() if op in ("PUT", "CREATE")}
+        assert {op for op, _ in puts} == {"PUT", "CREATE"}, puts.keys()
+        for (op, key), h in puts.items():
+            sent = {k: v for k, v in h.items() if k.startswith("x-amz-server-side") or k == "x-amz-storage-class"}
+            assert sent == ({**kms, "x-amz-storage-class": "STANDARD_IA"} if key.endswith(".seg") else kms), (op, key, sent)
+            assert all(name in h["authorization"] for name in sent), "signed"
+        others = [h for (op, _), h in w.s3.headers.items() if op not in ("PUT", "CREATE")]
+        assert others and not any("x-amz-server-side-encryption" in h or "x-amz-storage-class" in h for h in others)
+        w.check()
+        w.check("big")
+        said = w.refused(name="glacier", **{"tier.s3.storage.class": "GLACIER"})
+        assert "GLACIER_IR" in said, said
+        said = w.refused(name="key", **{"tier.s3.sse": "none"})
+        assert "sse-kms" in said, said
         w.close()
 
 

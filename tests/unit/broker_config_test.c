@@ -204,11 +204,15 @@ static void the_tier(void **state)
     l = load("rsm.config.storage.s3.bucket.name=aiven\nrsm.config.key.prefix=x/\n"
              "rsm.config.storage.s3.region=eu-north-1\nrsm.config.storage.aws.access.key.id=AK\n"
              "rsm.config.storage.aws.secret.access.key=hush\nrsm.config.chunk.size=4194304\n"
+             "rsm.config.storage.s3.multipart.upload.part.size=26214400\n"
+             "rsm.config.storage.s3.storage.class=STANDARD_IA\n"
              "remote.log.storage.manager.impl.prefix=rsm.config.\n",
              NULL);
     assert_int_equal(l.rc, 0);
     assert_string_equal(l.c.tier, "s3://aiven/x/");
     assert_string_equal(l.c.tier_s3_region, "eu-north-1");
+    assert_int_equal(l.c.tier_s3_part_bytes, 26214400);
+    assert_string_equal(l.c.tier_s3_storage_class, "STANDARD_IA");
     assert_string_equal(l.c.tier_s3_secret_access_key, "hush");
     assert_false(l.c.tier_s3_path_style);
     assert_int_equal(vv_config_warning_count(&l.c), 0);
