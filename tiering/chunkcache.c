@@ -79,10 +79,7 @@ void vv_cc_unref(struct vv_cc_entry *e)
 
 static bool same(const struct vv_cc_key *a, const struct vv_cc_key *b)
 {
-    const struct vv_segkey *x = &a->object, *y = &b->object;
-    return x->nonce == y->nonce && x->base == y->base && a->first == b->first && a->kind == b->kind &&
-           a->count == b->count && x->last == y->last && x->partition == y->partition && x->epoch == y->epoch &&
-           x->generation == y->generation && vv_uuid_eq(x->topic_id, y->topic_id);
+    return a->first == b->first && a->kind == b->kind && a->count == b->count && vv_segkey_eq(&a->object, &b->object);
 }
 
 static struct vv_cc_entry **bucket(struct vv_cc *cc, const struct vv_cc_key *k)

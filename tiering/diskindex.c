@@ -14,12 +14,6 @@ uint64_t vv_di_cost(size_t n)
 
 /* ---- objects and order ---- */
 
-static bool same(const struct vv_segkey *a, const struct vv_segkey *b)
-{
-    return a->nonce == b->nonce && a->base == b->base && a->last == b->last && a->partition == b->partition &&
-           a->epoch == b->epoch && a->generation == b->generation && vv_uuid_eq(a->topic_id, b->topic_id);
-}
-
 static size_t bucket(const struct vv_segkey *k)
 {
     uint64_t h = (k->nonce ^ (uint64_t)k->base) * 0x9e3779b97f4a7c15u;
@@ -29,7 +23,7 @@ static size_t bucket(const struct vv_segkey *k)
 static struct vv_di_object *find_object(const struct vv_di *di, const struct vv_segkey *key)
 {
     struct vv_di_object *o = di->hash[bucket(key)];
-    while (o && !same(&o->key, key)) o = o->hash_next;
+    while (o && !vv_segkey_eq(&o->key, key)) o = o->hash_next;
     return o;
 }
 

@@ -26,6 +26,11 @@ struct vv_segkey { /* everything that a segment's key tells */
     uint32_t generation;
     uint64_t nonce;
 };
+static inline bool vv_segkey_eq(const struct vv_segkey *a, const struct vv_segkey *b)
+{
+    return a->nonce == b->nonce && a->base == b->base && a->last == b->last && a->partition == b->partition &&
+           a->epoch == b->epoch && a->generation == b->generation && vv_uuid_eq(a->topic_id, b->topic_id);
+}
 void vv_segkey_format(const struct vv_segkey *k, char out[VV_KEY_MAX]);
 int vv_segkey_parse(const char *key, struct vv_segkey *out); /* E_PROTO unless it is spelled exactly as format would */
 
