@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <zstd.h>
 
-#define LEVEL 3 /* measured in bench/README.md: higher ones cost more than the bucket's price of what they save */
+#define LEVEL 3 /* bench/README.md, "Sealed objects" */
 
 struct vv_blockcodec {
     unsigned flags;
