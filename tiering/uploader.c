@@ -246,7 +246,8 @@ static int find_chain(struct upload *u)
     if (err && err != VV_E_NOENT) return err;
     if (!err && x.last + 1 == u->x.base && vv_extent_is_remote(&x)) {
         vv_segkey_of(p->o.topic_id, p->o.partition, &x, &k);
-        err = vv_tier_saw(p->tier, vv_footer_get(p->tier->store, &k, p->tier->id.cluster_id, (size_t)(x.object_bytes - vv_extent_footer_at(&x)), &f, &object_bytes, &u->e));
+        err = vv_tier_saw(p->tier, vv_footer_get(p->tier->store, &k, p->tier->clusters, (size_t)(x.object_bytes - vv_extent_footer_at(&x)), &f,
+                                                 &object_bytes, &u->e));
         if (err && err != VV_E_NOENT && err != VV_E_CORRUPT) return err;
         if (!err && f.link_count) memcpy(p->chain, f.chain, sizeof p->chain);
         for (size_t i = 0; !err && i < f.link_count; i++) vv_chain_next(p->chain, &f.links[i]);

@@ -76,7 +76,8 @@ static int run(struct job *j)
 {
     pthread_t threads[THREADS_MAX];
     size_t want = (size_t)j->broker->config->num_recovery_threads_per_data_dir, started = 0;
-    want = VV_MIN(VV_MIN(VV_MAX(want, (size_t)8) /* most of it waits for the disk */, (size_t)THREADS_MAX), j->count);
+    size_t least = j->broker->restoring ? THREADS_MAX : 8; /* most of it waits for the bucket, or for the disk */
+    want = VV_MIN(VV_MIN(VV_MAX(want, least), (size_t)THREADS_MAX), j->count);
     pthread_mutex_init(&j->lock, NULL);
     while (started + 1 < want && !pthread_create(&threads[started], NULL, take_slots, j))
         started++;
