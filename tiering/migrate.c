@@ -418,6 +418,7 @@ int vv_tier_migrate(struct vv_tier *t, const struct vv_tier_migration *o, struct
     vv_pace_init(&m->pace, t);
     m->copy = (struct vv_copy){.env = t->env, .from = vv_objpair_first(t->store), .to = o->to, .keys = t->store->keys,
                                .clusters = t->clusters, .full = c.verify_full, .go_on = vv_pace_go_on, .ctx = &m->pace};
+    atomic_init(&m->state, VV_MIGRATE_COPYING); /* who asks at once must not think that it has failed */
     t->migrate = m;
     VLOG_INFO("migration: moving the bucket from %s to %s", t->store->url, o->to->url);
     m->running = !pthread_create(&m->thread, NULL, run, m);
