@@ -4,7 +4,7 @@
 A source broker gets records, offsets of a group, deletions; its bucket is kept byte by byte. Then new brokers with buckets of their own begin
 from it: everything is there at once, read through; it is brought over in the background, also across kill -9 and a lost disk; then the
 source's bucket is taken away and everything is still there. As of times between two uploads, bad input, a start that was interrupted.
-usage: tests/tier/restore.py [--store fs|minio] [case…]
+usage: tests/tier/restore.py [--store fs|minio] [--sealed] [case…]      sealed: compressed and encrypted objects
 """
 import argparse
 import hashlib
@@ -20,6 +20,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "crash"), str(HERE.parent / "clients")]
 from broker import ROOT, Minio, Missing, Scratch, Varve, skip, wait_for  # noqa: E402
+from replay import write_keys  # noqa: E402
 from world import Asker  # noqa: E402
 
 VARVE = pathlib.Path(os.environ.get("VARVE", ROOT / "build/varve"))
@@ -31,13 +32,16 @@ SLOW = {"tier.hydrate.max.bytes.per.second": 40000}
 class Stores:
     """Buckets by name, in a directory or in one MinIO; a stranger's look at them."""
 
-    def __init__(self, scratch, kind):
-        self.scratch, self.minio = scratch, Minio(scratch) if kind == "minio" else None
+    def __init__(self, scratch, kind, sealed=False):
+        self.scratch, self.minio, self.more = scratch, Minio(scratch) if kind == "minio" else None, {}
+        if sealed:
+            write_keys(scratch.dir / "keys", "first", "second")
+            self.more = {"tier.compression": "zstd", "tier.encryption": "aes-256-gcm", "tier.encryption.keys.file": scratch.path("keys")}
 
     def settings(self, name):
         if self.minio:
-            return self.minio.settings(name)
-        return {"tier.url": "fs:" + self.scratch.path("bucket-" + name)}
+            return {**self.minio.settings(name), **self.more}
+        return {"tier.url": "fs:" + self.scratch.path("bucket-" + name), **self.more}
 
     def url(self, name):
         return self.settings(name)["tier.url"]
@@ -75,7 +79,8 @@ class Stores:
 
 
 def value(topic, partition, i):
-    return b"%s/%d/%06d/" % (topic.encode(), partition, i) + b"v" * 900
+    name = b"%s/%d/%06d/" % (topic.encode(), partition, i)
+    return name + hashlib.shake_128(name).digest(900)  # nothing that compression makes small
 
 
 class Source:
@@ -250,7 +255,7 @@ def case_restore(scratch, stores):
     r.broker.stop()
     done = stores.cli("verify", "new")
     assert done.returncode == 0, done.stderr + done.stdout
-    if not stores.minio:  # and a stranger reads it from nothing but the page
+    if not stores.minio and not stores.more:  # and a stranger reads it from nothing but the page
         done = subprocess.run([sys.executable, ROOT / "tests/bucket_reader.py", stores.url("new")[3:], "cars"], stdout=subprocess.PIPE, text=True)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert sum(r["partition"] == 1 for r in lines) == upto["cars", 1] and done.returncode == 0, "bucket_reader.py reads another log"
@@ -439,8 +444,8 @@ def case_migrate(scratch, stores):
     stores.take_away("old")
     s.broker.start()
     check_source(s)
-    done = subprocess.run([VARVE, "topic", "undelete", "doomed", "-b", s.broker.bootstrap], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 0, done.stderr
+    wait_for("the deleted topic is back", lambda: not subprocess.run([VARVE, "topic", "undelete", "doomed", "-b", s.broker.bootstrap],
+                                                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE).returncode)
     with s.client() as c:
         records = c.read_all("doomed", 0)
         assert [v for _, _, v in records] == s.sent["doomed", 0][:len(records)] and len(records) >= 64
@@ -527,13 +532,14 @@ CASES = {name[5:]: run for name, run in list(globals().items()) if name.startswi
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", choices=("fs", "minio"), default="fs")
+    parser.add_argument("--sealed", action="store_true")
     parser.add_argument("cases", nargs="*", choices=[[], *CASES])
     o = parser.parse_args()
     for name in o.cases or CASES:
         began = time.monotonic()
         with Scratch() as scratch:
             try:
-                CASES[name](scratch, Stores(scratch, o.store))
+                CASES[name](scratch, Stores(scratch, o.store, o.sealed))
             except Missing as e:
                 skip(str(e))
         print(f"{name}: ok, {time.monotonic() - began:.1f} s", flush=True)
