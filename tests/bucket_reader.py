@@ -167,7 +167,8 @@ def partition_lines(clusters, tid_text, partition):
             try:
                 found = Segment(prefix, name, *who)
                 if int(name[:20]) in range(end, max(end, found.log_start) + 1):  # continues, or the log starts there
-                    best = found if found.writer >= (best.writer + 1 if best else floor) else best
+                    rank = found.writer, found.name[51:55]  # of one writer the higher generation
+                    best = found if found.writer >= floor and (not best or rank > (best.writer, best.name[51:55])) else best
             except (ValueError, struct.error) as e:
                 print("leftover ignored: %s" % e, file=sys.stderr)
         if not best:

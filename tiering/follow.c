@@ -68,7 +68,8 @@ static int consider(struct vv_follow *r, const struct vv_segkey *k)
         vv_footer_release(&f);
         return VV_OK;
     }
-    if (r->have_best && r->best.writer_epoch >= f.writer_epoch) {
+    if (r->have_best && (r->best.writer_epoch > f.writer_epoch ||
+                         (r->best.writer_epoch == f.writer_epoch && r->best.key.generation >= f.key.generation))) {
         vv_footer_release(&f);
         return VV_OK;
     }

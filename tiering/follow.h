@@ -1,7 +1,8 @@
 /* follow.h — what continues a manifest: uploads that the batched manifest had not seen when its writer stopped.
  *
  * Objects after the last entry belong to the log if they continue it without a hole: the partition is listed from there on, every
- * candidate's footer must prove its identity, and of several with one base the one of the highest writer epoch wins. What lies beyond a
+ * candidate's footer must prove its identity, and of several with one base the one of the highest writer epoch wins, of those the one of the highest
+ * generation (what a merge made of others). What lies beyond a
  * hole is reported, not taken, unless a footer tells that the log start had passed the hole (deleted before it was uploaded).
  * Writer epochs never fall along a log: an object below the epoch of the manifest, or of the object before it, is what a fenced
  * writer put there while another one owned the log.

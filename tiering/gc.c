@@ -10,9 +10,11 @@
  *      tombstone or garbage, and ends beyond it;
  *   4. every offset of its range that the log still has (from log start on) is held by segments that the manifest names: who reads the bucket
  *      after us needs it for nothing. An object in a hole of the log stays: it may be what mends it;
- *   5. the claim was renewed just now.
+ *   5. it is not one of those that a merge replaced and that are kept for the grace (they go by manifest_replace.c), nor the one that a merge
+ *      under way is making;
+ *   6. the claim was renewed just now.
  * Then it goes the way of all deletions: named as garbage in a head committed under our epoch (a fenced writer's commit fails, and nothing
- * was deleted), after that DELETE. A manifest page: 1, 3 (no level refers to it), 5, the same way.
+ * was deleted), after that DELETE. A manifest page: 1, 3 (no level refers to it, nor what was replaced), 6, the same way.
  * What a listing does not show is not collected now; what it invents is deleted in vain. Foreign names are left alone.
  *
  * Budget: one page of a listing per step, parts in turn; a pass per tier.gc.interval.ms and partition, spread over the interval. A pass that
@@ -88,6 +90,7 @@ static bool same_object(const struct vv_segkey *k, const struct vv_extent *x)
 static bool index_names(struct vv_tier_part *p, const struct vv_segkey *k)
 {
     struct vv_extent x;
+    if (vv_index_intent(p->o.index, &x) && same_object(k, &x)) return true;
     int err = vv_index_next(p->o.index, k->base, &x);
     if (err) return err != VV_E_NOENT; /* the disk cannot tell: then it may */
     vv_extent_release(p->o.index, &x);
@@ -155,6 +158,7 @@ static int condemn_segments(struct vv_tier_part *p, const struct suspects *s, si
     for (size_t i = 0; !err && i < c->n; i++) {
         const struct judged *j = &c->v[i];
         bool beyond = j->k.last >= m->next_offset;
+        if (vv_manifest_keeps(m, j->k.base, j->k.last)) continue;
         if (j->named || beyond || j->covered <= j->k.last || index_names(p, &j->k) || garbage_names(m, j->key)) continue;
         err = vv_manifest_condemn(m, j->key);
         if (!err) VLOG_INFO("tier: %s is part of no log (left by a crash or a fenced writer): collecting it", j->key);
@@ -183,7 +187,7 @@ static bool is_page(const struct vv_tier_part *p, const char *key)
 {
     char again[VV_KEY_MAX];
     const char *name = strrchr(key, '/');
-    if (!name || name[1] < '1' || name[1] > '0' + VV_MANIFEST_LEVELS - 1 || name[2] != '-' || strlen(name + 3) != 64 + 5) return false;
+    if (!name || name[1] < '0' || name[1] > '0' + VV_MANIFEST_LEVELS - 1 || name[2] != '-' || strlen(name + 3) != 64 + 5) return false;
     char sha[65];
     memcpy(sha, name + 3, 64);
     sha[64] = 0;

@@ -4,6 +4,7 @@
  * foreign head and a crash are all the same case. Pages are named by content, so writing one twice is harmless. */
 #include "manifest.h"
 #include "keys.h"
+#include "manifest_impl.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -41,7 +42,7 @@ static const char *get_text(const json_t *o, const char *name, bool *ok)
     return s ? s : "";
 }
 
-static json_t *extent_json(const struct vv_extent *x)
+json_t *vv_mf_extent_json(const struct vv_extent *x)
 {
     char nonce[17];
     snprintf(nonce, sizeof nonce, "%016" PRIx64, x->nonce);
@@ -75,14 +76,14 @@ static int extent_parse(const json_t *o, struct vv_extent *x)
     return ok && strlen(nonce) == 16 && !*end && x->base >= 0 && x->last >= x->base ? VV_OK : VV_E_CORRUPT;
 }
 
-static json_t *ref_json(const struct vv_pageref *r)
+json_t *vv_mf_ref_json(const struct vv_pageref *r)
 {
     return json_pack("{s:I,s:I,s:I,s:I,s:I,s:s}", "base", (json_int_t)r->base, "last", (json_int_t)r->last, "max_ts",
                      (json_int_t)r->max_ts, "segments", (json_int_t)r->segments, "bytes", (json_int_t)r->bytes, "sha256",
                      r->sha256);
 }
 
-static int ref_parse(const json_t *o, struct vv_pageref *r)
+int vv_mf_ref_parse(const json_t *o, struct vv_pageref *r)
 {
     bool ok = true;
     const char *sha = get_text(o, "sha256", &ok);
@@ -97,11 +98,13 @@ static int ref_parse(const json_t *o, struct vv_pageref *r)
     return ok && strlen(sha) == 64 && strspn(sha, "0123456789abcdef") == 64 && r->last >= r->base ? VV_OK : VV_E_CORRUPT;
 }
 
-static int level_push(struct vv_manifest_level *l, const struct vv_pageref *r)
+int vv_mf_level_push(struct vv_manifest_level *l, const struct vv_pageref *r)
 {
-    struct vv_pageref *v = realloc(l->v, (l->n + 1) * sizeof *v);
-    if (!v) return VV_E_NOMEM;
-    l->v = v;
+    if (!(l->n & (l->n - 1))) { /* at powers of two there is no room */
+        struct vv_pageref *v = realloc(l->v, VV_MAX(l->n * 2, (size_t)1) * sizeof *v);
+        if (!v) return VV_E_NOMEM;
+        l->v = v;
+    }
     l->v[l->n++] = *r;
     return VV_OK;
 }
@@ -112,7 +115,7 @@ static void level_drop(struct vv_manifest_level *l, size_t n) /* the first n */
     l->n -= n;
 }
 
-static int garbage_add(struct vv_manifest *m, const char *key)
+int vv_mf_garbage_add(struct vv_manifest *m, const char *key)
 {
     for (size_t i = 0; i < m->garbage_count; i++)
         if (!strcmp(m->garbage[i], key)) return VV_OK;
@@ -127,7 +130,7 @@ static int garbage_add(struct vv_manifest *m, const char *key)
 
 int vv_manifest_condemn(struct vv_manifest *m, const char *key)
 {
-    return garbage_add(m, key);
+    return vv_mf_garbage_add(m, key);
 }
 
 static void garbage_clear(struct vv_manifest *m)
@@ -141,15 +144,14 @@ static void garbage_clear(struct vv_manifest *m)
 void vv_manifest_release(struct vv_manifest *m)
 {
     for (int k = 0; k < VV_MANIFEST_LEVELS; k++) free(m->level[k].v);
+    free(m->replaced);
     garbage_clear(m);
     *m = (struct vv_manifest){0};
 }
 
 /* ---- reading ---- */
 
-struct list { struct vv_extent *v; size_t n, cap; };
-
-static int list_push(struct list *l, const struct vv_extent *x)
+int vv_mf_list_push(struct vv_mf_list *l, const struct vv_extent *x)
 {
     if (l->n == l->cap) {
         size_t cap = l->cap ? l->cap * 2 : VV_MANIFEST_FANOUT;
@@ -201,8 +203,8 @@ static int parse_levels(struct vv_manifest *m, const json_t *levels)
         if (!json_is_array(arr)) return VV_E_CORRUPT;
         json_array_foreach(arr, i, o) {
             struct vv_pageref r;
-            int err = ref_parse(o, &r);
-            if (!err) err = level_push(&m->level[k + 1], &r);
+            int err = vv_mf_ref_parse(o, &r);
+            if (!err) err = vv_mf_level_push(&m->level[k + 1], &r);
             if (err) return err;
             m->folded_end = VV_MAX(m->folded_end, r.last + 1);
         }
@@ -210,7 +212,7 @@ static int parse_levels(struct vv_manifest *m, const json_t *levels)
     return VV_OK;
 }
 
-static int parse_segments(const json_t *arr, struct list *out)
+int vv_mf_segments_parse(const json_t *arr, struct vv_mf_list *out)
 {
     size_t i;
     const json_t *o;
@@ -218,13 +220,13 @@ static int parse_segments(const json_t *arr, struct list *out)
     json_array_foreach(arr, i, o) {
         struct vv_extent x;
         int err = extent_parse(o, &x);
-        if (!err) err = list_push(out, &x);
+        if (!err) err = vv_mf_list_push(out, &x);
         if (err) return err;
     }
     return VV_OK;
 }
 
-static int parse_head(struct vv_manifest *m, const json_t *o, struct list *segments)
+static int parse_head(struct vv_manifest *m, const json_t *o, struct vv_mf_list *segments)
 {
     bool ok = true;
     size_t i;
@@ -236,18 +238,20 @@ static int parse_head(struct vv_manifest *m, const json_t *o, struct list *segme
     m->next_offset = get_int(o, "next_offset", &ok);
     if (!ok) return VV_E_CORRUPT;
     int err = parse_levels(m, json_object_get(o, "pages"));
-    if (!err) err = parse_segments(json_object_get(o, "segments"), segments);
+    if (!err) err = vv_mf_segments_parse(json_object_get(o, "segments"), segments);
+    if (err) return err;
+    err = vv_mf_replaced_parse(m, json_object_get(o, "replaced"));
     if (err) return err;
     json_array_foreach(json_object_get(o, "garbage"), i, g) {
         if (!json_is_string(g)) return VV_E_CORRUPT;
-        err = garbage_add(m, json_string_value(g));
+        err = vv_mf_garbage_add(m, json_string_value(g));
         if (err) return err;
     }
     m->garbage_listed = m->garbage_count;
     return VV_OK;
 }
 
-static int load(struct vv_manifest *m, const struct vv_manifest_where *w, struct list *segments, struct vv_error *e)
+static int load(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_mf_list *segments, struct vv_error *e)
 {
     char key[VV_KEY_MAX], sha[65];
     struct vv_objinfo info = {0};
@@ -279,7 +283,7 @@ static int load(struct vv_manifest *m, const struct vv_manifest_where *w, struct
     return VV_OK;
 }
 
-static int each_of(const struct list *l, int64_t from, vv_manifest_each each, void *ctx)
+static int each_of(const struct vv_mf_list *l, int64_t from, vv_manifest_each each, void *ctx)
 {
     int err = VV_OK;
     for (size_t i = 0; i < l->n && !err; i++)
@@ -290,14 +294,14 @@ static int each_of(const struct list *l, int64_t from, vv_manifest_each each, vo
 int vv_manifest_load(struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each each, void *ctx,
                      struct vv_error *e)
 {
-    struct list segments = {0};
+    struct vv_mf_list segments = {0};
     int err = load(m, w, &segments, e);
     if (!err && each) err = each_of(&segments, 0, each, ctx);
     free(segments.v);
     return err;
 }
 
-static int get_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, json_t **out, struct vv_error *e)
+int vv_mf_get_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, json_t **out, struct vv_error *e)
 {
     char key[VV_KEY_MAX], sha[65];
     vv_key_page(w->topic_id, w->partition, level, r->sha256, key);
@@ -308,30 +312,46 @@ static int get_page(const struct vv_manifest_where *w, int level, const struct v
     return vv_error_set(e, VV_E_CORRUPT, "manifest page %s has other content than its name says", key);
 }
 
+/* A page's entries: segments at level 1, references above. In one pass; what that cannot read, the JSON library judges. */
+static int read_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, struct vv_mf_list *segments,
+                     struct vv_manifest_level *refs, struct vv_error *e)
+{
+    struct vv_slice s = {0};
+    char key[VV_KEY_MAX], sha[65];
+    json_t *o = NULL;
+    const json_t *child;
+    size_t i;
+    vv_key_page(w->topic_id, w->partition, level, r->sha256, key);
+    int err = vv_objstore_get_whole(w->store, key, VV_MANIFEST_BYTES_MAX, DEADLINE_MS, &s, NULL, e);
+    if (err) return err;
+    sha256_hex(s.p, s.n, sha);
+    err = strcmp(sha, r->sha256) ? VV_E_CORRUPT : vv_mf_scan(w, level, (const char *)s.p, s.n, segments, refs);
+    vv_buf_unref(s.buf);
+    if (err != VV_E_CORRUPT) return err;
+    segments->n = refs->n = 0;
+    err = vv_mf_get_page(w, level, r, &o, e);
+    if (!err && level == 1) err = vv_mf_segments_parse(json_object_get(o, "entries"), segments);
+    json_array_foreach(!err && level > 1 ? json_object_get(o, "entries") : NULL, i, child) {
+        struct vv_pageref c;
+        err = vv_mf_ref_parse(child, &c);
+        if (!err) err = vv_mf_level_push(refs, &c);
+        if (err) break;
+    }
+    json_decref(o);
+    return err;
+}
+
 static int walk_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, int64_t from, int64_t min_ts,
                      vv_manifest_each each, void *ctx, struct vv_error *e)
 {
-    json_t *o = NULL;
-    struct list segments = {0};
-    const json_t *child;
-    size_t i;
+    struct vv_mf_list segments = {0};
+    struct vv_manifest_level refs = {0};
     if (r->last < from || r->max_ts < min_ts) return VV_OK;
-    int err = get_page(w, level, r, &o, e);
-    if (err) return err;
-    const json_t *entries = json_object_get(o, "entries");
-    if (level == 1) {
-        err = parse_segments(entries, &segments);
-        if (!err) err = each_of(&segments, from, each, ctx);
-    } else {
-        json_array_foreach(entries, i, child) {
-            struct vv_pageref c;
-            err = ref_parse(child, &c);
-            if (!err) err = walk_page(w, level - 1, &c, from, min_ts, each, ctx, e);
-            if (err) break;
-        }
-    }
+    int err = read_page(w, level, r, &segments, &refs, e);
+    if (!err) err = each_of(&segments, from, each, ctx);
+    for (size_t i = 0; i < refs.n && !err; i++) err = walk_page(w, level - 1, &refs.v[i], from, min_ts, each, ctx, e);
     free(segments.v);
-    json_decref(o);
+    free(refs.v);
     return err;
 }
 
@@ -354,10 +374,10 @@ static int each_ref(const struct vv_manifest_where *w, int level, const struct v
     size_t i;
     int err = each(ctx, level, r);
     if (err || level == 1) return err;
-    err = get_page(w, level, r, &o, e);
+    err = vv_mf_get_page(w, level, r, &o, e);
     json_array_foreach(o ? json_object_get(o, "entries") : NULL, i, child) {
         struct vv_pageref c;
-        err = ref_parse(child, &c);
+        err = vv_mf_ref_parse(child, &c);
         if (!err) err = each_ref(w, level - 1, &c, each, ctx, e);
         if (err) break;
     }
@@ -371,13 +391,13 @@ int vv_manifest_each_ref(const struct vv_manifest *m, const struct vv_manifest_w
     int err = VV_OK;
     for (int k = VV_MANIFEST_LEVELS - 1; k >= 1 && !err; k--)
         for (size_t i = 0; i < m->level[k].n && !err; i++) err = each_ref(w, k, &m->level[k].v[i], each, ctx, e);
-    return err;
+    return err ? err : vv_mf_replaced_each_ref(m, w, each, ctx, e);
 }
 
 int vv_manifest_walk(struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each each, void *ctx,
                      struct vv_error *e)
 {
-    struct list segments = {0};
+    struct vv_mf_list segments = {0};
     int err = load(m, w, &segments, e);
     if (!err) err = vv_manifest_pages(m, w, 0, INT64_MIN, each, ctx, e);
     if (!err) err = each_of(&segments, m->deleting_below, each, ctx);
@@ -395,18 +415,20 @@ static json_t *identity(const struct vv_manifest_where *w)
                      "partition", (int)w->partition);
 }
 
-/* Writes entries (taken over) as one immutable page and fills *ref but for its range. */
-static int put_page(const struct vv_manifest_where *w, int level, json_t *entries, struct vv_pageref *ref, struct vv_error *e)
+int vv_mf_put_page(const struct vv_manifest_where *w, int level, json_t *entries, json_t *more, struct vv_pageref *ref,
+                   struct vv_error *e)
 {
     char key[VV_KEY_MAX];
     json_t *o = identity(w);
     if (!o || !entries) {
         json_decref(entries);
+        json_decref(more);
         json_decref(o);
         return VV_E_NOMEM;
     }
     json_object_set_new(o, "level", json_integer(level));
     json_object_set_new(o, "entries", entries);
+    if (more) json_object_set_new(o, "pages", more);
     char *text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
     if (!text) return VV_E_NOMEM;
@@ -418,19 +440,19 @@ static int put_page(const struct vv_manifest_where *w, int level, json_t *entrie
 }
 
 /* The first FANOUT of the level-0 list become a page of level 1. */
-static int fold_segments(struct vv_manifest *m, const struct vv_manifest_where *w, struct list *l, struct vv_error *e)
+static int fold_segments(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_mf_list *l, struct vv_error *e)
 {
     const struct vv_extent *v = l->v;
     struct vv_pageref r = {.base = v[0].base, .last = v[VV_MANIFEST_FANOUT - 1].last, .max_ts = -1,
                            .segments = VV_MANIFEST_FANOUT};
     json_t *entries = json_array();
     for (size_t i = 0; i < VV_MANIFEST_FANOUT; i++) {
-        json_array_append_new(entries, extent_json(&v[i]));
+        json_array_append_new(entries, vv_mf_extent_json(&v[i]));
         r.max_ts = VV_MAX(r.max_ts, v[i].max_ts);
         r.bytes += v[i].bytes;
     }
-    int err = put_page(w, 1, entries, &r, e);
-    if (!err) err = level_push(&m->level[1], &r);
+    int err = vv_mf_put_page(w, 1, entries, NULL, &r, e);
+    if (!err) err = vv_mf_level_push(&m->level[1], &r);
     if (err) return err;
     m->folded_end = r.last + 1;
     l->n -= VV_MANIFEST_FANOUT;
@@ -444,18 +466,18 @@ static int fold_level(struct vv_manifest *m, const struct vv_manifest_where *w, 
     struct vv_pageref r = {.base = l->v[0].base, .last = l->v[VV_MANIFEST_FANOUT - 1].last, .max_ts = -1};
     json_t *entries = json_array();
     for (size_t i = 0; i < VV_MANIFEST_FANOUT; i++) {
-        json_array_append_new(entries, ref_json(&l->v[i]));
+        json_array_append_new(entries, vv_mf_ref_json(&l->v[i]));
         r.max_ts = VV_MAX(r.max_ts, l->v[i].max_ts);
         r.segments += l->v[i].segments;
         r.bytes += l->v[i].bytes;
     }
-    int err = put_page(w, k + 1, entries, &r, e);
-    if (!err) err = level_push(&m->level[k + 1], &r);
+    int err = vv_mf_put_page(w, k + 1, entries, NULL, &r, e);
+    if (!err) err = vv_mf_level_push(&m->level[k + 1], &r);
     if (!err) level_drop(l, VV_MANIFEST_FANOUT);
     return err;
 }
 
-static int fold(struct vv_manifest *m, const struct vv_manifest_where *w, struct list *l, struct vv_error *e)
+static int fold(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_mf_list *l, struct vv_error *e)
 {
     int err = VV_OK;
     while (!err && l->n >= VV_MANIFEST_FANOUT) err = fold_segments(m, w, l, e);
@@ -474,11 +496,11 @@ static int discard_page(struct vv_manifest *m, const struct vv_manifest_where *w
     size_t i;
     int err = VV_OK;
     if (level > 1) {
-        err = get_page(w, level, r, &o, e);
+        err = vv_mf_get_page(w, level, r, &o, e);
         if (err == VV_E_NOENT) err = VV_OK; /* gone already */
         json_array_foreach(o ? json_object_get(o, "entries") : NULL, i, child) {
             struct vv_pageref c;
-            err = ref_parse(child, &c);
+            err = vv_mf_ref_parse(child, &c);
             if (!err) err = discard_page(m, w, level - 1, &c, e);
             if (err) break;
         }
@@ -486,7 +508,7 @@ static int discard_page(struct vv_manifest *m, const struct vv_manifest_where *w
     }
     if (err) return err;
     vv_key_page(w->topic_id, w->partition, level, r->sha256, key);
-    return garbage_add(m, key);
+    return vv_mf_garbage_add(m, key);
 }
 
 static int discard(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_error *e)
@@ -503,8 +525,7 @@ static int discard(struct vv_manifest *m, const struct vv_manifest_where *w, str
     return VV_OK;
 }
 
-/* What the index knows to be in the bucket above the pages. */
-static int collect(struct vv_manifest *m, struct vv_index *ix, struct list *l)
+int vv_mf_collect(struct vv_manifest *m, struct vv_index *ix, struct vv_mf_list *l)
 {
     struct vv_extent x;
     int64_t at = VV_MAX(m->folded_end, 0);
@@ -515,13 +536,13 @@ static int collect(struct vv_manifest *m, struct vv_index *ix, struct list *l)
         if (!dead && !vv_extent_is_remote(&x)) break;
         at = x.last + 1;
         if (x.last < m->deleting_below || !x.object_bytes) continue;
-        err = list_push(l, &x);
+        err = vv_mf_list_push(l, &x);
         if (err) return err;
     }
     return err == VV_E_NOENT ? VV_OK : err;
 }
 
-static json_t *head_json(const struct vv_manifest *m, const struct vv_manifest_where *w, const struct list *l)
+static json_t *head_json(const struct vv_manifest *m, const struct vv_manifest_where *w, const struct vv_mf_list *l)
 {
     json_t *o = identity(w), *pages = json_array(), *segments = json_array(), *garbage = json_array();
     int top = 0;
@@ -529,10 +550,10 @@ static json_t *head_json(const struct vv_manifest *m, const struct vv_manifest_w
         if (m->level[k].n) top = k;
     for (int k = 1; k <= top; k++) {
         json_t *level = json_array();
-        for (size_t i = 0; i < m->level[k].n; i++) json_array_append_new(level, ref_json(&m->level[k].v[i]));
+        for (size_t i = 0; i < m->level[k].n; i++) json_array_append_new(level, vv_mf_ref_json(&m->level[k].v[i]));
         json_array_append_new(pages, level);
     }
-    for (size_t i = 0; i < l->n; i++) json_array_append_new(segments, extent_json(&l->v[i]));
+    for (size_t i = 0; i < l->n; i++) json_array_append_new(segments, vv_mf_extent_json(&l->v[i]));
     for (size_t i = 0; i < m->garbage_count; i++) json_array_append_new(garbage, json_string(m->garbage[i]));
     json_object_set_new(o, "revision", json_integer((json_int_t)m->revision + 1));
     json_object_set_new(o, "writer_epoch", json_integer((json_int_t)w->writer_epoch));
@@ -544,10 +565,11 @@ static json_t *head_json(const struct vv_manifest *m, const struct vv_manifest_w
     json_object_set_new(o, "segments", segments);
     json_object_set_new(o, "pages", pages);
     json_object_set_new(o, "garbage", garbage);
+    json_object_set_new(o, "replaced", vv_mf_replaced_json(m));
     return o;
 }
 
-static int put_head(struct vv_manifest *m, const struct vv_manifest_where *w, const struct list *l, struct vv_error *e)
+int vv_mf_put_head(struct vv_manifest *m, const struct vv_manifest_where *w, const struct vv_mf_list *l, struct vv_error *e)
 {
     char key[VV_KEY_MAX];
     struct vv_objinfo info = {0};
@@ -589,6 +611,13 @@ static int check_fits(const struct vv_manifest *m, const struct vv_manifest_wher
     return VV_OK;
 }
 
+int vv_mf_ready(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e)
+{
+    int err = m->loaded ? VV_OK : vv_manifest_load(m, w, NULL, NULL, e);
+    if (!err) err = vv_mf_settle(m, ix);
+    return err ? err : check_fits(m, w, ix, e);
+}
+
 static bool unchanged(const struct vv_manifest *before, const struct vv_manifest *m)
 {
     if (!m->exists) return !m->next_offset && !m->log_start;
@@ -599,22 +628,21 @@ static bool unchanged(const struct vv_manifest *before, const struct vv_manifest
 int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, int64_t deleting_below,
                        struct vv_error *e)
 {
-    struct list l = {0};
+    struct vv_mf_list l = {0};
     struct vv_index_summary s;
-    int err = m->loaded ? VV_OK : vv_manifest_load(m, w, NULL, NULL, e);
-    if (!err) err = check_fits(m, w, ix, e);
+    int err = vv_mf_ready(m, w, ix, e);
     if (err) goto out;
     vv_index_summary(ix, &s);
     struct vv_manifest before = *m; /* for numbers only */
     m->log_start = s.log_start;
     m->deleting_below = VV_MAX(m->deleting_below, deleting_below);
     VV_ASSERT(m->deleting_below <= m->log_start); /* nothing a client may read is ever given up */
-    err = collect(m, ix, &l);
+    err = vv_mf_collect(m, ix, &l);
     if (!err) err = fold(m, w, &l, e);
     if (!err) err = discard(m, w, e);
     if (err) goto out;
     m->next_offset = VV_MAX(m->next_offset, VV_MAX(m->folded_end, l.n ? l.v[l.n - 1].last + 1 : 0));
-    if (!unchanged(&before, m)) err = put_head(m, w, &l, e);
+    if (!unchanged(&before, m)) err = vv_mf_put_head(m, w, &l, e);
 out:
     if (err) m->loaded = false;
     free(l.v);

@@ -25,6 +25,13 @@ struct vv_pageref {
     uint64_t segments, bytes;
     char sha256[65];
 };
+struct vv_replaced { /* a run of segments that another object took the place of (manifest_replace.c) */
+    int64_t base, last, dead_ms;
+    uint64_t by;              /* nonce of the object */
+    bool deleting;            /* irrevocable: what it replaced is being deleted */
+    uint64_t segments, bytes; /* replaced: how many, of whole objects */
+    char sha256[65];          /* page of level 0: the segments, and the pages that were rewritten */
+};
 struct vv_manifest_level { struct vv_pageref *v; size_t n; }; /* sorted by base */
 struct vv_manifest {
     bool loaded;
@@ -37,6 +44,8 @@ struct vv_manifest {
     int64_t next_offset;      /* last listed segment's last + 1; 0 when none */
     struct vv_manifest_level level[VV_MANIFEST_LEVELS]; /* [0] unused: level 0 is the index */
     char **garbage;           /* keys that are no part of the log, irrevocably: to be deleted */
+    struct vv_replaced *replaced; /* oldest first; kept for the grace */
+    size_t replaced_count;
     size_t garbage_count;
     size_t garbage_listed;    /* how many of them the head in the bucket names */
 };
@@ -60,7 +69,8 @@ int vv_manifest_walk(struct vv_manifest *m, const struct vv_manifest_where *w, v
  * (INT64_MIN = any). What each() returns stops the walk and is returned. */
 int vv_manifest_pages(const struct vv_manifest *m, const struct vv_manifest_where *w, int64_t from, int64_t min_ts,
                       vv_manifest_each each, void *ctx, struct vv_error *e);
-/* Every page that a loaded manifest refers to, on every level. Reads the pages of levels above 1. */
+/* Every page that a loaded manifest refers to, on every level, and (level 0 and what that names) those kept for the grace. Reads the
+ * pages of levels above 1 and of level 0. */
 typedef int (*vv_manifest_each_page)(void *ctx, int level, const struct vv_pageref *r);
 int vv_manifest_each_ref(const struct vv_manifest *m, const struct vv_manifest_where *w, vv_manifest_each_page each, void *ctx,
                          struct vv_error *e);
@@ -70,6 +80,19 @@ int vv_manifest_condemn(struct vv_manifest *m, const char *key);
  * E_CONFLICT: another writer's epoch is in the head. */
 int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix,
                        int64_t deleting_below, struct vv_error *e);
+/* The run [n->base, n->last], which the manifest has as several segments, is n from now on: pages rewritten, head put; what went is kept
+ * for the grace. Done already (a lost reply): nothing happens. The index is the caller's, right afterwards; until then its intent says
+ * that n may be in here. E_STATE: there is no such run. */
+int vv_manifest_replace(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, const struct vv_extent *n,
+                        struct vv_error *e);
+/* What was replaced before dead_before_ms goes for good: marked, deleted, struck off. Returns how many runs; *next_ms: when the oldest
+ * that stays was replaced, INT64_MAX = none stays. */
+int vv_manifest_expire(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, int64_t dead_before_ms,
+                       int64_t *next_ms, struct vv_error *e);
+/* Is this range part of a run that was replaced? Its objects stay for the grace; vv_manifest_expire deletes them. */
+bool vv_manifest_keeps(const struct vv_manifest *m, int64_t base, int64_t last);
+/* Loads if need be, and settles a replacement that the manifest knows and the index does not yet. */
+int vv_manifest_ready(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e);
 /* Deletes what garbage names; best effort, the rest stays for next time. */
 void vv_manifest_sweep(struct vv_manifest *m, const struct vv_manifest_where *w);
 #endif

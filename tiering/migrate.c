@@ -230,7 +230,7 @@ static int sweep_part(struct vv_migrate *m, const struct vv_tier_part *p, struct
 static bool quiet(struct vv_tier *t) /* mu held */
 {
     bool yes = !t->tier_keeping;
-    for (size_t i = 0; i < t->part_count && yes; i++) yes = !t->parts[i]->busy && !t->parts[i]->keeping && !t->parts[i]->leaving;
+    for (size_t i = 0; i < t->part_count && yes; i++) yes = !t->parts[i]->busy && !t->parts[i]->keeping && !t->parts[i]->merging && !t->parts[i]->leaving;
     return yes;
 }
 

@@ -301,19 +301,24 @@ static void finish_time(struct vv_task *k, int err, const struct vv_time_hit *hi
     vv_task_free(k);
 }
 
-/* The object was deleted because the log start passed the extent. */
-static bool gone_by_right(struct vv_task *k)
+/* Why an object is missing: the log start passed its extent, another object took its place, or it should be there. */
+enum fate { FATE_HERE, FATE_GONE, FATE_MOVED };
+
+static enum fate fate(struct vv_task *k)
 {
     struct vv_extent now;
-    if (vv_index_find(k->part->o.index, k->x.base, &now)) return true;
+    int err = vv_index_find_now(k->part->o.index, k->x.base, &now);
+    if (err) return err == VV_E_AGAIN ? FATE_MOVED : FATE_GONE;
     vv_extent_release(k->part->o.index, &now);
-    return now.base != k->x.base || now.nonce != k->x.nonce;
+    if (now.base > k->x.base) return FATE_GONE;
+    return now.base == k->x.base && now.nonce == k->x.nonce ? FATE_HERE : FATE_MOVED;
 }
 
 static void fail_time(struct vv_task *k, const struct vv_cc_entry *entry)
 {
     struct vv_error e;
-    int err = entry->err == VV_E_NOENT && gone_by_right(k) ? VV_E_NOENT : explain_entry(k, entry, &e);
+    enum fate f = entry->err == VV_E_NOENT ? fate(k) : FATE_HERE;
+    int err = f == FATE_GONE ? VV_E_NOENT : f == FATE_MOVED ? VV_E_AGAIN : explain_entry(k, entry, &e);
     finish_time(k, err, NULL);
 }
 
@@ -420,6 +425,19 @@ static int collect(struct vv_task *k)
     return VV_OK;
 }
 
+/* A footer that cannot be had. E_STATE: the range is looked up again, another object took the place of this one. */
+static int footer_missing(struct vv_task *k, struct vv_error *e)
+{
+    enum fate f = k->footer->err == VV_E_NOENT ? fate(k) : FATE_HERE;
+    if (f == FATE_GONE) return VV_OFFSET_OUT_OF_RANGE;
+    if (f == FATE_HERE) return explain_entry(k, k->footer, e);
+    if (k->moved) return VV_E_AGAIN;
+    k->moved = true;
+    k->found = false;
+    vv_task_drop_footer(k);
+    return VV_E_STATE;
+}
+
 /* The next extent of the range. E_NOENT: there is none. */
 static int next_aborted(struct vv_task *k)
 {
@@ -448,7 +466,8 @@ void vv_task_run_aborted(struct vv_task *k)
             if (got == VV_GOT_LATER) return;
             if (got == VV_GOT_NOT) err = reason(k);
             else if (!failed(k->footer)) err = collect(k);
-            else err = gone_by_right(k) ? VV_OFFSET_OUT_OF_RANGE : explain_entry(k, k->footer, &e);
+            else err = footer_missing(k, &e);
+            if (err == VV_E_STATE) continue;
             if (err) {
                 finish_aborted(k, err);
                 return;

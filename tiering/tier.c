@@ -15,6 +15,7 @@
 
 #define UPLOAD_BACKOFF_US 200000
 #define UPLOAD_BACKOFF_MAX_US 30000000
+#define MERGE_LOOK_US 60000000 /* small objects grow old slowly */
 #define KEEP_BACKOFF_US 500000
 #define KEEP_BACKOFF_MAX_US 60000000
 
@@ -29,6 +30,8 @@ static void fill_defaults(struct vv_tier_config *c)
     if (c->fetch_deadline_ms <= 0) c->fetch_deadline_ms = 30000;
     if (c->manifest_interval_ms <= 0) c->manifest_interval_ms = 60000;
     if (c->manifest_batch <= 0) c->manifest_batch = 16;
+    if (!c->merge_bytes_max) c->merge_bytes_max = 16u << 20;
+    if (c->merge_span_ms <= 0) c->merge_span_ms = INT64_MAX;
 }
 
 void vv_tier_config_get(struct vv_tier *t, struct vv_tier_config *out)
@@ -77,6 +80,15 @@ static void wait_us(struct vv_tier *t, pthread_cond_t *c, int64_t us) /* mu held
     ts.tv_sec += us / 1000000 + ns / 1000000000;
     ts.tv_nsec = ns % 1000000000;
     pthread_cond_timedwait(c, &t->mu, &ts);
+}
+
+void vv_tier_wait_until(struct vv_tier *t, const int64_t *until_us)
+{
+    while (!t->stopping && t->started) {
+        int64_t wait = *until_us - vv_mono_us(t->env);
+        if (wait <= 0) return;
+        wait_us(t, &t->idle, VV_MIN(wait, (int64_t)1000000));
+    }
 }
 
 /* ---- open, free ---- */
@@ -223,6 +235,29 @@ static void end_keep(struct vv_tier *t, struct vv_tier_part *p, int result)
     pthread_cond_broadcast(&t->idle);
 }
 
+static struct vv_tier_part *pick_merge(struct vv_tier *t, int64_t now)
+{
+    if (t->switching || atomic_load(&t->fenced)) return NULL;
+    for (size_t i = 0; i < t->part_count; i++) {
+        struct vv_tier_part *p = t->parts[(t->merge_turn + i) % t->part_count];
+        if (p->merging || p->closing || p->merge_after_us > now) continue;
+        t->merge_turn = (t->merge_turn + i + 1) % t->part_count;
+        p->merging = true;
+        return p;
+    }
+    return NULL;
+}
+
+static void end_merge(struct vv_tier *t, struct vv_tier_part *p, int result)
+{
+    p->merging = false;
+    int64_t wait = result > 0 ? 0 : MERGE_LOOK_US;
+    if (result < 0) wait = vv_tier_backoff_us(t, p->merge_failures, KEEP_BACKOFF_US, KEEP_BACKOFF_MAX_US);
+    p->merge_failures = result < 0 ? p->merge_failures + 1 : 0;
+    p->merge_after_us = vv_mono_us(t->env) + wait;
+    pthread_cond_broadcast(&t->idle);
+}
+
 /* Each: 1 = did or tried something. mu held; given up while working. */
 static int do_upload(struct vv_tier *t)
 {
@@ -260,6 +295,17 @@ static int do_keep(struct vv_tier *t)
     return 1;
 }
 
+static int do_merge(struct vv_tier *t)
+{
+    struct vv_tier_part *p = pick_merge(t, vv_mono_us(t->env));
+    if (!p) return 0;
+    pthread_mutex_unlock(&t->mu);
+    int result = vv_merge_step(p);
+    pthread_mutex_lock(&t->mu);
+    end_merge(t, p, result);
+    return result != 0;
+}
+
 /* Reads that had to wait for their share of the bandwidth go on. mu held; given up meanwhile. */
 static void tick_reader(struct vv_tier *t)
 {
@@ -277,6 +323,7 @@ int vv_tier_step(struct vv_tier *t)
     tick_reader(t);
     int did = do_upload(t);
     if (!did) did = do_keep(t);
+    if (!did) did = do_merge(t);
     pthread_mutex_unlock(&t->mu);
     return did;
 }
@@ -287,8 +334,8 @@ void vv_tier_hurry(struct vv_tier *t)
     t->tier_after_us = 0;
     for (size_t i = 0; i < t->part_count; i++) {
         struct vv_tier_part *p = t->parts[i];
-        p->upload_after_us = p->keep_after_us = 0;
         if (t->config.gc_interval_ms) p->gc.due_us = 0;
+        p->upload_after_us = p->keep_after_us = p->merge_after_us = 0;
         p->dirty_since_us = INT64_MIN / 2;
         if (p->delete_check_us != INT64_MAX) p->delete_check_us = 0;
     }
@@ -323,6 +370,16 @@ static void *keeper_main(void *arg)
     return NULL;
 }
 
+static void *merger_main(void *arg)
+{
+    struct vv_tier *t = arg;
+    pthread_mutex_lock(&t->mu);
+    while (!t->stopping)
+        if (!do_merge(t)) wait_us(t, &t->idle, 1000000);
+    pthread_mutex_unlock(&t->mu);
+    return NULL;
+}
+
 static void join_threads(struct vv_tier *t)
 {
     pthread_mutex_lock(&t->mu);
@@ -335,6 +392,8 @@ static void join_threads(struct vv_tier *t)
     if (t->started) pthread_join(t->keeper, NULL);
     vv_hydrate_stop(t->hydrate);
     vv_migrate_stop(t->migrate);
+    if (t->merging) pthread_join(t->merger, NULL);
+    t->merging = false;
     t->uploader_count = 0;
     t->started = false;
 }
@@ -355,6 +414,7 @@ int vv_tier_start(struct vv_tier *t)
         join_threads(t);
         return err;
     }
+    t->merging = !pthread_create(&t->merger, NULL, merger_main, t); /* small objects stay small without it */
     for (; t->uploader_count < t->config.upload_threads; t->uploader_count++) {
         rc = pthread_create(&t->uploaders[t->uploader_count], NULL, uploader_main, t);
         if (!rc) continue;
@@ -442,6 +502,7 @@ int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, stru
     snprintf(p->topic, sizeof p->topic, "%s", o->topic);
     p->o.topic = p->topic;
     atomic_init(&p->copy_disabled, o->copy_disabled);
+    atomic_init(&p->segment_bytes, o->segment_bytes);
     pthread_mutex_init(&p->life, NULL);
     struct vv_index_summary s;
     vv_index_summary(o->index, &s);
@@ -469,7 +530,7 @@ void vv_tier_part_close(struct vv_tier_part *p)
     struct vv_tier *t = p->tier;
     pthread_mutex_lock(&t->mu);
     p->closing = true;
-    while (p->busy || p->keeping || p->copying) pthread_cond_wait(&t->idle, &t->mu);
+    while (p->busy || p->keeping || p->copying || p->merging) pthread_cond_wait(&t->idle, &t->mu);
     pthread_mutex_unlock(&t->mu);
     flush_manifest(p);
     pthread_mutex_lock(&t->mu);
@@ -499,6 +560,11 @@ void vv_tier_part_set_copy_disabled(struct vv_tier_part *p, bool disabled)
 {
     atomic_store(&p->copy_disabled, disabled);
     vv_tier_part_kick(p);
+}
+
+void vv_tier_part_set_segment_bytes(struct vv_tier_part *p, int64_t bytes)
+{
+    atomic_store(&p->segment_bytes, bytes);
 }
 
 void vv_tier_part_dirty(struct vv_tier_part *p)
@@ -560,6 +626,7 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
         .uploads = t->uploads, .upload_bytes = t->upload_bytes, .upload_errors = t->upload_errors,
         .fetch_requests = t->fetch_requests, .fetch_bytes = t->fetch_bytes, .fetch_errors = t->fetch_errors,
         .deletes = t->deletes, .delete_errors = t->delete_errors, .gc_objects = t->gc_objects, .gc_uploads = t->gc_uploads,
+        .merges = t->merges, .merged_segments = t->merged_segments, .merged_bytes = t->merged_bytes,
         .cache_hits = t->cache_hits, .cache_misses = t->cache_misses, .cache_bytes = t->cache_bytes,
         .gets = s->calls[VV_OBJ_GET] + s->calls[VV_OBJ_GET_ASYNC], .puts = s->calls[VV_OBJ_PUT],
         .heads = s->calls[VV_OBJ_HEAD], .lists = s->calls[VV_OBJ_LIST], .store_ok = t->store_ok,

@@ -1,5 +1,5 @@
 /* tier_impl.h — the tier's own structures, shared by its files: tier.c (open, threads, parts), claim.c (root object),
- * manifest.c, uploader.c, keeper.c (housekeeping: manifests, deletion, renewal), restore.c, reader*.c.
+ * manifest*.c, uploader.c, merge.c, keeper.c (housekeeping: manifests, deletion, renewal), restore.c, reader*.c.
  *
  * Locks: part->life -> tier->mu -> (index, log). `life` orders the moves of one part's proven extents (BOTH and later) between
  * the housekeeper and vv_tier_part_drop_local; it is held across disk I/O, never across store I/O (local space must come free while
@@ -50,8 +50,11 @@ struct vv_tier {
     _Atomic int64_t stop_by_us;    /* 0 = not stopping */
     pthread_t *uploaders;
     int uploader_count;
-    pthread_t keeper;
     int64_t delete_tokens_us;      /* mu; deletions: monotonic time up to which they are spent */
+    pthread_t keeper, merger;
+    bool merging;                  /* the merger's thread runs */
+    int64_t merge_tokens_us;       /* mu; as upload_tokens_us */
+    size_t merge_turn;             /* mu */
     int64_t upload_tokens_us;      /* mu; bandwidth: monotonic time up to which bytes are spent */
     pthread_mutex_t claim_mu;
     struct vv_claim claim;
@@ -75,6 +78,7 @@ struct vv_tier {
     /* statistics; gets/puts/… come from the store's */
     _Atomic uint64_t uploads, upload_bytes, upload_errors, deletes, delete_errors, gc_objects, gc_uploads;
     _Atomic uint64_t fetch_requests, fetch_bytes, fetch_errors, cache_hits, cache_misses, cache_bytes; /* reader.c */
+    _Atomic uint64_t merges, merged_segments, merged_bytes;
     _Atomic bool store_ok;
     struct vv_reader *reader; /* mu; made by the first read, stays until vv_tier_free */
     struct vv_diskcache *disk; /* NULL = none */
@@ -90,9 +94,14 @@ struct vv_tier_part {
     uint8_t chain[VV_CHAIN_BYTES]; /* the busy mark's: the chain behind the last upload; chain_known: of this life */
     bool chain_known;
     _Atomic bool copy_disabled;
+    _Atomic int64_t segment_bytes;
+    int64_t merge_at, merge_expire_ms; /* the merging mark's: below is nothing left to merge; when something replaced is due */
     /* all below: tier->mu */
     bool busy;               /* an uploader works on it */
     bool keeping;            /* housekeeping works on it */
+    bool merging;            /* merge.c works on it */
+    int64_t merge_after_us;
+    unsigned merge_failures;
     bool kicked;             /* look for uploads */
     bool swept;              /* log start was applied to extents; false = to do */
     bool copying;            /* an object of it is being copied between stores (pace.h) */
@@ -115,6 +124,8 @@ int64_t vv_tier_backoff_us(struct vv_tier *t, unsigned failures, int64_t base_us
 bool vv_tier_overdue(struct vv_tier *t);
 void vv_tier_set_clusters(struct vv_tier *t, const struct vv_origins *o);
 int vv_tier_delete_prefix(struct vv_tier *t, const char *prefix, struct vv_error *e); /* keeper.c [blocking] */
+/* mu held, given up meanwhile: until *until_us (which others may move) has come, or the tier stops. Not without threads. */
+void vv_tier_wait_until(struct vv_tier *t, const int64_t *until_us);
 void vv_tier_part_dirty(struct vv_tier_part *p); /* the manifest must follow; takes mu */
 
 /* claim.c [blocking] */
@@ -145,6 +156,8 @@ int vv_keeper_part_step(struct vv_tier_part *p, bool flush);
 bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now_us); /* mu held */
 int vv_keeper_commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_error *e); /* the next head, and what it lets go */
 bool vv_keeper_clock_sane(struct vv_tier *t);
+/* merge.c: one merge of small objects, or the deletion of what was replaced, under the part's merging mark. Results as above. */
+int vv_merge_step(struct vv_tier_part *p);
 /* Renewal, leftovers of earlier lives, deleted topics. */
 int vv_keeper_tier_step(struct vv_tier *t);
 /* hydrate.c: see there */

@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define HEAD_DEADLINE_MS 60000
 #define PUT_DEADLINE_MS(bytes) (60000 + (int64_t)((bytes) / 256)) /* slower than 256 KiB/s is a failure */
@@ -111,16 +110,7 @@ static void pay(struct upload *u, size_t n)
     pthread_mutex_lock(&t->mu);
     int64_t now = vv_mono_us(t->env);
     t->upload_tokens_us = VV_MAX(t->upload_tokens_us, now - 100000) + (int64_t)((double)n * 1e6 / (double)u->config.upload_bytes_per_s);
-    while (!t->stopping && t->started) {
-        int64_t wait = t->upload_tokens_us - vv_mono_us(t->env);
-        if (wait <= 0) break;
-        struct timespec ts;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        int64_t ns = ts.tv_nsec + VV_MIN(wait, (int64_t)1000000) * 1000;
-        ts.tv_sec += ns / 1000000000;
-        ts.tv_nsec = ns % 1000000000;
-        pthread_cond_timedwait(&t->idle, &t->mu, &ts);
-    }
+    vv_tier_wait_until(t, &t->upload_tokens_us);
     pthread_mutex_unlock(&t->mu);
 }
 

@@ -126,6 +126,12 @@ int vv_index_remove(struct vv_index *ix, int64_t base); /* DELETING -> gone [dur
 int vv_index_sweep(struct vv_index *ix, int64_t below, enum vv_extent_state from, enum vv_extent_state to, int64_t dead_ms);
 int vv_index_drop(struct vv_index *ix, int64_t below); /* every DELETING one wholly below is gone [durable] */
 int vv_index_set_log_start(struct vv_index *ix, int64_t offset); /* only forward [durable] */
+/* A run of remote extents becomes one (merged, compacted). intend: the key of the new object is fixed before its first byte; NULL gives
+ * it up. replace: every extent of [n->base, n->last] - whole ones, REMOTE or dead - is n from now on, in n's state, and no intent
+ * is left. E_STATE: the borders are not those of extents, or one is not remote. [durable] */
+int vv_index_intend(struct vv_index *ix, const struct vv_extent *n);
+bool vv_index_intent(struct vv_index *ix, struct vv_extent *out); /* false: none */
+int vv_index_replace(struct vv_index *ix, const struct vv_extent *n);
 /* Restore: adopt an extent known from a manifest, in order, state REMOTE. [durable after vv_index_sync] */
 int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x);
 int vv_index_sync(struct vv_index *ix); /* [durable] */

@@ -38,6 +38,12 @@ struct vv_tier_config {
     int64_t gc_interval_ms;         /* tier.gc.interval.ms: every partition's objects are looked through this often; 0 = never */
     int64_t gc_age_ms;              /* tier.gc.age.ms: nothing younger is collected */
     int64_t hydrate_bytes_per_s;    /* from the origin into the own bucket; 0 = no limit */
+    /* Neighbouring objects that are small, older than merge_age_ms and than the delete grace become one (merge.c). */
+    int merge_segments_min;         /* at least this many at a time; 0 = never */
+    uint64_t merge_bytes_max;       /* of the result, never above the topic's segment.bytes; held in memory. Default 16 MiB */
+    int64_t merge_age_ms;           /* since they were sealed */
+    int64_t merge_span_ms;          /* from the first's seal to the last's; 0 = no limit */
+    int64_t merge_bytes_per_s;      /* read and written; 0 = no limit */
 };
 /* Where a bucket's first objects came from (tiering/origin.h). */
 struct vv_origin {
@@ -86,6 +92,7 @@ struct vv_tier_part_opts {
     void (*on_progress)(void *ctx);
     void *ctx;
     bool copy_disabled;       /* remote.log.copy.disable: no new uploads, history stays readable */
+    int64_t segment_bytes;    /* the topic's: no merged object is bigger; 0 = not told */
 };
 int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, struct vv_tier_part **out, struct vv_error *e);
 /* While a part is open the tier alone moves its extents from SEALED on: retention moves the log start (index, then
@@ -94,6 +101,7 @@ int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, stru
 void vv_tier_part_close(struct vv_tier_part *p);
 void vv_tier_part_kick(struct vv_tier_part *p);         /* something was sealed or the limit moved: look again; cheap, any thread */
 void vv_tier_part_set_copy_disabled(struct vv_tier_part *p, bool disabled);
+void vv_tier_part_set_segment_bytes(struct vv_tier_part *p, int64_t bytes);
 /* Log start moved (already durable in the index): extents wholly below are tombstoned (those never uploaded are deleted with their
  * files), the manifest follows soon. Cheap, any thread. */
 void vv_tier_part_log_start_moved(struct vv_tier_part *p);
@@ -144,7 +152,8 @@ int vv_tier_part_order_ready(struct vv_tier_part *p);
  * done takes. */
 void vv_tier_read_cancel(struct vv_tier_read *r);
 /* Exact time lookup in a remote extent: first record with timestamp >= ts and offset >= from, at most one footer GET and one or a
- * few blocks. done on a tier thread; err E_NOENT when the extent has none. */
+ * few blocks. done on a tier thread; err E_NOENT when the extent has none, E_AGAIN when another object took its place meanwhile: ask the
+ * index again. */
 void vv_tier_find_time(struct vv_tier_part *p, const struct vv_extent *x, int64_t ts, int64_t from,
                        void (*done)(void *ctx, int err, const struct vv_time_hit *hit), void *ctx);
 /* Aborted transactions that overlap [from, to], from the footers of the remote extents there (read_committed); each once, by first
@@ -221,6 +230,7 @@ struct vv_tier_stats {
     bool hydrating;
     uint64_t uploads, upload_bytes, upload_errors, fetch_requests, fetch_bytes, fetch_errors, deletes, delete_errors;
     uint64_t gc_objects, gc_uploads; /* collected: objects that were no part of any log, abandoned uploads in parts */
+    uint64_t merges, merged_segments, merged_bytes; /* small objects that became bigger ones, and the bytes of those */
     uint64_t cache_hits, cache_misses, cache_bytes, gets, puts, heads, lists;
     uint64_t disk_hits, disk_hit_bytes, disk_misses, disk_writes, disk_write_bytes, disk_evictions, disk_bad, disk_errors,
         disk_bytes, disk_files; /* the disk cache */

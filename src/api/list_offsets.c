@@ -20,6 +20,8 @@ enum {
     TS_EARLIEST_PENDING = -6,
 };
 
+enum { AGAIN_MAX = 3 };
+
 struct search;
 struct list_op {
     struct vv_call *c;
@@ -38,6 +40,7 @@ struct search {
     int64_t ts, from, limit;
     struct vv_extent extent; /* the remote one under search */
     bool max;                /* the largest timestamp; extent known, nothing behind it */
+    int again;               /* times that the extent was another one meanwhile */
 };
 
 /* ---- end ---- */
@@ -75,6 +78,10 @@ static void find_time(struct vv_work *w);
 static void remote_found(void *ctx, int err, const struct vv_time_hit *hit)
 {
     struct search *s = ctx;
+    if (err == VV_E_AGAIN && s->again++ < AGAIN_MAX) {
+        vv_iopool_submit(s->op->c->broker->iopool, &s->work);
+        return;
+    }
     if (err != VV_E_NOENT || s->max) {
         search_end(s, err, hit);
         return;

@@ -55,6 +55,11 @@ void vv_broker_tier_config(const struct vv_broker_config *c, struct vv_tier_conf
         .delete_grace_ms = c->tier_delete_grace_ms,
         .gc_interval_ms = c->tier_gc_interval_ms,
         .gc_age_ms = c->tier_gc_age_ms,
+        .merge_segments_min = c->tier_merge_segments_min,
+        .merge_bytes_max = (uint64_t)c->tier_merge_bytes_max,
+        .merge_age_ms = c->tier_merge_age_ms,
+        .merge_span_ms = c->tier_merge_span_ms,
+        .merge_bytes_per_s = limit_of(c->tier_merge_max_bytes_per_second),
         .hydrate_bytes_per_s = limit_of(c->tier_hydrate_max_bytes_per_second),
     };
 }

@@ -209,6 +209,19 @@
     X(tier_delete_max_objects_per_second, "tier.delete.max.objects.per.second", LONG,              \
       "9223372036854775807", 1, VV_I64, NULL, VV_DYN,                                              \
       "Rate limit of deleting expired segments and the objects of deleted topics.")                \
+    X(tier_merge_segments_min, "tier.merge.segments.min", INT, "16", 0, 512, NULL, VV_DYN,         \
+      "At least this many neighbouring small objects become one, long after they were written; "   \
+      "0: never.")                                                                                 \
+    X(tier_merge_bytes_max, "tier.merge.bytes.max", LONG, "16777216", 65536, 268435456, NULL,      \
+      VV_DYN, "Bytes of such an object, never above the topic's segment.bytes; what is above half "\
+      "of it counts as big and is left alone.")                                                    \
+    X(tier_merge_age_ms, "tier.merge.age.ms", LONG, "86400000", 0, VV_I64, NULL, VV_DYN,           \
+      "Only objects sealed this long ago are merged, and never before tier.delete.grace.ms.")      \
+    X(tier_merge_span_ms, "tier.merge.span.ms", LONG, "2592000000", 1, VV_I64, NULL, VV_DYN,       \
+      "Most time between the seals of the first and the last object that are merged: retention "   \
+      "and a restore as of a time do not divide objects.")                                         \
+    X(tier_merge_max_bytes_per_second, "tier.merge.max.bytes.per.second", LONG, "8388608", 1,      \
+      VV_I64, NULL, VV_DYN, "Bytes read and written by merging, per second.")                      \
     X(tier_disk_reserve, "tier.disk.reserve", LONG, "-1", -1, VV_I64, NULL, 0,                     \
       "Free bytes below which producers are refused; below twice that they are throttled and "     \
       "local copies of what is in the bucket go before their time. -1: 1 GiB or 5 % of the disk, " \

@@ -170,6 +170,9 @@ static void partitions(struct vv_broker *b, struct vv_metrics_out *o)
     X("varve_remote_delete_errors_total", "Failed deletions.", delete_errors)                      \
     X("varve_tier_gc_objects_total", "Objects collected that were part of no log.", gc_objects)    \
     X("varve_tier_gc_uploads_total", "Abandoned uploads in parts that were aborted.", gc_uploads)  \
+    X("varve_tier_merges_total", "Merges of small objects.", merges)                               \
+    X("varve_tier_merged_objects_total", "Small objects that became bigger ones.", merged_segments)\
+    X("varve_tier_merged_bytes_total", "Bytes of those bigger ones.", merged_bytes)                \
     X("varve_tier_cache_hits_total", "Chunks found in the cache.", cache_hits)                     \
     X("varve_tier_cache_misses_total", "Chunks that had to be fetched.", cache_misses)             \
     X("varve_tier_disk_cache_hits_total", "Ranges read from the disk cache.", disk_hits)           \

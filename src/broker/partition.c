@@ -61,6 +61,7 @@ void vv_partition_configure(struct vv_partition *p, const struct vv_topic_config
     take_rules(p, c);
     vv_log_configure(p->log, &lc);
     if (p->tier) vv_tier_part_set_copy_disabled(p->tier, atomic_load(&p->rules.copy_disabled));
+    if (p->tier) vv_tier_part_set_segment_bytes(p->tier, c->segment_bytes);
     vv_partition_maintain(p);
 }
 
@@ -116,6 +117,7 @@ static int open_tier_part(struct vv_partition *p, struct vv_error *e)
         .on_progress = on_tier_progress,
         .ctx = p,
         .copy_disabled = atomic_load(&p->rules.copy_disabled),
+        .segment_bytes = p->topic->config.segment_bytes,
     };
     int err = vv_tier_part_open(p->broker->tier, &o, &part, e);
     if (!err) p->tier = part;

@@ -199,6 +199,12 @@ static int on_record(void *ctx, uint8_t type, const uint8_t *p, size_t n)
         if (n != 8) return VV_E_CORRUPT;
         drop_apply(ix, at);
         return VV_OK;
+    case REC_INTENT:
+        if (n != VV_EXTENT_BYTES) return VV_E_CORRUPT;
+        return vv_extent_decode(p, &ix->intent);
+    case REC_REPLACE:
+        if (n != VV_EXTENT_BYTES || vv_extent_decode(p, &x) || vv_ix_replace_apply(ix, &x)) return VV_E_CORRUPT;
+        return VV_OK;
     case REC_TRUNCATE:
         if (n != 8) return VV_E_CORRUPT;
         vv_ix_cut(ix, vv_ix_lower(ix, at), ix->n);
@@ -217,6 +223,10 @@ static int checkpoint(struct vv_index *ix)
     if (err) return err;
     vv_put64(rec, (uint64_t)ix->log_start);
     vv_journal_image_add(&im, REC_LOG_START, rec, 8);
+    if (ix->intent.nonce) {
+        vv_extent_encode(&ix->intent, rec);
+        vv_journal_image_add(&im, REC_INTENT, rec, VV_EXTENT_BYTES);
+    }
     for (size_t i = 0; i < ix->f.n;) {
         size_t n = 0;
         while (i < ix->f.n && n < VV_FENCES_PER_RECORD) vv_fence_encode(&ix->f.v[i++], rec + n++ * VV_FENCE_BYTES);
@@ -236,7 +246,7 @@ static int checkpoint(struct vv_index *ix)
 
 /* Ends a durable change: commit is given back, after a rewrite when the journal has grown far past what is live. The change
  * itself is durable already: a failed rewrite only takes later ones offline. */
-static void commit_end(struct vv_index *ix)
+void vv_ix_commit_end(struct vv_index *ix)
 {
     int err = VV_OK;
     bool grown = ix->journal.size > 64 * 1024 && ix->journal.size > 4 * ix->journal_live;
@@ -673,7 +683,7 @@ int vv_index_seal(struct vv_index *ix, const struct vv_extent *x)
     if (x->epoch > 0) next.epoch = x->epoch;
     err = commit_extent(ix, &next, false);
 out:
-    commit_end(ix);
+    vv_ix_commit_end(ix);
     return err;
 }
 
@@ -689,7 +699,7 @@ int vv_index_truncate(struct vv_index *ix, int64_t offset)
     pthread_mutex_lock(&ix->mu);
     if (!err) vv_ix_cut(ix, vv_ix_lower(ix, offset), ix->n);
     pthread_mutex_unlock(&ix->mu);
-    commit_end(ix);
+    vv_ix_commit_end(ix);
     return err;
 }
 
@@ -714,7 +724,7 @@ int vv_index_move(struct vv_index *ix, int64_t base, enum vv_extent_state to, co
     next.state = to;
     err = commit_extent(ix, &next, to == VV_EXTENT_REMOTE || !vv_extent_is_live(&next));
 out:
-    commit_end(ix);
+    vv_ix_commit_end(ix);
     return err;
 }
 
@@ -732,12 +742,11 @@ int vv_index_remove(struct vv_index *ix, int64_t base)
     vv_ix_cut(ix, i, i + 1);
     pthread_mutex_unlock(&ix->mu);
 out:
-    commit_end(ix);
+    vv_ix_commit_end(ix);
     return err;
 }
 
-/* The page across `below`, if there is one, comes back, so that pages lie wholly on one side. commit held. */
-static int split_page(struct vv_index *ix, int64_t below)
+int vv_ix_split_page(struct vv_index *ix, int64_t below)
 {
     size_t k;
     bool across = vv_fences_hold(&ix->f, below, &k) && ix->f.v[k].base < below;
@@ -753,21 +762,21 @@ int vv_index_sweep(struct vv_index *ix, int64_t below, enum vv_extent_state from
     rec[9] = (uint8_t)to;
     vv_put64(rec + 10, (uint64_t)dead_ms);
     pthread_mutex_lock(&ix->commit);
-    int err = split_page(ix, below);
+    int err = vv_ix_split_page(ix, below);
     if (!err) err = vv_journal_append(&ix->journal, REC_SWEEP, rec, sizeof rec);
     if (!err) {
         pthread_mutex_lock(&ix->mu);
         err = sweep_apply(ix, below, from, to, dead_ms);
         pthread_mutex_unlock(&ix->mu);
     }
-    commit_end(ix);
+    vv_ix_commit_end(ix);
     return err;
 }
 
 int vv_index_drop(struct vv_index *ix, int64_t below)
 {
     pthread_mutex_lock(&ix->commit);
-    int err = split_page(ix, below);
+    int err = vv_ix_split_page(ix, below);
     if (!err) err = record_offset(ix, REC_DROP, below);
     if (!err) {
         ix->slots_known = false; /* those of the pages that go */
@@ -775,7 +784,7 @@ int vv_index_drop(struct vv_index *ix, int64_t below)
         drop_apply(ix, below);
         pthread_mutex_unlock(&ix->mu);
     }
-    commit_end(ix);
+    vv_ix_commit_end(ix);
     return err;
 }
 
@@ -789,7 +798,7 @@ int vv_index_set_log_start(struct vv_index *ix, int64_t offset)
         ix->log_start = VV_MAX(ix->log_start, offset);
         pthread_mutex_unlock(&ix->mu);
     }
-    commit_end(ix);
+    vv_ix_commit_end(ix);
     return err;
 }
 

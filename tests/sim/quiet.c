@@ -4,9 +4,25 @@
 
 #include <ctype.h>
 
+static void drop_all_local(struct world *w, struct sim_part *p)
+{
+    struct vv_extent x;
+    while (!vv_index_find_state(p->index, VV_EXTENT_BOTH, 0, &x)) {
+        vv_extent_release(p->index, &x);
+        world_ok(w, vv_tier_part_drop_local(p->tier, x.base), "drop local", NULL);
+    }
+}
+
 static void steps_until_idle(struct world *w)
 {
-    for (int round = 0; round < 40; round++) {
+    bool remote = sim_percent(w, 50); /* then small objects are merged */
+    for (int round = 0; round < 60; round++) {
+        if (round == 40) { /* what was replaced last is deleted after its grace */
+            struct vv_tier_config c = w->tier_config;
+            c.merge_segments_min = 0;
+            vv_tier_configure(w->tier, &c);
+        }
+        for (int i = 0; i < w->parts && remote && round == 4; i++) drop_all_local(w, &w->part[i]);
         for (int i = 0; i < w->parts; i++) world_ok(w, vv_log_seal_pending(w->part[i].log), "seal", NULL);
         int n = 0;
         while (vv_tier_step(w->tier)) SIM_CHECK(++n < 5000, "the tier never comes to rest");
@@ -124,7 +140,9 @@ static void check_bucket(struct world *w)
             if (!strcmp(page.v[n].key, topic)) continue;
             SIM_CHECK(i >= l.n || strcmp(l.v[i], page.v[n].key) >= 0, "%s is not in the bucket", l.v[i]);
             bool known = i < l.n && !strcmp(l.v[i], page.v[n].key);
-            SIM_CHECK(known || w->disk_lost, "%s is in the bucket and nothing names it", page.v[n].key);
+            /* A page that a merge wrote and then gave up, or went another way: garbage collection's, when it is on. */
+            bool page_left = !w->tier_config.gc_interval_ms && w->tier_config.merge_segments_min && strstr(page.v[n].key, "v1/m/");
+            SIM_CHECK(known || w->disk_lost || page_left, "%s is in the bucket and nothing names it", page.v[n].key);
             i += known;
             snprintf(key, sizeof key, "%s", page.v[n].key);
         }
@@ -135,15 +153,6 @@ static void check_bucket(struct world *w)
 }
 
 /* ---- the end ---- */
-
-static void drop_all_local(struct world *w, struct sim_part *p)
-{
-    struct vv_extent x;
-    while (!vv_index_find_state(p->index, VV_EXTENT_BOTH, 0, &x)) {
-        vv_extent_release(p->index, &x);
-        world_ok(w, vv_tier_part_drop_local(p->tier, x.base), "drop local", NULL);
-    }
-}
 
 /* Nothing below the log start is left, neither in the index nor on the disk. */
 static void check_forgotten(struct world *w, struct sim_part *p)

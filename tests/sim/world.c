@@ -72,13 +72,16 @@ void world_init(struct world *w, uint64_t seed)
     if (vv_fs_write_file(&w->bucket_env, SIM_KEYS, keys, sizeof keys - 1)) sim_fail("keys");
     memset(w->topic_id.b, 7, 16);
     w->id = (struct vv_tier_identity){.cluster_id = "simulated", .node_id = 1, .data_dir = "/data"};
-    w->tier_config = (struct vv_tier_config){.delete_grace_ms = 30000,
+    w->tier_config = (struct vv_tier_config){.delete_grace_ms = sim_percent(w, 50) ? 30000 : 3000,
                                              .verify_full = sim_percent(w, 50),
                                              .compress = seed & 1, /* not drawn: older seeds keep their schedules */
                                              .encrypt = seed & 2,
                                              .manifest_interval_ms = 10000,
                                              .gc_interval_ms = sim_percent(w, 70) ? 7000 : 0,
                                              .gc_age_ms = 20000,
+                                             .merge_segments_min = sim_percent(w, 60) ? 2 + (int)sim_below(w, 4) : 0,
+                                             .merge_bytes_max = (uint64_t)8192 << sim_below(w, 5),
+                                             .merge_age_ms = 1000,
                                              .manifest_batch = 1 + (int)sim_below(w, 6),
                                              .chunk_bytes = (size_t)2048 << sim_below(w, 6),
                                              .cache_bytes_max = (size_t)32768 << sim_below(w, 8),

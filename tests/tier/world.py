@@ -236,6 +236,11 @@ def s3_ledger(s3, prefix="p"):
             for page in pages:
                 segments += walk_page(s3, folder, level, page, named)
         named |= {key, *(f"{prefix}/{g}" for g in head["garbage"])}
+        for run in head["replaced"]:  # kept for the grace
+            key = f"{folder}0-{run['sha256']}.json"
+            old = json.loads(s3.get(key))
+            named |= {key, *(f"{prefix}/{page}" for page in old["pages"])}
+            segments += old["entries"]
         data = folder.replace("/v1/m/", "/v1/t/")
         for s in segments:
             if s["last"] >= head["deleting_below"]:
