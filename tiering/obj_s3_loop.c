@@ -239,9 +239,9 @@ static void *loop_main(void *arg)
         open = take_submitted(loop);
         sweep(loop, &loop->waiting);
         sweep(loop, &loop->running);
-        int sleep_ms = dispatch(loop);
         curl_multi_perform(loop->multi, &running);
         reap(loop);
+        int sleep_ms = dispatch(loop); /* after reap: a connection that came free is used at once */
         trim_idle(loop);
         if (open) curl_multi_poll(loop->multi, NULL, 0, sleep_ms, NULL); /* a wake-up sticks */
     } while (open || loop->running.count || loop->waiting.count);

@@ -8,7 +8,7 @@
  * an equal share of what the cache gives to all read-ahead, so that many streams together always make progress
  * (chunkcache.h).
  *
- * In what pieces. A GET brings a third of the window, chunk_bytes at most: first ones are small and quickly there, those
+ * In what pieces. A GET brings a third of the window (half where others read too), chunk_bytes at most: first ones are small and quickly there, those
  * of a replay large. One is sent when there is room for all of it, so that a full window is topped up by few large GETs
  * and not by many small ones; what is left of a segment is divided evenly.
  *
@@ -16,7 +16,7 @@
 #include "reader.h"
 
 #define WINDOW_FIRST ((size_t)2 << 20)
-#define GETS_MIN 3                    /* a window's worth is brought by as many GETs at least */
+#define GETS_MIN 3                    /* a window's worth is brought by as many GETs at least (2 where others read too) */
 #define LIVELY_US 2000000             /* a stream that read within this time has a share */
 
 /* mu held. Who expects the offset, or (make) the slot to begin with. */
@@ -34,15 +34,14 @@ static struct vv_stream *stream_of(struct vv_reader *rd, struct vv_tier_part *p,
 }
 
 /* mu held */
-static size_t window_max(const struct vv_reader *rd, int64_t now)
+static size_t count_lively(const struct vv_reader *rd, int64_t now)
 {
     size_t lively = 0;
     for (size_t i = 0; i < VV_READER_STREAMS; i++) {
         const struct vv_stream *s = &rd->streams[i];
         lively += s->part && s->window && now - s->used_us < LIVELY_US;
     }
-    size_t config = (size_t)rd->config.readahead_chunks * rd->config.chunk_bytes;
-    return VV_MIN(config, rd->cc.data.max / 2 / VV_MAX(lively, (size_t)1));
+    return VV_MAX(lively, (size_t)1);
 }
 
 /* mu held. wanting: the reader could have taken more than was there. */
@@ -51,7 +50,7 @@ static void grow(struct vv_reader *rd, struct vv_stream *s, bool wanting, int64_
     uint64_t bytes = s->read - s->since_read;
     double rate = (double)bytes / (double)VV_MAX(now - s->since_us, (int64_t)1);
     bool small = s->window < GETS_MIN * rd->config.chunk_bytes;
-    if (small ? !wanting && bytes < s->window : bytes < 2 * s->window) return;
+    if (!(small && wanting) && bytes < s->window) return; /* too early to tell */
     bool helped = rate > s->best * 1.1;
     s->best = helped ? rate : s->best * 0.97; /* asks again later: lines change */
     s->since_read = s->read;
@@ -62,10 +61,11 @@ static void grow(struct vv_reader *rd, struct vv_stream *s, bool wanting, int64_
 /* mu held: how much the next GET brings; 0 = the window is full. */
 static size_t next_get(struct vv_reader *rd, struct vv_stream *s)
 {
-    size_t max = window_max(rd, vv_mono_us(rd->env));
-    s->window = VV_MIN(s->window, max);
+    size_t lively = count_lively(rd, vv_mono_us(rd->env));
+    size_t config = (size_t)rd->config.readahead_chunks * rd->config.chunk_bytes;
+    s->window = VV_MIN(s->window, VV_MIN(config, rd->cc.data.max / 2 / lively));
     size_t used = s->sent > s->read ? (size_t)(s->sent - s->read) : 0;
-    size_t one = VV_MIN(s->window / GETS_MIN, rd->config.chunk_bytes);
+    size_t one = VV_MIN(s->window / (lively > 1 ? 2 : GETS_MIN), rd->config.chunk_bytes);
     one = VV_MAX(one, VV_MIN(VV_READER_UNIT, s->window));
     return used + one <= s->window ? one : 0;
 }
