@@ -361,7 +361,9 @@ int vv_claim_leave(struct vv_tier *t, const char *url, struct vv_error *e)
                    e->text);
         return VV_E_CONFLICT;
     }
-    return ours ? VV_E_AGAIN : vv_error_set(e, VV_E_CONFLICT, "another writer took over %s", t->store->url);
+    if (!ours) return vv_error_set(e, VV_E_CONFLICT, "another writer took over %s", t->store->url);
+    put_root(t, false, false, &(struct vv_error){0}); /* a put that is still on its way must not decide later: it finds another ETag */
+    return VV_E_AGAIN;
 }
 
 void vv_claim_arrive(struct vv_tier *t)

@@ -187,6 +187,11 @@ int vv_copy_segment(const struct vv_copy *c, const struct vv_segkey *k, size_t f
     if (!s.source_said && (err == VV_E_NOENT || err == VV_E_CORRUPT)) /* cut short, or of another: the source is the truth */
         err = bring(&s, e);
     if (!err && c->full) err = prove_blocks(&s, e);
+    if (err == VV_E_CORRUPT && there) { /* an earlier copy with a good footer and bad blocks */
+        there = false;
+        err = bring(&s, e);
+        if (!err) err = prove_blocks(&s, e);
+    }
     *source_said = err && s.source_said;
     drop(&s.tail);
     drop(&s.window);

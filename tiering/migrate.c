@@ -121,21 +121,30 @@ static int copy_extent(struct vv_migrate *m, const struct vv_tier_part *p, const
     return VV_OK;
 }
 
+/* What the index cannot tell is not "nothing there": a part is copied whole or not at all. */
+static int no_index(const struct vv_tier_part *p, int err, struct vv_error *e)
+{
+    return vv_error_set(e, err, "the index of %s-%d: %s", p->topic, (int)p->o.partition, vv_err_name(err));
+}
+
 static int copy_part(struct vv_migrate *m, const struct vv_tier_part *p, uint64_t *fresh, struct vv_error *e)
 {
     struct vv_extent x;
     char key[VV_KEY_MAX];
     int64_t at = 0;
-    int err = VV_OK;
+    int err;
     bool any = false;
-    while (!err && !vv_index_next(p->o.index, at, &x)) {
+    while (!(err = vv_index_next(p->o.index, at, &x))) {
         vv_extent_release(p->o.index, &x);
         if (x.state == VV_EXTENT_OPEN) break;
         at = x.last + 1;
         if (!has_object(&x)) continue;
         any = true;
-        err = copy_extent(m, p, &x, fresh, e);
+        int failed = copy_extent(m, p, &x, fresh, e);
+        if (failed) return failed;
     }
+    if (err && err != VV_E_NOENT) return no_index(p, err, e);
+    err = VV_OK;
     struct vv_objinfo have;
     vv_key_topic(p->o.topic_id, key);
     if (!err && any && vv_objstore_head(m->to, key, DEADLINE_MS, &have, NULL)) err = copy_key(m, key, 0, e);
@@ -213,10 +222,11 @@ static int sweep_part(struct vv_migrate *m, const struct vv_tier_part *p, struct
             struct vv_segkey k;
             struct vv_extent x = {0};
             if (vv_segkey_parse(l.v[i].key, &k)) continue;
-            bool known = !vv_index_next(p->o.index, k.base, &x);
-            if (known) vv_extent_release(p->o.index, &x);
-            if (known && x.base == k.base && x.nonce == k.nonce && has_object(&x)) continue;
-            err = vv_objstore_delete(m->to, l.v[i].key, DEADLINE_MS, e);
+            int found = vv_index_next(p->o.index, k.base, &x);
+            if (!found) vv_extent_release(p->o.index, &x);
+            if (!found && x.base == k.base && x.nonce == k.nonce && has_object(&x)) continue;
+            bool told = !found || found == VV_E_NOENT;
+            err = told ? vv_objstore_delete(m->to, l.v[i].key, DEADLINE_MS, e) : no_index(p, found, e);
         }
         more = !err && l.more && l.count;
         if (more) snprintf(after, sizeof after, "%s", l.v[l.count - 1].key);

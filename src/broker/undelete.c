@@ -157,6 +157,17 @@ static int choose(struct vv_topics *ts, const char *what, struct vv_doomed **out
     return VV_OK;
 }
 
+/* Its directories are just being removed: a rename in the middle of that would bring back half of one. */
+static int check_purge(struct vv_topics *ts, const struct vv_doomed *d, struct vv_error *e)
+{
+    const struct vv_snapshot *s = &ts->snapshot;
+    for (size_t i = 0; s->purging && i < s->purge_count; i++)
+        if (vv_uuid_eq(s->purge_ids[i], d->id))
+            return vv_error_set(e, VV_REQUEST_TIMED_OUT, "What is left of '%s' on this disk is just being removed: try again in a moment.",
+                                d->name);
+    return VV_OK;
+}
+
 static int check_fate(struct vv_topics *ts, const struct vv_doomed *d, struct vv_error *e)
 {
     enum vv_tier_fate fate = d->told ? vv_tier_topic_fate(ts->broker->tier, d->id) : VV_TIER_BUSY;
@@ -210,6 +221,7 @@ int vv_undelete_begin(struct vv_topics *ts, const char *name, const char *what, 
     int err = choose(ts, what, &d, e);
     if (!err) err = vv_topics_check_create(ts, name, d->partitions, e);
     if (!err && n) err = vv_topic_config_parse(configs, n, vv_broker_live(ts->broker), false, &config, e);
+    if (!err) err = check_purge(ts, d, e);
     if (!err) err = check_fate(ts, d, e);
     if (err || validate_only) return err;
     struct vv_undelete *u = undelete_new(ts, d, name, configs, n);

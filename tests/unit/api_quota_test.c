@@ -127,10 +127,11 @@ static void producers_and_consumers_are_held_back(void **state)
     assert_int_equal(alter(unused, VV_STR_LIT("somebody"), "producer_byte_rate", 1000), 0);
     assert_int_equal(produce_throttle(a), 0); /* somebody else's quota */
     assert_int_equal(alter(unused, test, "producer_byte_rate", 1000), 0);
-    struct peer *slow = peer_new();
+    struct peer *slow = peer_new(), *slow_too = peer_new();
     assert_true(produce_throttle(slow) > 60000);
     peer_send(slow, METADATA, 12, &(struct MetadataRequest){0}); /* stays unread */
-    assert_true(produce_throttle(peer_new()) > 60000);           /* the same client by another connection */
+    assert_true(produce_throttle(slow_too) > 60000);             /* the same client by another connection */
+    peer_free(slow_too);
     topic(a, "q");                                               /* others go on */
     assert_int_equal(alter(unused, test, "producer_byte_rate", 0), 0);
     assert_int_equal(produce_throttle(a), 0);

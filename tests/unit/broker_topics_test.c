@@ -334,11 +334,34 @@ static void producer_ids_are_never_handed_out_twice(void **state)
     r->b.producer_ids = NULL;
 }
 
+/* While a deleted topic's directories are being removed it cannot come back: what is renamed meanwhile would be half a log. */
+static void nothing_comes_back_while_it_is_removed(void **state)
+{
+    struct rig *r = *state;
+    struct vv_topics *ts = r->b.topics;
+    struct vv_doomed d = {.id = {{9}}, .name = strdup("gone"), .partitions = 1, .tiered = true};
+    struct vv_uuid ids[] = {{{9}}};
+    struct vv_undelete *u;
+    assert_int_equal(vv_doomed_push(ts, &d), 0);
+    r->b.tier = (struct vv_tier *)&d; /* never asked */
+    ts->snapshot.purging = true;
+    ts->snapshot.purge_ids = ids;
+    ts->snapshot.purge_count = 1;
+    assert_int_equal(vv_undelete_begin(ts, "gone", "gone", NULL, 0, false, &u, &r->e), VV_REQUEST_TIMED_OUT);
+    assert_false(ts->doomed[0].returning);
+    assert_non_null(strstr(r->e.text, "try again"));
+    ts->snapshot.purging = false;
+    ts->snapshot.purge_ids = NULL;
+    ts->snapshot.purge_count = 0;
+    r->b.tier = NULL;
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_follow_kafkas_rules),
+        TEST(nothing_comes_back_while_it_is_removed),
         TEST(what_is_created_is_found_by_name_and_id),
         TEST(creating_refuses_what_kafka_refuses),
         TEST(a_restart_finds_topics_ids_and_configs_again),
