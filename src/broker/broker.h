@@ -29,6 +29,7 @@ struct vv_broker {
     struct vv_broker_config *live;         /* with what was altered at run time; NULL: nothing; on control (live.h) */
     struct vv_live_values {                /* of these, what other threads read */
         _Atomic int32_t remote_fetch_max_wait_ms;
+        _Atomic int32_t producer_expiry_ms; /* 0: not told yet, as the files say */
     } values;
     char cluster_id[64];
     int32_t node_id;

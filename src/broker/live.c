@@ -22,12 +22,12 @@ const struct vv_broker_config *vv_broker_live(const struct vv_broker *b)
 
 /* ---- in force ---- */
 
-static void reconfigure(void *ctx, struct vv_topic *t)
+/* all: partitions have values of the broker's own that changed. */
+static void reconfigure(struct vv_broker *b, struct vv_topic *t, bool all)
 {
-    struct vv_broker *b = ctx;
     struct vv_topic_config config;
     vv_topic_config_load(t->overrides, t->override_count, vv_broker_live(b), t->internal, NULL, &config);
-    if (!memcmp(&config, &t->config, sizeof config)) return;
+    if (!all && !memcmp(&config, &t->config, sizeof config)) return;
     t->config = config;
     for (int32_t i = 0; i < t->partition_count; i++)
         if (t->partitions[i]) vv_partition_configure(t->partitions[i], &config);
@@ -38,11 +38,13 @@ void vv_live_apply(struct vv_broker *b)
     const struct vv_broker_config *c = vv_broker_live(b);
     struct vv_tier_config tc;
     atomic_store(&b->values.remote_fetch_max_wait_ms, c->remote_fetch_max_wait_ms);
+    int32_t expiry = (int32_t)c->producer_id_expiration_ms;
+    bool all = atomic_exchange(&b->values.producer_expiry_ms, expiry) != expiry;
     int64_t per_client = c->tier_client_fetch_max_bytes_per_second;
     if (b->quotas) vv_quotas_default(b->quotas, VV_QUOTA_REMOTE, per_client == INT64_MAX ? 0 : per_client);
     if (b->topics) {
         pthread_rwlock_wrlock(&b->topics->lock);
-        for (size_t i = 0; i < b->topics->count; i++) reconfigure(b, b->topics->v[i]);
+        for (size_t i = 0; i < b->topics->count; i++) reconfigure(b, b->topics->v[i], all);
         pthread_rwlock_unlock(&b->topics->lock);
     }
     if (!b->tier) return;

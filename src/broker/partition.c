@@ -19,6 +19,13 @@ static void maintain_run(struct vv_work *w);
 
 /* ---- configuration ---- */
 
+/* Partitions are opened on the iopool too: what is in force is control's alone. */
+static int64_t producer_expiry_ms(const struct vv_broker *b)
+{
+    int32_t ms = atomic_load(&b->values.producer_expiry_ms);
+    return ms ? ms : b->config->producer_id_expiration_ms;
+}
+
 static struct vv_log_config log_config(const struct vv_partition *p, const struct vv_topic_config *c)
 {
     return (struct vv_log_config){
@@ -29,7 +36,7 @@ static struct vv_log_config log_config(const struct vv_partition *p, const struc
         .segment_jitter_ms = c->segment_jitter_ms,
         .flush_messages = c->flush_messages,
         .flush_ms = c->flush_ms,
-        .producer_expiry_ms = vv_broker_live(p->broker)->producer_id_expiration_ms,
+        .producer_expiry_ms = producer_expiry_ms(p->broker),
         .compact = c->cleanup_compact,
     };
 }

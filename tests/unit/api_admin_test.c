@@ -14,6 +14,7 @@
 #include "call.h"
 #include "configs.h"
 #include "live.h"
+#include "log_impl.h"
 #include "gen/messages.h"
 #include "topics.h"
 
@@ -545,6 +546,8 @@ static void test_broker_configs(void **state)
     struct vv_topic *t = vv_topics_get(r->b.topics, "t", 1);
     assert_int_equal(t->config.retention_ms, 8000); /* in force, not only told */
     assert_int_equal(atomic_load(&vv_topic_partition(t, 0)->rules.retention_ms), 8000);
+    assert_int_equal(alter(r, 4, "1", "producer.id.expiration.ms", 0, "5000", false), 0); /* no topic's own, but its logs' */
+    assert_int_equal(vv_topic_partition(t, 0)->log->config.producer_expiry_ms, 5000);
     vv_topic_unref(t);
     assert_int_equal(alter(r, 4, "1", "remote.fetch.max.wait.ms", 0, "77", false), 0);
     assert_int_equal(atomic_load(&r->b.values.remote_fetch_max_wait_ms), 77);
