@@ -91,8 +91,9 @@ int vv_manifest_expire(struct vv_manifest *m, const struct vv_manifest_where *w,
                        int64_t *next_ms, struct vv_error *e);
 /* Is this range part of a run that was replaced? Its objects stay for the grace; vv_manifest_expire deletes them. */
 bool vv_manifest_keeps(const struct vv_manifest *m, int64_t base, int64_t last);
-/* Loads if need be, and settles a replacement that the manifest knows and the index does not yet. */
-int vv_manifest_ready(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e);
+/* Settles a replacement that the manifest knows and the index does not yet. One that it does not know never gets into it afterwards: a new
+ * head is put, so that a put of the one that named it, its reply lost and still under way, finds another ETag. */
+int vv_manifest_without(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e);
 /* Deletes what garbage names; best effort, the rest stays for next time. */
 void vv_manifest_sweep(struct vv_manifest *m, const struct vv_manifest_where *w);
 #endif

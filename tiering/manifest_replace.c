@@ -125,10 +125,6 @@ int vv_mf_settle(const struct vv_manifest *m, struct vv_index *ix)
     return vv_index_replace(ix, &n);
 }
 
-int vv_manifest_ready(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e)
-{
-    return vv_mf_ready(m, w, ix, e);
-}
 
 /* ---- rewriting pages ---- */
 
@@ -353,11 +349,12 @@ static int delete_keys(const struct vv_manifest_where *w, char (*keys)[VV_KEY_MA
     return err;
 }
 
-/* Never what the index still names, whatever the manifest says. */
+/* Never what the index still names, whatever the manifest says; what the index cannot tell may be in use. */
 static bool in_use(struct vv_index *ix, const struct vv_extent *old)
 {
     struct vv_extent now;
-    if (vv_index_find(ix, old->base, &now)) return false;
+    int err = vv_index_find(ix, old->base, &now);
+    if (err) return err != VV_E_NOENT;
     vv_extent_release(ix, &now);
     return now.nonce == old->nonce;
 }
@@ -403,6 +400,15 @@ static int put_again(struct vv_manifest *m, const struct vv_manifest_where *w, s
     int err = vv_mf_collect(m, ix, &l);
     if (!err) err = vv_mf_put_head(m, w, &l, e);
     free(l.v);
+    return err;
+}
+
+int vv_manifest_without(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e)
+{
+    struct vv_extent n;
+    int err = vv_mf_ready(m, w, ix, e);
+    if (!err && vv_index_intent(ix, &n)) err = put_again(m, w, ix, e);
+    if (err) m->loaded = false;
     return err;
 }
 

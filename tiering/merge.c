@@ -311,7 +311,7 @@ static int give_up(struct merge *g)
     struct vv_segkey k;
     vv_tier_where(p, &w);
     int err = keep_begin(p);
-    if (!err) err = vv_tier_saw(p->tier, vv_manifest_ready(&p->manifest, &w, p->o.index, &g->e)); /* settles what is in it */
+    if (!err) err = vv_tier_saw(p->tier, vv_manifest_without(&p->manifest, &w, p->o.index, &g->e));
     bool pending = !err && vv_index_intent(p->o.index, &n);
     keep_end(p);
     if (!pending) return err;

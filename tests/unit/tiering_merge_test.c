@@ -313,12 +313,49 @@ static void index_replaces(void **state)
     nftw(dir, rig_rm, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+/* After the grace, but the index cannot say what it still names: everything stays. */
+static void an_index_that_cannot_be_read_keeps_it(void **state)
+{
+    (void)state;
+    struct rig *r = small_ones(40, 20);
+    struct vv_error e = {0};
+    struct vv_index *ix;
+    struct vv_manifest_where w;
+    char dir[192], path[224];
+    int64_t next;
+    rig_advance(AGE);
+    settle(r);
+    size_t objects = rig_segments(r);
+    assert_int_not_equal(r->part->manifest.replaced_count, 0);
+    snprintf(dir, sizeof dir, "%s/damaged", r->dir);
+    rig_ok(vv_index_open(&rig_env, dir, NULL, &ix, &e), &e);
+    for (int64_t i = 0; i < 1200; i++) {
+        struct vv_extent x = {.base = i * 10, .last = i * 10 + 9, .nonce = (uint64_t)i + 1, .bytes = 100, .object_bytes = 200};
+        assert_int_equal(vv_index_adopt(ix, &x), 0);
+    }
+    assert_int_equal(vv_index_sync(ix), 0);
+    snprintf(path, sizeof path, "%s/varve.extents", dir);
+    FILE *f = fopen(path, "r+");
+    assert_non_null(f);
+    for (int i = 0; i < 1200 * 64; i++) fputc(0, f);
+    fclose(f);
+    vv_tier_where(r->part, &w);
+    struct vv_manifest *m = &r->part->manifest;
+    m->folded_end = 11990; /* what is committed on the way does not look at the damaged pages */
+    assert_int_equal(vv_manifest_expire(m, &w, ix, INT64_MAX, &next, &e), VV_E_STATE);
+    assert_int_equal(rig_segments(r), objects);
+    vv_index_close(ix);
+    rig_crash(r);
+    rig_free(r);
+}
+
 int main(void)
 {
     rig_no_sync = true;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(index_replaces),
         cmocka_unit_test(become_bigger),
+        cmocka_unit_test(an_index_that_cannot_be_read_keeps_it),
         cmocka_unit_test(generations),
         cmocka_unit_test(crashes_at_every_call),
         cmocka_unit_test(crashes),

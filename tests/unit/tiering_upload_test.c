@@ -66,7 +66,7 @@ static void object_content(void **state)
     vv_segkey_format(&k, key);
     rig_ok(vv_objstore_get_whole(r->store, key, 1 << 20, 0, &got, NULL, &e), &e);
     assert_int_equal(got.n, x.object_bytes);
-    assert_int_equal(memcmp(got.p, s->p, s->n) != 0, rig_form(&r->config) != 0);
+    assert_int_equal(memcmp(got.p, s->p, VV_MIN(s->n, got.n)) != 0, rig_form(&r->config) != 0);
     assert_int_equal(vv_footer_decode(got.p, got.n, got.n, r->store->keys, &f, NULL, &e), 0);
     assert_int_equal(f.flags, rig_form(&r->config));
     assert_int_equal(vv_extent_footer_at(&x), f.stored_bytes);
