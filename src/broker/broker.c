@@ -47,6 +47,7 @@ struct broker_run {
     char metrics_where[320];
     bool opened; /* partitions may be open */
     bool served; /* network ran */
+    int64_t retention_ms, retention_bytes; /* in force at the start */
     sigset_t signals;
 };
 
@@ -252,6 +253,8 @@ static int open_parts(struct broker_run *r, const struct vv_net_handler *handler
 static int start_parts(struct broker_run *r, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
+    r->retention_ms = vv_broker_live(b)->retention_ms;
+    r->retention_bytes = vv_broker_live(b)->log_retention_bytes;
     int err = vv_metrics_broker_start(b, &b->metrics, r->metrics_where, sizeof r->metrics_where, e);
     if (!err && (err = vv_reactor_start(b->control)))
         vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
@@ -275,17 +278,16 @@ static bool any_host(const char *host)
 static void say_ready(struct broker_run *r)
 {
     struct vv_broker *b = &r->b;
-    const struct vv_broker_config *c = vv_broker_live(b);
+    const struct vv_broker_config *c = b->config; /* what is in force is control's, which runs already */
     printf("varve ready: kafka=");
     for (size_t i = 0; i < b->listen_count; i++) {
         const char *host = any_host(c->listen[i].host) ? c->advertised[i].host : c->listen[i].host;
         printf(strchr(host, ':') ? "%s[%s]:%d" : "%s%s:%d", i ? "," : "", host, b->listens[i].bound_port);
     }
     printf(" metrics=%s tier=%s retention=", r->metrics_where, b->tier_url ? b->tier_url : "off");
-    if (c->retention_ms < 0 && c->log_retention_bytes < 0) printf("unlimited");
-    if (c->retention_ms >= 0) printf("%" PRId64 "ms", c->retention_ms);
-    if (c->log_retention_bytes >= 0)
-        printf("%s%" PRId64 "bytes", c->retention_ms >= 0 ? "," : "", c->log_retention_bytes);
+    if (r->retention_ms < 0 && r->retention_bytes < 0) printf("unlimited");
+    if (r->retention_ms >= 0) printf("%" PRId64 "ms", r->retention_ms);
+    if (r->retention_bytes >= 0) printf("%s%" PRId64 "bytes", r->retention_ms >= 0 ? "," : "", r->retention_bytes);
     printf(" data=%s\n", c->data);
     fflush(stdout);
 }
