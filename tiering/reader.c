@@ -33,6 +33,16 @@ void vv_reader_pump(struct vv_reader *rd)
 }
 
 /* A second without a GET: nobody reads, the spare buffers go. */
+void vv_reader_stats(struct vv_reader *rd, struct vv_tier_stats *out)
+{
+    if (!rd) return;
+    pthread_mutex_lock(&rd->mu);
+    for (const struct vv_task *k = rd->tasks; k; k = k->next) out->reads_waiting += k->kind != VV_TASK_AHEAD;
+    out->ranges_queued = rd->cc.data.wishes.count + rd->cc.footers.wishes.count;
+    out->gets_flying = rd->flights;
+    pthread_mutex_unlock(&rd->mu);
+}
+
 void vv_reader_tick(struct vv_reader *rd)
 {
     if (!rd) return;

@@ -615,6 +615,8 @@ void vv_tier_part_stats(struct vv_tier_part *p, struct vv_tier_part_stats *out)
     pthread_mutex_unlock(&p->tier->mu);
     out->lag_bytes = s.pending_bytes;
     out->lag_segments = s.pending_extents;
+    out->delete_lag_bytes = s.dead_bytes;
+    out->delete_lag_segments = s.dead_extents;
 }
 
 void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
@@ -634,8 +636,13 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
         .disk_write_bytes = d.write_bytes, .disk_evictions = d.evictions, .disk_bad = d.bad, .disk_errors = d.errors,
         .disk_bytes = d.bytes, .disk_files = d.files,
     };
+    out->copy_throttle_us = t->copy_throttle_us;
     vv_hydrate_stats(t->hydrate, out);
     vv_migrate_stats(t->migrate, out);
+    pthread_mutex_lock(&t->mu);
+    struct vv_reader *rd = t->reader;
+    pthread_mutex_unlock(&t->mu);
+    vv_reader_stats(rd, out);
 }
 
 const struct vv_objstore_stats *vv_tier_store_stats(const struct vv_tier *t)

@@ -76,6 +76,7 @@ struct vv_tier {
     struct vv_uuid *topics_named;  /* mu; topic.json known to be written by this process */
     size_t topics_named_count;
     /* statistics; gets/puts/… come from the store's */
+    _Atomic uint64_t copy_throttle_us; /* uploaders waited for the bandwidth limit */
     _Atomic uint64_t uploads, upload_bytes, upload_errors, deletes, delete_errors, gc_objects, gc_uploads;
     _Atomic uint64_t fetch_requests, fetch_bytes, fetch_errors, cache_hits, cache_misses, cache_bytes; /* reader.c */
     _Atomic uint64_t merges, merged_segments, merged_bytes;
@@ -177,6 +178,7 @@ void vv_snapshots_free(struct vv_snapshots *s);
 void vv_reader_free(struct vv_reader *rd);                                    /* ends its downloads; no part is open any more */
 void vv_reader_part_closed(struct vv_reader *rd, struct vv_tier_part *p);      /* ends the part's reads, waits for them */
 void vv_reader_configure(struct vv_reader *rd, const struct vv_tier_config *c);
+void vv_reader_stats(struct vv_reader *rd, struct vv_tier_stats *out);
 void vv_reader_tick(struct vv_reader *rd);                                     /* now and then: sends what had to wait */
 
 void vv_tier_where(struct vv_tier_part *p, struct vv_manifest_where *w);

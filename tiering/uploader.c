@@ -111,6 +111,7 @@ static void pay(struct upload *u, size_t n)
     int64_t now = vv_mono_us(t->env);
     t->upload_tokens_us = VV_MAX(t->upload_tokens_us, now - 100000) + (int64_t)((double)n * 1e6 / (double)u->config.upload_bytes_per_s);
     vv_tier_wait_until(t, &t->upload_tokens_us);
+    atomic_fetch_add(&t->copy_throttle_us, (uint64_t)(vv_mono_us(t->env) - now));
     pthread_mutex_unlock(&t->mu);
 }
 

@@ -97,6 +97,7 @@ struct vv_index_summary {
     int64_t remote_end;      /* last remote offset + 1; -1 when nothing is remote */
     uint64_t extents, local_extents, remote_extents, pending_extents;
     uint64_t local_bytes, remote_bytes, pending_bytes; /* pending: sealed or uploading */
+    uint64_t dead_extents, dead_bytes; /* tombstoned or being deleted: still in the bucket */
 };
 void vv_index_summary(struct vv_index *ix, struct vv_index_summary *out); /* what is resident is walked once after a change */
 int64_t vv_index_log_start(struct vv_index *ix); /* lock-free */

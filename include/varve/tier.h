@@ -110,6 +110,7 @@ int vv_tier_part_drop_local(struct vv_tier_part *p, int64_t base);
 
 struct vv_tier_part_stats {
     uint64_t uploaded_segments, uploaded_bytes, upload_errors, lag_bytes, lag_segments;
+    uint64_t delete_lag_bytes, delete_lag_segments; /* below the log start and still in the bucket: the grace, or a store that is away */
     int64_t last_upload_ms;    /* wall; 0 = never */
     char last_error[160];      /* "" = none since the last success */
 };
@@ -232,6 +233,8 @@ struct vv_tier_stats {
     uint64_t gc_objects, gc_uploads; /* collected: objects that were no part of any log, abandoned uploads in parts */
     uint64_t merges, merged_segments, merged_bytes; /* small objects that became bigger ones, and the bytes of those */
     uint64_t cache_hits, cache_misses, cache_bytes, gets, puts, heads, lists;
+    uint64_t copy_throttle_us; /* uploads were held back by upload_bytes_per_s */
+    uint64_t reads_waiting, ranges_queued, gets_flying; /* now: reads that wait, ranges that wait for memory, GETs under way */
     uint64_t disk_hits, disk_hit_bytes, disk_misses, disk_writes, disk_write_bytes, disk_evictions, disk_bad, disk_errors,
         disk_bytes, disk_files; /* the disk cache */
     bool store_ok;             /* the last call reached the store */

@@ -34,7 +34,7 @@ struct gathered {
     struct row *rows;
     struct topic_row *topics;
     size_t count, all, topic_count, topic_all;
-    uint64_t local, remote, segments, lag, lag_segments;
+    uint64_t local, remote, segments, lag, lag_segments, dead, dead_segments;
 };
 
 static void add_tier(struct topic_row *to, struct vv_partition *p)
@@ -48,6 +48,8 @@ static void add_tier(struct topic_row *to, struct vv_partition *p)
     to->tier.upload_errors += s.upload_errors;
     to->tier.lag_segments += s.lag_segments;
     to->tier.lag_bytes += s.lag_bytes;
+    to->tier.delete_lag_segments += s.delete_lag_segments;
+    to->tier.delete_lag_bytes += s.delete_lag_bytes;
 }
 
 static void add_partition(struct gathered *g, struct topic_row *topic, struct vv_partition *p)
@@ -78,6 +80,8 @@ static void gather(void *ctx, struct vv_topic *t)
     g->segments += row.segments;
     g->lag += row.tier.lag_bytes;
     g->lag_segments += row.tier.lag_segments;
+    g->dead += row.tier.delete_lag_bytes;
+    g->dead_segments += row.tier.delete_lag_segments;
     if (g->topic_count == SHOWN_MAX || !g->topics) return;
     snprintf(row.name, sizeof row.name, "%s", t->name);
     row.topic = t;
@@ -92,7 +96,9 @@ static void gather(void *ctx, struct vv_topic *t)
     X("varve_remote_log_size_bytes", "Bytes of all partitions in the bucket.", remote)             \
     X("varve_remote_log_segments", "Segments of all partitions in the bucket.", segments)          \
     X("varve_remote_copy_lag_bytes", "Closed and not yet in the bucket.", lag)                     \
-    X("varve_remote_copy_lag_segments", "Segments closed and not yet in the bucket.", lag_segments)
+    X("varve_remote_copy_lag_segments", "Segments closed and not yet in the bucket.", lag_segments) \
+    X("varve_remote_delete_lag_bytes", "Below the log start and still in the bucket.", dead)       \
+    X("varve_remote_delete_lag_segments", "Segments below the log start and still in the bucket.", dead_segments)
 
 #define VV_PARTITION_METRICS(X)                                                                    \
     X("varve_partition_local_bytes", "Bytes on the local disk.", local_bytes)                      \
@@ -115,6 +121,9 @@ static void gather(void *ctx, struct vv_topic *t)
     X("varve_topic_remote_copy_lag_bytes", "gauge", "Closed and not yet in the bucket.", tier.lag_bytes) \
     X("varve_topic_remote_copy_lag_segments", "gauge", "Segments closed and not yet in the bucket.", \
       tier.lag_segments)                                                                           \
+    X("varve_topic_remote_delete_lag_bytes", "gauge", "Below the log start and still in the bucket.", tier.delete_lag_bytes) \
+    X("varve_topic_remote_delete_lag_segments", "gauge", "Segments below the log start and still in the bucket.", \
+      tier.delete_lag_segments)                                                                    \
     X("varve_topic_local_bytes", "gauge", "Bytes on the local disk.", local)                       \
     X("varve_topic_remote_log_size_bytes", "gauge", "Bytes in the bucket.", remote)                \
     X("varve_topic_remote_log_segments", "gauge", "Segments in the bucket.", segments)
@@ -225,6 +234,12 @@ static void tier(struct vv_broker *b, struct vv_metrics_out *o)
     vv_metrics_one(o, "varve_tier_disk_cache_bytes", "gauge", "Disk of the disk cache.",
                    (double)s.disk_bytes);
     vv_metrics_one(o, "varve_tier_disk_cache_files", "gauge", "Its files.", (double)s.disk_files);
+    vv_metrics_one(o, "varve_remote_copy_throttle_seconds_total", "counter", "Time uploads were held back by the copy rate limit.",
+                   (double)s.copy_throttle_us / 1e6);
+    vv_metrics_one(o, "varve_remote_reader_waiting", "gauge", "Cold reads that wait for bytes.", (double)s.reads_waiting);
+    vv_metrics_one(o, "varve_remote_reader_queue", "gauge", "Ranges that wait for memory or a limit before they are asked for.",
+                   (double)s.ranges_queued);
+    vv_metrics_one(o, "varve_remote_reader_gets", "gauge", "Ranged GETs under way.", (double)s.gets_flying);
     vv_metrics_one(o, "varve_tier_store_up", "gauge", "1: the last call reached the store.",
                    s.store_ok);
     if (s.migrate_state) {

@@ -501,9 +501,17 @@ static void sum_up(struct vv_index *ix) /* mu held */
     out->extents = out->remote_extents = ix->f.live * VV_PAGE_EXTENTS;
     out->remote_bytes = ix->f.live_bytes;
     if (ix->f.n && ix->f.v[ix->f.n - 1].state == VV_EXTENT_REMOTE) out->remote_end = ix->f.v[ix->f.n - 1].last + 1;
+    for (size_t i = 0; i < ix->f.n - ix->f.live; i++) { /* the dead ones are the oldest */
+        out->dead_extents += VV_PAGE_EXTENTS;
+        out->dead_bytes += ix->f.v[i].bytes;
+    }
     for (size_t i = 0; i < ix->n; i++) {
         const struct vv_extent *x = &ix->v[i];
-        if (!vv_extent_is_live(x)) continue;
+        if (!vv_extent_is_live(x)) {
+            out->dead_extents += x->nonce != 0;
+            out->dead_bytes += x->nonce ? x->bytes : 0;
+            continue;
+        }
         out->extents++;
         if (vv_extent_is_remote(x)) {
             out->remote_extents++;
