@@ -17,6 +17,7 @@ struct restore {
     struct vv_tier *t;
     struct vv_manifest_where w;
     struct vv_index *index;
+    const struct vv_manifest *manifest;
     struct vv_extent newest; /* state REMOTE; base -1 = none */
     int64_t next;            /* expected base */
     int64_t log_start;
@@ -50,6 +51,18 @@ static int on_segment(void *ctx, const struct vv_extent *x)
     if (x->last >= r->keep_from) return adopt(r, x);
     r->next = x->last + 1;
     return VV_OK;
+}
+
+/* Above the log start a manifest's segments tile: a hole there means that somebody took one out. */
+static int on_manifest_segment(void *ctx, const struct vv_extent *x)
+{
+    struct restore *r = ctx;
+    if (x->base > VV_MAX(r->next, r->manifest->log_start))
+        return vv_error_set(r->e, VV_E_CORRUPT,
+                            "the manifest of partition %d names no segment for offsets %" PRId64 "..%" PRId64
+                            ": bring an older version of its head.json back, or see what is left with varve replay",
+                            (int)r->w.partition, VV_MAX(r->next, r->manifest->log_start), x->base - 1);
+    return on_segment(ctx, x);
 }
 
 static int roll_forward(struct restore *r)
@@ -114,7 +127,7 @@ static int seed_walk(struct restore *r, const struct vv_tier_seed *seed, struct 
     r->keep_from = r->log_start = seed_start(seed, r, m);
     if (r->as_of_ms != INT64_MAX && r->log_start < m->log_start)
         VLOG_INFO("partition %d: the log starts at %" PRId64 " as of then, %" PRId64 " now", (int)r->w.partition, r->log_start, m->log_start);
-    return vv_manifest_walk(m, &r->w, on_segment, r, r->e);
+    return vv_manifest_walk(m, &r->w, on_manifest_segment, r, r->e);
 }
 
 /* The own bucket learns what the log is. */
@@ -135,7 +148,8 @@ static int seed_write(struct restore *r, struct vv_tier *t)
 
 static int walk(struct restore *r, const struct vv_tier_seed *seed, struct vv_manifest *m)
 {
-    int err = seed ? seed_walk(r, seed, m) : vv_manifest_walk(m, &r->w, on_segment, r, r->e);
+    r->manifest = m;
+    int err = seed ? seed_walk(r, seed, m) : vv_manifest_walk(m, &r->w, on_manifest_segment, r, r->e);
     if (vv_tier_saw(r->t, err)) return err;
     if (r->cut) return VV_OK;
     r->next = VV_MAX(r->next, m->next_offset);

@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import threading
 import time
 
@@ -438,3 +439,61 @@ def case_mix():
             mix(seed)
         except Exception as e:
             raise AssertionError(f"seed {seed} (again with VARVE_SEED={seed}): {e}") from e
+
+
+# ---- 29: a manifest that does not add up
+
+def tampered(change=None, beside=None):
+    """A bucket whose manifest (or listing) was changed while nobody looked, its broker's disk lost: (World, the end it should have)."""
+    w = World()
+    w.__enter__()
+    w.fill(6).quiet()
+    w.close()
+    head = next(k for k in w.s3.keys(r"/head\.json$") if f"/{w.topic_dir().split('/')[-2]}/" in k)
+    end = w.segments()[-1][1] + 1
+    if change:
+        said = json.loads(w.s3.get(head))
+        change(said["segments"])
+        w.s3.put(head, json.dumps(said).encode())
+    if beside:
+        beside(w)
+    w.lose_disk()
+    return w, end
+
+
+def case_29():
+    """Segments that overlap, come twice, out of order or not at all: refused with the offsets; twins beside the manifest are not seen."""
+    def overlap(segments):
+        segments[2]["base"] -= 3
+
+    def twice(segments):
+        segments.insert(2, dict(segments[1]))
+
+    def gap(segments):
+        del segments[2]
+
+    def order(segments):
+        segments[1], segments[2] = segments[2], segments[1]
+
+    for change, word in ((overlap, "overlaps"), (twice, "overlaps"), (order, "names no segment|overlaps"), (gap, "names no segment for offsets 32..47")):
+        w, _ = tampered(change)
+        try:
+            w.start()
+        except RuntimeError:
+            assert w.broker.process.wait(60) == 1 and re.search(word, w.messages()), f"{change.__name__}: {w.messages()[-2000:]}"
+            w.broker.process = None
+        else:
+            raise AssertionError(f"{change.__name__}: a broker started")
+        finally:
+            w.__exit__(None, None, None)
+
+    def twins(w):
+        for _, _, key in w.segments()[:3]:
+            w.s3.put(key[:-len("0123456789abcdef.seg")] + "0123456789abcdef.seg", w.s3.get(key))
+
+    w, end = tampered(beside=twins)
+    w.start()
+    w.ledger.forget_lost(0, end)
+    assert len(w.check()) == end
+    w.close(strict=False)
+    w.__exit__(None, None, None)
