@@ -231,8 +231,9 @@ def case_31():
             with w.client() as c:
                 c.delete_records(TOPIC, 0, 50)
             end = len(w.ledger.ok)
-            wait_for("all of it is in the bucket", lambda: w.segments(w.topic_dir()) and w.segments(w.topic_dir())[-1][1] == end - 1)
+            wait_for("the topic has its name in the bucket", lambda: any(json.loads(w.s3.get(k))["topic"] == TOPIC for k in w.s3.keys(r"/topic\.json$")))
             folder = w.topic_dir()
+            wait_for("all of it is in the bucket", lambda: w.segments(folder) and w.segments(folder)[-1][1] == end - 1)
             if clean:
                 w.close()
             else:
