@@ -54,6 +54,7 @@ int vv_log_open(const struct vv_log_opts *o, struct vv_log **out, struct vv_erro
     log->dir = strdup(o->dir);
     log->topic = strdup(o->topic);
     log->producers = vv_prodstate_new();
+    if (log->producers) vv_prodstate_now(log->producers, o->now_ms); /* what is found in the log may have come just now */
     int err = log->dir && log->topic && log->producers ? vv_log_recover(log, o, e)
                                                         : vv_error_set(e, VV_E_NOMEM, "%s: out of memory", o->dir);
     if (err) {
@@ -242,6 +243,7 @@ static int append_locked(struct vv_log *log, struct vv_append *a, struct vv_erro
     uint64_t at = atomic_load_explicit(&s->bytes, memory_order_relaxed);
     err = vv_fs_pwrite(log->env, s->file, a->p, b.bytes, at);
     if (err) return write_failed(log, at, err, e);
+    if (!a->replica) vv_prodstate_now(log->producers, a->now_ms);
     err = vv_prodstate_update(log->producers, &b);
     if (!err) err = vv_segment_account(s, a->p, &b, log->config.index_interval_bytes);
     if (err) return write_failed(log, at, err, e); /* out of memory half-way: what we know and what is there may differ */

@@ -29,6 +29,7 @@ struct producer {
 struct vv_prodstate {
     struct producer **slot;
     size_t mask, count; /* mask = slots - 1 */
+    int64_t now_ms;
     struct producer *txn_head, *txn_tail;
 };
 
@@ -209,6 +210,11 @@ int vv_prodstate_check(const struct vv_prodstate *s, const struct vv_batch *b, b
     return err;
 }
 
+void vv_prodstate_now(struct vv_prodstate *s, int64_t now_ms)
+{
+    s->now_ms = now_ms;
+}
+
 int vv_prodstate_update(struct vv_prodstate *s, const struct vv_batch *b)
 {
     if (b->producer_id < 0) return 0;
@@ -219,7 +225,7 @@ int vv_prodstate_update(struct vv_prodstate *s, const struct vv_batch *b)
         p->epoch = b->producer_epoch;
         p->n = 0;
     }
-    p->last_ts = b->max_ts;
+    p->last_ts = VV_MAX(b->max_ts, s->now_ms);
     if (b->control) {
         txn_close(s, p);
         return 0;

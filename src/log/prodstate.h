@@ -18,6 +18,9 @@ int vv_prodstate_check(const struct vv_prodstate *s, const struct vv_batch *b, b
 /* The batch is in the log at b->base_offset (the final one). Also used for replay: takes everything as it is. Control batches end
  * the producer's open transaction (the marker's coordinator epoch is not kept). E_NOMEM. */
 int vv_prodstate_update(struct vv_prodstate *s, const struct vv_batch *b);
+/* Wall time of the updates that follow: a producer is as old as its last append, not as the records in it. Kafka counts from the
+ * records' time, so that who replays an old history there loses his producer state with it. 0 (the beginning): the records' time. */
+void vv_prodstate_now(struct vv_prodstate *s, int64_t now_ms);
 /* First offset of an open transaction; INT64_MAX when none. */
 int64_t vv_prodstate_first_unstable(const struct vv_prodstate *s);
 /* Forget producers whose last batch is older than expiry_ms, except those in a transaction. */

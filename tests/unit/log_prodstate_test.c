@@ -192,6 +192,20 @@ static void expires(void **state)
     vv_prodstate_free(s);
 }
 
+/* Who replays an old history is known for as long as anybody else. */
+static void old_records_of_today(void **state)
+{
+    (void)state;
+    struct vv_prodstate *s = vv_prodstate_new();
+    vv_prodstate_now(s, 1000000);
+    put(s, batch(7, 0, 0, 5, 0)); /* its records are of time 1000 */
+    vv_prodstate_expire(s, 1000500, 1000);
+    assert_int_equal(ask(s, batch(7, 0, 9, 1, 5), 0), VV_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    vv_prodstate_expire(s, 1001000, 1000);
+    assert_int_equal(vv_prodstate_count(s), 0);
+    vv_prodstate_free(s);
+}
+
 /* A hundred thousand of them, coming and going, against a plain array. */
 static void many(void **state)
 {
@@ -349,6 +363,7 @@ int main(void)
         cmocka_unit_test(epochs),
         cmocka_unit_test(transactions),
         cmocka_unit_test(expires),
+        cmocka_unit_test(old_records_of_today),
         cmocka_unit_test(many),
         cmocka_unit_test(snapshot_bytes),
         cmocka_unit_test(snapshot_keeps_what_it_must),
