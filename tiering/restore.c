@@ -57,7 +57,7 @@ static int on_segment(void *ctx, const struct vv_extent *x)
 static int on_manifest_segment(void *ctx, const struct vv_extent *x)
 {
     struct restore *r = ctx;
-    if (x->base > VV_MAX(r->next, r->manifest->log_start))
+    if (!r->cut && x->base > VV_MAX(r->next, r->manifest->log_start))
         return vv_error_set(r->e, VV_E_CORRUPT,
                             "the manifest of partition %d names no segment for offsets %" PRId64 "..%" PRId64
                             ": bring an older version of its head.json back, or see what is left with varve replay",

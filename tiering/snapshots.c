@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define DEADLINE_MS  60000
 #define SNAPSHOT_MAX (256u << 20)
@@ -27,6 +28,36 @@ struct vv_snapshots {
     int64_t *at; /* ascending */
     size_t n;
 };
+
+/* ---- the checksum ----
+ * The last member of the object: `, "crc": "xxxxxxxx"}`, CRC-32C of all bytes before that comma. A flipped bit in a topic's
+ * id would be a good list of another topic, with an empty log. */
+
+#define SEAL ", \"crc\": \""
+#define SEAL_BYTES (sizeof SEAL - 1 + 8 + 2)
+
+static char *seal(const char *json, size_t n, size_t *out_n)
+{
+    while (n && json[n - 1] == '\n') n--;
+    bool object = n && json[n - 1] == '}'; /* what else it may be is stored as it is */
+    char *text = malloc(n + SEAL_BYTES + 1);
+    if (!text) return NULL;
+    memcpy(text, json, n);
+    *out_n = n;
+    if (!object) return text;
+    n--;
+    *out_n = n + (size_t)sprintf(text + n, SEAL "%08x\"}", vv_crc32c(0, text, n));
+    return text;
+}
+
+/* True also for a text without a checksum: whether it makes sense is for its reader to say. */
+static bool seal_holds(const char *text, size_t n)
+{
+    char want[SEAL_BYTES + 1];
+    if (n < SEAL_BYTES || memcmp(text + n - SEAL_BYTES, SEAL, sizeof SEAL - 1)) return true;
+    snprintf(want, sizeof want, SEAL "%08x\"}", vv_crc32c(0, text, n - SEAL_BYTES));
+    return !memcmp(text + n - SEAL_BYTES, want, SEAL_BYTES);
+}
 
 static void key_of(int64_t ms, char out[VV_KEY_MAX])
 {
@@ -131,10 +162,13 @@ int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, bool kee
     if (atomic_load(&t->fenced)) return vv_error_set(e, VV_E_CONFLICT, "another writer took over %s", t->store->url);
     struct vv_snapshots *s = snapshots_of(t);
     if (!s) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    char *text = seal(json, n, &n);
+    if (!text) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     pthread_mutex_lock(&s->lock);
-    int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, VV_KEY_CLUSTER, json, n, NULL, DEADLINE_MS, NULL, e));
-    if (!err) keep_copy(t, s, json, n, keep);
+    int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, VV_KEY_CLUSTER, text, n, NULL, DEADLINE_MS, NULL, e));
+    if (!err) keep_copy(t, s, text, n, keep);
     pthread_mutex_unlock(&s->lock);
+    free(text);
     return err;
 }
 
@@ -186,7 +220,12 @@ static int get_text(struct vv_objstore *store, const char *key, char **json, siz
         *n = s.n;
     }
     vv_buf_unref(s.buf);
-    return *json ? VV_OK : vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (!*json) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    if (seal_holds(*json, *n)) return VV_OK;
+    free(*json);
+    *json = NULL;
+    return vv_error_set(e, VV_E_CORRUPT, "%s of %s does not fit its checksum: bring an older version of it back, or a copy (v1/h/)", key,
+                        store->url);
 }
 
 int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_error *e)
