@@ -5,7 +5,7 @@ ifneq ($(shell command -v ccache 2>/dev/null),)
 CMAKE_FLAGS += -DCMAKE_C_COMPILER_LAUNCHER=ccache
 endif
 
-.PHONY: all needs build run test test-full test-crash fuzz bench minio dev fmt clean help
+.PHONY: all needs build run test test-full test-crash test-soak fuzz bench minio dev fmt clean help
 all: build
 
 build: ## the release binary, build/varve
@@ -34,6 +34,11 @@ test-crash: ## crash points and power cuts
 	@scripts/install-needs
 	@$(MAKE) --no-print-directory build
 	@tests/run crash
+
+test-soak: ## one broker in a bad world for HOURS (default 4): ledgers, growth
+	@scripts/install-needs
+	@$(MAKE) --no-print-directory build
+	@tests/tier/soak.py --hours $(or $(HOURS),4)
 
 fuzz: ## libFuzzer targets, a minute each
 	@scripts/install-needs
