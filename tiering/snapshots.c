@@ -50,13 +50,16 @@ static char *seal(const char *json, size_t n, size_t *out_n)
     return text;
 }
 
-/* True also for a text without a checksum: whether it makes sense is for its reader to say. */
-static bool seal_holds(const char *text, size_t n)
+/* Takes the checksum off again. True also for a text without one: whether it makes sense is for its reader to say. */
+static bool unseal(char *text, size_t *n)
 {
     char want[SEAL_BYTES + 1];
-    if (n < SEAL_BYTES || memcmp(text + n - SEAL_BYTES, SEAL, sizeof SEAL - 1)) return true;
-    snprintf(want, sizeof want, SEAL "%08x\"}", vv_crc32c(0, text, n - SEAL_BYTES));
-    return !memcmp(text + n - SEAL_BYTES, want, SEAL_BYTES);
+    if (*n < SEAL_BYTES || memcmp(text + *n - SEAL_BYTES, SEAL, sizeof SEAL - 1)) return true;
+    snprintf(want, sizeof want, SEAL "%08x\"}", vv_crc32c(0, text, *n - SEAL_BYTES));
+    bool holds = !memcmp(text + *n - SEAL_BYTES, want, SEAL_BYTES);
+    *n -= SEAL_BYTES - 1;
+    strcpy(text + *n - 1, "}");
+    return holds;
 }
 
 static void key_of(int64_t ms, char out[VV_KEY_MAX])
@@ -221,7 +224,7 @@ static int get_text(struct vv_objstore *store, const char *key, char **json, siz
     }
     vv_buf_unref(s.buf);
     if (!*json) return vv_error_set(e, VV_E_NOMEM, "out of memory");
-    if (seal_holds(*json, *n)) return VV_OK;
+    if (unseal(*json, n)) return VV_OK;
     free(*json);
     *json = NULL;
     return vv_error_set(e, VV_E_CORRUPT, "%s of %s does not fit its checksum: bring an older version of it back, or a copy (v1/h/)", key,
