@@ -18,7 +18,8 @@ enum need { ALWAYS, OPTIONAL, IF_FLAGS, IF_ENCRYPTED };
     X(EPCH, ALWAYS, true)        /* leader epochs */                                               \
     X(ABRT, ALWAYS, true)        /* aborted transactions */                                        \
     X(PROD, OPTIONAL, true)      /* producer snapshot */                                           \
-    X(LINK, OPTIONAL, true)      /* the chain: chain.h */
+    X(LINK, OPTIONAL, true)      /* the chain: chain.h */                                          \
+    X(PADD, OPTIONAL, false)     /* nothing */
 enum section {
 #define VV_X(tag, need, secret) SEC_##tag,
     SECTIONS(VV_X)
@@ -64,6 +65,7 @@ static size_t section_bytes(const struct vv_footer *f, enum section s)
     case SEC_ABRT: return 4 + f->aborted_count * ABORTED_BYTES;
     case SEC_PROD: return f->snapshot_n;
     case SEC_LINK: return f->link_count ? VV_CHAIN_BYTES + 4 + f->link_count * VV_LINK_BYTES : 0;
+    case SEC_PADD: return f->pad - HEAD_BYTES;
     case SEC_COUNT: break;
     }
     return 0;
@@ -139,6 +141,7 @@ static void put_section(const struct vv_footer *f, enum section s, uint8_t *p)
     case SEC_PROD:
         if (f->snapshot_n) memcpy(p, f->snapshot, f->snapshot_n);
         break;
+    case SEC_PADD: memset(p, 0, f->pad - HEAD_BYTES); break;
     case SEC_LINK:
         if (!f->link_count) break;
         memcpy(p, f->chain, VV_CHAIN_BYTES);
@@ -242,6 +245,7 @@ static size_t put_sections(const struct vv_footer *f, bool all, bool secret, uin
     size_t total = 0;
     for (int s = 0; s < SEC_COUNT; s++) {
         if (!has_section(f->flags, (enum section)s) || (!all && sections[s].secret != secret)) continue;
+        if (s == SEC_PADD && f->pad < HEAD_BYTES) continue;
         size_t len = section_bytes(f, (enum section)s);
         if (p) {
             memcpy(p + total, sections[s].tag, 4);
@@ -416,6 +420,7 @@ static int get_section(enum section s, const uint8_t *p, size_t n, struct vv_foo
         f->snapshot_n = n;
         return VV_OK;
     case SEC_LINK: return get_links(p, n, f);
+    case SEC_PADD: return VV_OK;
     case SEC_COUNT: break;
     }
     return VV_OK;

@@ -53,6 +53,7 @@ struct vv_footer { /* init {0}; vv_footer_release frees what decode allocated */
     uint8_t chain[VV_CHAIN_BYTES]; /* before this object; means something with links only */
     struct vv_link *links;         /* the segments in it, in order; none in objects of older versions */
     size_t link_count;
+    size_t pad;                    /* encode: bytes that mean nothing, at least 8: an object that must have a certain size */
 };
 /* For an object that holds what several held (merged), member after member: their links become its own. A member without links leaves it
  * without (and gives `to` none any more): first = the first member. */

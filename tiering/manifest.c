@@ -630,11 +630,13 @@ int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w,
 {
     struct vv_mf_list l = {0};
     struct vv_index_summary s;
+    bool reviving = m->reviving;
+    int64_t to = m->revive_to;
     int err = vv_mf_ready(m, w, ix, e);
     if (err) goto out;
     vv_index_summary(ix, &s);
     struct vv_manifest before = *m; /* for numbers only */
-    m->log_start = s.log_start;
+    m->log_start = reviving ? to : s.log_start;
     m->deleting_below = VV_MAX(m->deleting_below, deleting_below);
     VV_ASSERT(m->deleting_below <= m->log_start); /* nothing a client may read is ever given up */
     err = vv_mf_collect(m, ix, &l);

@@ -40,6 +40,8 @@ struct vv_manifest {
     char sha256[65];          /* of the head in the bucket; "" when there is none */
     uint64_t revision, writer_epoch;
     int64_t log_start, deleting_below;
+    bool reviving;            /* the next commit says this log start, below the index's own (tier_undelete.c) */
+    int64_t revive_to;
     int64_t folded_end;       /* segments below are in pages (or gone) */
     int64_t next_offset;      /* last listed segment's last + 1; 0 when none */
     struct vv_manifest_level level[VV_MANIFEST_LEVELS]; /* [0] unused: level 0 is the index */

@@ -21,6 +21,7 @@ struct restore {
     struct vv_extent newest; /* state REMOTE; base -1 = none */
     int64_t next;            /* expected base */
     int64_t log_start;
+    int64_t manifest_end;    /* segments below are the manifest's */
     uint64_t epoch_floor;    /* writer epoch of the manifest */
     int64_t as_of_ms;        /* INT64_MAX: the newest state */
     int64_t keep_from;       /* segments that end below are not taken */
@@ -86,7 +87,7 @@ static int newest_footer(struct restore *r, const char *clusters, uint64_t lives
     int err = vv_tier_saw(r->t, vv_footer_get(r->w.store, &k, clusters, (size_t)(r->newest.object_bytes - vv_extent_footer_at(&r->newest)),
                                               &f, &object_bytes, r->e));
     if (err) return err;
-    r->log_start = VV_MAX(r->log_start, f.log_start);
+    if (r->newest.last >= r->manifest_end) r->log_start = VV_MAX(r->log_start, f.log_start); /* else the manifest knew, and may have undeleted */
     /* Every opening of the log raises the claim's writer epoch by one and its leader epoch by one at most: this many may have been
      * used since that footer was written, by records that were never uploaded. */
     if (f.epoch_count) r->epoch_used = VV_MAX(r->epoch_used, f.epochs[f.epoch_count - 1].epoch);
@@ -154,6 +155,7 @@ static int walk(struct restore *r, const struct vv_tier_seed *seed, struct vv_ma
     if (r->cut) return VV_OK;
     r->next = VV_MAX(r->next, m->next_offset);
     if (!seed || r->as_of_ms == INT64_MAX) r->log_start = m->log_start;
+    r->manifest_end = m->next_offset;
     r->epoch_floor = m->writer_epoch;
     int64_t start = r->log_start;
     err = roll_forward(r);

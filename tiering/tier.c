@@ -325,7 +325,7 @@ int vv_tier_step(struct vv_tier *t)
     if (!did) did = do_keep(t);
     if (!did) did = do_merge(t);
     pthread_mutex_unlock(&t->mu);
-    return did;
+    return did ? did : vv_scrub_step(t);
 }
 
 void vv_tier_hurry(struct vv_tier *t)
@@ -380,6 +380,21 @@ static void *merger_main(void *arg)
     return NULL;
 }
 
+static void *scrubber_main(void *arg)
+{
+    struct vv_tier *t = arg;
+    pthread_mutex_lock(&t->mu);
+    while (!t->stopping) {
+        pthread_mutex_unlock(&t->mu);
+        int did = vv_scrub_step(t);
+        pthread_mutex_lock(&t->mu);
+        if (!did && !t->stopping) wait_us(t, &t->keep, 1000000);
+    }
+    pthread_mutex_unlock(&t->mu);
+    vv_scrub_save(t);
+    return NULL;
+}
+
 static void join_threads(struct vv_tier *t)
 {
     pthread_mutex_lock(&t->mu);
@@ -390,6 +405,7 @@ static void join_threads(struct vv_tier *t)
     pthread_mutex_unlock(&t->mu);
     for (int i = 0; i < t->uploader_count; i++) pthread_join(t->uploaders[i], NULL);
     if (t->started) pthread_join(t->keeper, NULL);
+    if (t->started) pthread_join(t->scrubber, NULL);
     vv_hydrate_stop(t->hydrate);
     vv_migrate_stop(t->migrate);
     if (t->merging) pthread_join(t->merger, NULL);
@@ -408,6 +424,15 @@ int vv_tier_start(struct vv_tier *t)
     t->stopping = false;
     int rc = pthread_create(&t->keeper, NULL, keeper_main, t);
     if (rc) return vv_err_from_errno(rc);
+    rc = pthread_create(&t->scrubber, NULL, scrubber_main, t);
+    if (rc) {
+        pthread_mutex_lock(&t->mu);
+        t->stopping = true;
+        pthread_cond_broadcast(&t->keep);
+        pthread_mutex_unlock(&t->mu);
+        pthread_join(t->keeper, NULL);
+        return vv_err_from_errno(rc);
+    }
     t->started = true;
     int err = vv_hydrate_start(t);
     if (err) {
@@ -530,7 +555,8 @@ void vv_tier_part_close(struct vv_tier_part *p)
     struct vv_tier *t = p->tier;
     pthread_mutex_lock(&t->mu);
     p->closing = true;
-    while (p->busy || p->keeping || p->copying || p->merging) pthread_cond_wait(&t->idle, &t->mu);
+    pthread_cond_broadcast(&t->idle); /* a scrub that waits for its budget */
+    while (p->busy || p->keeping || p->copying || p->merging || p->scrubbing) pthread_cond_wait(&t->idle, &t->mu);
     pthread_mutex_unlock(&t->mu);
     flush_manifest(p);
     pthread_mutex_lock(&t->mu);
@@ -588,6 +614,16 @@ void vv_tier_part_log_start_moved(struct vv_tier_part *p)
     pthread_mutex_unlock(&t->mu);
 }
 
+void vv_tier_part_commit_soon(struct vv_tier_part *p)
+{
+    struct vv_tier *t = p->tier;
+    pthread_mutex_lock(&t->mu);
+    if (!p->dirty) p->dirty = 1;
+    p->dirty_since_us = INT64_MIN / 2;
+    pthread_cond_signal(&t->keep);
+    pthread_mutex_unlock(&t->mu);
+}
+
 int vv_tier_part_drop_local(struct vv_tier_part *p, int64_t base)
 {
     struct vv_extent x;
@@ -629,6 +665,8 @@ void vv_tier_stats(struct vv_tier *t, struct vv_tier_stats *out)
         .fetch_requests = t->fetch_requests, .fetch_bytes = t->fetch_bytes, .fetch_errors = t->fetch_errors,
         .deletes = t->deletes, .delete_errors = t->delete_errors, .gc_objects = t->gc_objects, .gc_uploads = t->gc_uploads,
         .merges = t->merges, .merged_segments = t->merged_segments, .merged_bytes = t->merged_bytes,
+        .scrub_local_bytes = t->scrub.bytes[0], .scrub_remote_bytes = t->scrub.bytes[1], .scrub_damages = t->scrub.damages,
+        .scrub_mended = t->scrub.mended, .scrub_passes = t->scrub.passes, .scrub_last_pass_ms = t->scrub.last_pass_ms,
         .cache_hits = t->cache_hits, .cache_misses = t->cache_misses, .cache_bytes = t->cache_bytes,
         .gets = s->calls[VV_OBJ_GET] + s->calls[VV_OBJ_GET_ASYNC], .puts = s->calls[VV_OBJ_PUT],
         .heads = s->calls[VV_OBJ_HEAD], .lists = s->calls[VV_OBJ_LIST], .store_ok = t->store_ok,

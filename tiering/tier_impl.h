@@ -15,6 +15,7 @@
 #include "manifest.h"
 #include "origin.h"
 #include "root.h"
+#include "scrub.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -50,6 +51,8 @@ struct vv_tier {
     _Atomic int64_t stop_by_us;    /* 0 = not stopping */
     pthread_t *uploaders;
     int uploader_count;
+    pthread_t scrubber;
+    struct vv_scrub scrub;
     int64_t delete_tokens_us;      /* mu; deletions: monotonic time up to which they are spent */
     pthread_t keeper, merger;
     bool merging;                  /* the merger's thread runs */
@@ -103,6 +106,7 @@ struct vv_tier_part {
     bool merging;            /* merge.c works on it */
     int64_t merge_after_us;
     unsigned merge_failures;
+    bool scrubbing;          /* the scrubber looks at it */
     bool kicked;             /* look for uploads */
     bool swept;              /* log start was applied to extents; false = to do */
     bool copying;            /* an object of it is being copied between stores (pace.h) */
@@ -151,6 +155,10 @@ int vv_tier_name_topic(struct vv_tier *t, struct vv_uuid id, const char *topic, 
 
 /* uploader.c: one upload of the part's next extent; busy held. 1: uploaded or dropped one, 0: nothing to do, < 0: failed. */
 int vv_uploader_step(struct vv_tier_part *p);
+
+/* Puts the object of a BOTH extent again, same key and size, from the local copy, and reads it back. E_CORRUPT: the local copy is damaged too, or
+ * the store keeps other bytes; E_UNSUPPORTED: it would not be the same object. Waits for the busy mark. [blocking] */
+int vv_uploader_mend(struct vv_tier_part *p, const struct vv_extent *x, struct vv_error *e);
 
 /* keeper.c: one unit of housekeeping of one part, under its keeping mark. 1: did something, 0: nothing due, < 0: failed. */
 int vv_keeper_part_step(struct vv_tier_part *p, bool flush);

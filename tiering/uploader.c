@@ -35,6 +35,7 @@ struct upload {
     size_t tail_n;
     char key[VV_KEY_MAX];
     struct vv_error e;
+    bool mending;            /* an object that was proven once is put again */
     struct vv_error rot;     /* the source's own, which a put would paint over */
     /* the running check of the source */
     uint64_t at;             /* next byte in sequence */
@@ -221,17 +222,16 @@ static int footer_epochs(struct upload *u, struct vv_footer *f)
     return VV_OK;
 }
 
-/* The chain behind what lies before this segment: known from the last upload of this life, else from the footer of the object before. Without
- * one (a new log, an object of an older version or damaged) the chain begins here; who verifies takes it on from there. */
-static int find_chain(struct upload *u)
+/* The chain behind what lies before this segment, from the footer of the object before. Without one (a new log, an object of an older
+ * version or damaged) the chain begins here; who verifies takes it on from there. */
+static int chain_before(struct upload *u, uint8_t chain[VV_CHAIN_BYTES])
 {
     struct vv_tier_part *p = u->p;
     struct vv_extent x = {.base = -1};
     struct vv_footer f = {0};
     struct vv_segkey k;
     uint64_t object_bytes;
-    if (p->chain_known) return VV_OK;
-    vv_chain_begin(p->o.topic_id, p->o.partition, p->chain);
+    vv_chain_begin(p->o.topic_id, p->o.partition, chain);
     int err = u->x.base ? vv_index_find(p->o.index, u->x.base - 1, &x) : VV_E_NOENT;
     if (!err) vv_extent_release(p->o.index, &x);
     if (err && err != VV_E_NOENT) return err;
@@ -240,23 +240,26 @@ static int find_chain(struct upload *u)
         err = vv_tier_saw(p->tier, vv_footer_get(p->tier->store, &k, p->tier->clusters, (size_t)(x.object_bytes - vv_extent_footer_at(&x)), &f,
                                                  &object_bytes, &u->e));
         if (err && err != VV_E_NOENT && err != VV_E_CORRUPT) return err;
-        if (!err && f.link_count) memcpy(p->chain, f.chain, sizeof p->chain);
-        for (size_t i = 0; !err && i < f.link_count; i++) vv_chain_next(p->chain, &f.links[i]);
+        if (!err && f.link_count) memcpy(chain, f.chain, VV_CHAIN_BYTES);
+        for (size_t i = 0; !err && i < f.link_count; i++) vv_chain_next(chain, &f.links[i]);
         vv_footer_release(&f);
     }
-    p->chain_known = true;
     return VV_OK;
 }
 
 static int make_link(struct upload *u, struct vv_footer *f)
 {
-    int err = find_chain(u);
+    struct vv_tier_part *p = u->p;
+    int err = u->mending ? chain_before(u, f->chain) : p->chain_known ? VV_OK : chain_before(u, p->chain);
     if (err) return err;
+    if (!u->mending) { /* uploads go up: from here on the last one tells the next */
+        p->chain_known = true;
+        memcpy(f->chain, p->chain, sizeof f->chain);
+    }
     f->links = calloc(1, sizeof *f->links);
     if (!f->links) return VV_E_NOMEM;
     f->link_count = 1;
     *f->links = (struct vv_link){.base = u->x.base, .last = u->x.last, .bytes = f->data_bytes};
-    memcpy(f->chain, u->p->chain, sizeof f->chain);
     return vv_chain_segment(u->x.local, f->data_bytes, f->links[0].sha256);
 }
 
@@ -303,12 +306,6 @@ static int make_footer(struct upload *u)
 }
 
 /* ---- verification ---- */
-
-static bool same_blocks(const struct vv_blocks *a, const struct vv_blocks *b)
-{
-    return a->count == b->count && a->bytes == b->bytes && a->records == b->records &&
-           (!a->count || !memcmp(a->v, b->v, a->count * sizeof *a->v));
-}
 
 /* Blocks [i, to) as they came back, against the table. */
 static int verify_window(struct upload *u, const struct vv_footer *f, struct vv_blockcodec *c, uint32_t i, uint32_t to,
@@ -378,7 +375,7 @@ static int verify_object(struct upload *u, bool whole, struct vv_objinfo *info)
         if (!err) err = vv_footer_decode(s.p, s.n, info->size, t->store->keys, &f, NULL, &u->e);
     }
     if (!err) err = vv_footer_check(&f, &u->footer.key, t->id.cluster_id, &u->e);
-    if (!err && !same_blocks(&f.blocks, &u->footer.blocks))
+    if (!err && !vv_blocks_same(&f.blocks, &u->footer.blocks))
         err = vv_error_set(&u->e, VV_E_CORRUPT, "%s has another block table than the local segment", u->key);
     if (!err && f.writer_epoch != u->footer.writer_epoch)
         err = vv_error_set(&u->e, VV_E_CORRUPT, "%s is of writer epoch %" PRIu64 ", not ours", u->key, f.writer_epoch);
@@ -610,4 +607,69 @@ int vv_uploader_step(struct vv_tier_part *p)
     }
     release(&u);
     return err ? err : done;
+}
+
+/* ---- mending ---- */
+
+/* The footer in exactly the bytes it had: the index and every manifest tell readers where it lies. What it said of leader epochs below the
+ * log start may have gone since, which leaves room; an object of an older version had no links. */
+static int fit_tail(struct upload *u)
+{
+    struct vv_footer *f = &u->footer;
+    uint64_t at = vv_extent_footer_at(&u->x);
+    size_t want = (size_t)(u->x.object_bytes - at);
+    int err = VV_OK;
+    if ((f->flags ? f->stored_bytes : f->data_bytes) != at)
+        return vv_error_set(&u->e, VV_E_UNSUPPORTED, "it cannot be put again: objects are stored in another form now (compression, encryption)");
+    if (u->tail_n > want) {
+        f->link_count = 0;
+        free(u->tail);
+        err = vv_footer_encode(f, &u->tail, &u->tail_n);
+    }
+    if (!err && u->tail_n < want && want - u->tail_n >= 8) {
+        f->pad = want - u->tail_n;
+        free(u->tail);
+        err = vv_footer_encode(f, &u->tail, &u->tail_n);
+    }
+    if (err || u->tail_n == want) return err;
+    return vv_error_set(&u->e, VV_E_UNSUPPORTED, "it cannot be put again: its footer would have %zu bytes instead of %zu", u->tail_n, want);
+}
+
+static int put_again(struct upload *u)
+{
+    struct vv_tier_part *p = u->p;
+    struct vv_objinfo info = {0};
+    struct vv_objsrc src = {.read = source_read, .ctx = u};
+    struct vv_objput how = {.cold = true};
+    struct vv_segkey k;
+    vv_segkey_of(p->o.topic_id, p->o.partition, &u->x, &k);
+    vv_segkey_format(&k, u->key);
+    int err = make_footer(u);
+    if (!err) err = fit_tail(u);
+    if (err) return err;
+    src.size = vv_extent_footer_at(&u->x) + u->tail_n;
+    err = vv_tier_saw(p->tier, vv_objstore_put(p->tier->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), NULL, &u->e));
+    if (err && u->rot.code) u->e = u->rot;
+    return err ? err : vv_tier_saw(p->tier, verify_object(u, true, &info));
+}
+
+int vv_uploader_mend(struct vv_tier_part *p, const struct vv_extent *x, struct vv_error *e)
+{
+    struct vv_tier *t = p->tier;
+    struct upload u = {.p = p, .x = *x, .mending = true};
+    vv_tier_config_get(t, &u.config);
+    pthread_mutex_lock(&t->mu);
+    while (p->busy) pthread_cond_wait(&t->idle, &t->mu);
+    p->busy = true;
+    pthread_mutex_unlock(&t->mu);
+    int err = put_again(&u);
+    u.x.local = NULL; /* the caller's */
+    release(&u);
+    pthread_mutex_lock(&t->mu);
+    p->busy = false;
+    p->kicked = true;
+    pthread_cond_broadcast(&t->idle);
+    pthread_mutex_unlock(&t->mu);
+    if (err && e) *e = u.e;
+    return err;
 }

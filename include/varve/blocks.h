@@ -28,6 +28,7 @@ struct vv_blocks { /* init {0} */
 int vv_blocks_append(struct vv_blocks *t, const uint8_t *batch, size_t n, int64_t base_offset, int64_t min_ts,
                      int64_t max_ts, uint32_t records);
 void vv_blocks_seal(struct vv_blocks *t);
+bool vv_blocks_same(const struct vv_blocks *a, const struct vv_blocks *b); /* describe the same bytes */
 void vv_blocks_release(struct vv_blocks *t);
 /* Index of the last block whose first_offset <= offset; 0 when all are above. count must be > 0. */
 uint32_t vv_blocks_find(const struct vv_blocks *t, int64_t offset);

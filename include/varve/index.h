@@ -8,7 +8,7 @@
  *
  *   OPEN -> SEALED -> UPLOADING -> BOTH -> REMOTE -> TOMBSTONED -> DELETING -> (gone)
  *             ^___________/          \______________________________/
- *   also SEALED -> DELETING (expired before upload), BOTH -> TOMBSTONED, REMOTE -> BOTH (hydrated), any -> DELETING (topic gone).
+ *   also TOMBSTONED -> REMOTE (undeleted inside the grace), SEALED -> DELETING (expired before upload), BOTH -> TOMBSTONED, REMOTE -> BOTH (hydrated), any -> DELETING (topic gone).
  * The legal moves are a const table; an illegal one is an assertion: local deletion of live data before
  * BOTH is impossible by construction.
  *
@@ -133,6 +133,9 @@ int vv_index_set_log_start(struct vv_index *ix, int64_t offset); /* only forward
 int vv_index_intend(struct vv_index *ix, const struct vv_extent *n);
 bool vv_index_intent(struct vv_index *ix, struct vv_extent *out); /* false: none */
 int vv_index_replace(struct vv_index *ix, const struct vv_extent *n);
+/* Undelete: the log starts at offset again, at or before where it starts now; what is tombstoned at or above it is REMOTE again, and more below
+ * may be: the caller sweeps. A crash in between leaves the log start where it was. [durable] */
+int vv_index_revive(struct vv_index *ix, int64_t offset);
 /* Restore: adopt an extent known from a manifest, in order, state REMOTE. [durable after vv_index_sync] */
 int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x);
 int vv_index_sync(struct vv_index *ix); /* [durable] */

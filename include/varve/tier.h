@@ -36,6 +36,9 @@ struct vv_tier_config {
     int64_t manifest_interval_ms;   /* batch manifest updates at most this long, default 60000 */
     int manifest_batch;             /* or this many segments, default 16 */
     int64_t gc_interval_ms;         /* tier.gc.interval.ms: every partition's objects are looked through this often; 0 = never */
+    int64_t scrub_interval_ms;      /* tier.scrub.interval.ms: a pass over everything begins this often; 0 = never */
+    int64_t scrub_bytes_per_s;      /* tier.scrub.bytes.per.second: of objects; 0 = they are not looked at */
+    int64_t scrub_local_bytes_per_s; /* tier.scrub.local.bytes.per.second: of closed local segments; 0 = not */
     int64_t gc_age_ms;              /* tier.gc.age.ms: nothing younger is collected */
     int64_t hydrate_bytes_per_s;    /* from the origin into the own bucket; 0 = no limit */
     /* Neighbouring objects that are small, older than merge_age_ms and than the delete grace become one (merge.c). */
@@ -105,6 +108,11 @@ void vv_tier_part_set_segment_bytes(struct vv_tier_part *p, int64_t bytes);
 /* Log start moved (already durable in the index): extents wholly below are tombstoned (those never uploaded are deleted with their
  * files), the manifest follows soon. Cheap, any thread. */
 void vv_tier_part_log_start_moved(struct vv_tier_part *p);
+/* The same, and somebody asked for it: the manifest follows at once, so that a disk lost now does not bring the records back. */
+void vv_tier_part_commit_soon(struct vv_tier_part *p);
+/* Undelete: the log starts again where the oldest object lies that is still inside its grace and reaches up to the log start without a hole.
+ * *log_start: where it starts now (where it did, when there is nothing to bring back). [blocking] */
+int vv_tier_part_undelete(struct vv_tier_part *p, int64_t *log_start, struct vv_error *e);
 /* Forget the local copy of a BOTH extent: index -> REMOTE, then files. [blocking, disk only] */
 int vv_tier_part_drop_local(struct vv_tier_part *p, int64_t base);
 
@@ -232,6 +240,8 @@ struct vv_tier_stats {
     uint64_t uploads, upload_bytes, upload_errors, fetch_requests, fetch_bytes, fetch_errors, deletes, delete_errors;
     uint64_t gc_objects, gc_uploads; /* collected: objects that were no part of any log, abandoned uploads in parts */
     uint64_t merges, merged_segments, merged_bytes; /* small objects that became bigger ones, and the bytes of those */
+    uint64_t scrub_local_bytes, scrub_remote_bytes, scrub_damages, scrub_mended, scrub_passes;
+    int64_t scrub_last_pass_ms;      /* wall; 0 = none yet */
     uint64_t cache_hits, cache_misses, cache_bytes, gets, puts, heads, lists;
     uint64_t copy_throttle_us; /* uploads were held back by upload_bytes_per_s */
     uint64_t reads_waiting, ranges_queued, gets_flying; /* now: reads that wait, ranges that wait for memory, GETs under way */

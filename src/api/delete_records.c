@@ -1,6 +1,10 @@
-/* delete_records.c — DeleteRecords: moves the log start of partitions, durably, before the answer. Threads: iopool. */
+/* delete_records.c — DeleteRecords: moves the log start of partitions, durably, before the answer. Threads: iopool.
+ *
+ * A Varve extension: the offset INT64_MIN, which no client sends and any other broker refuses, moves it back as far as records are still kept
+ * inside tier.delete.grace.ms (`varve topic undelete NAME --records`). The answer's low watermark says where the log starts now. */
 #include "defer.h"
 #include "gen/messages.h"
+#include "varve/vlog.h"
 
 typedef struct DeleteRecordsRequest_DeleteRecordsTopic wanted;
 typedef struct DeleteRecordsResponse_DeleteRecordsPartitionResult result;
@@ -12,7 +16,10 @@ static int delete_one(struct vv_topic *t, int32_t partition, int64_t offset, int
     if (t->internal) return VV_INVALID_TOPIC_EXCEPTION;
     struct vv_partition *p = vv_topic_partition(t, partition);
     if (!p) return VV_UNKNOWN_TOPIC_OR_PARTITION;
-    return vv_partition_delete_records(p, offset, low, &e);
+    if (offset != INT64_MIN) return vv_partition_delete_records(p, offset, low, &e);
+    int err = vv_partition_undelete_records(p, low, &e);
+    if (err) VLOG_WARN("%s-%d: records are not undeleted: %s", t->name, (int)partition, *e.text ? e.text : vv_err_name(err));
+    return err;
 }
 
 static int delete_topic(struct vv_call *c, const wanted *w, struct DeleteRecordsResponse_DeleteRecordsTopicResult *r)

@@ -143,6 +143,8 @@ bool vv_topic_name_ok(const char *name, size_t n, struct vv_error *e);
 
 /* ---- partitions (partition.c): log + index + tier, high watermark, waiters ---- */
 /* DeleteRecords: durable log start move. offset -1 = high watermark. Blocking; on the iopool. New log start in *low. */
+/* The way back, inside the grace, as far as objects are still kept. Blocking: store and disk. The log start in *low. */
+int vv_partition_undelete_records(struct vv_partition *p, int64_t *low, struct vv_error *e);
 int vv_partition_delete_records(struct vv_partition *p, int64_t offset, int64_t *low, struct vv_error *e);
 int64_t vv_partition_high_watermark(struct vv_partition *p);
 int64_t vv_partition_log_start(struct vv_partition *p);

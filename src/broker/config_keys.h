@@ -201,6 +201,14 @@
       "brings nothing or others read too. 0: no read-ahead.")                                      \
     X(tier_delete_grace_ms, "tier.delete.grace.ms", LONG, "604800000", 0, VV_I64, NULL, VV_DYN,    \
       "Deleted segments and topics can be undeleted for this long.")                               \
+    X(tier_scrub_interval_ms, "tier.scrub.interval.ms", LONG, "604800000", 0, VV_I64, NULL,        \
+      VV_DYN, "Every closed segment of a tiered topic is read and checked this often, as far as "  \
+      "the budgets allow, on the disk and in the bucket, and mended from the other side; 0: "      \
+      "never.")                                                                                    \
+    X(tier_scrub_bytes_per_second, "tier.scrub.bytes.per.second", LONG, "262144", 0, VV_I64, NULL, \
+      VV_DYN, "Budget for reading objects; the default is 22 GB a day. 0: they are not checked.")  \
+    X(tier_scrub_local_bytes_per_second, "tier.scrub.local.bytes.per.second", LONG, "4194304", 0,  \
+      VV_I64, NULL, VV_DYN, "Budget for reading local segments. 0: they are not checked.")         \
     X(tier_gc_interval_ms, "tier.gc.interval.ms", LONG, "86400000", 0, VV_I64, NULL, 0,            \
       "Each partition's objects are listed this often, and what is proven to be part of no log is "\
       "collected; 0: never.")                                                                      \

@@ -182,6 +182,11 @@ static void partitions(struct vv_broker *b, struct vv_metrics_out *o)
     X("varve_tier_merges_total", "Merges of small objects.", merges)                               \
     X("varve_tier_merged_objects_total", "Small objects that became bigger ones.", merged_segments)\
     X("varve_tier_merged_bytes_total", "Bytes of those bigger ones.", merged_bytes)                \
+    X("varve_scrub_local_bytes_total", "Bytes of local segments checked.", scrub_local_bytes)      \
+    X("varve_scrub_remote_bytes_total", "Bytes of objects checked.", scrub_remote_bytes)           \
+    X("varve_scrub_damages_total", "Damaged copies found, mended ones too.", scrub_damages)        \
+    X("varve_scrub_mended_total", "Damaged copies mended from the other side.", scrub_mended)      \
+    X("varve_scrub_passes_total", "Passes over everything that were completed.", scrub_passes)     \
     X("varve_tier_cache_hits_total", "Chunks found in the cache.", cache_hits)                     \
     X("varve_tier_cache_misses_total", "Chunks that had to be fetched.", cache_misses)             \
     X("varve_tier_disk_cache_hits_total", "Ranges read from the disk cache.", disk_hits)           \
@@ -240,6 +245,8 @@ static void tier(struct vv_broker *b, struct vv_metrics_out *o)
     vv_metrics_one(o, "varve_remote_reader_queue", "gauge", "Ranges that wait for memory or a limit before they are asked for.",
                    (double)s.ranges_queued);
     vv_metrics_one(o, "varve_remote_reader_gets", "gauge", "Ranged GETs under way.", (double)s.gets_flying);
+    vv_metrics_one(o, "varve_scrub_last_pass_seconds", "gauge", "Unix time of the last complete pass; 0: none yet.",
+                   (double)s.scrub_last_pass_ms / 1e3);
     vv_metrics_one(o, "varve_tier_store_up", "gauge", "1: the last call reached the store.",
                    s.store_ok);
     if (s.migrate_state) {

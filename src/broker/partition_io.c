@@ -386,6 +386,18 @@ int vv_partition_delete_records(struct vv_partition *p, int64_t offset, int64_t 
     if (!err) *low = vv_partition_log_start(p);
     append_end(p);
     if (err) return vv_error_set(e, err, "cannot move the log start: %s", vv_err_name(err));
+    if (p->tier) vv_tier_part_commit_soon(p->tier);
     vv_partition_maintain(p);
     return VV_OK;
+}
+
+int vv_partition_undelete_records(struct vv_partition *p, int64_t *low, struct vv_error *e)
+{
+    *low = vv_partition_log_start(p);
+    if (!p->tier) return VV_OK;
+    pthread_mutex_lock(&p->maintaining); /* no retention meanwhile */
+    int err = p->closing ? VV_NOT_LEADER_OR_FOLLOWER : vv_tier_part_undelete(p->tier, low, e);
+    p->swept_start = VV_MIN(p->swept_start, *low);
+    pthread_mutex_unlock(&p->maintaining);
+    return err;
 }

@@ -85,6 +85,7 @@ int vv_cli_list_deleted(const struct vv_args *a, struct vv_client *c, bool json)
 
 static const struct vv_opt opts[] = {
     VV_OPT_BOOTSTRAP,
+    {"records", 0, NULL, "Of a topic that is there: records below the log start, as far as they are still kept."},
     {"as", 0, "NEW", "The name that it gets (default: the one it had)."},
     {"config", 'c', "KEY=VALUE", "A topic configuration beside those that it had; may be repeated."},
     {0},
@@ -119,10 +120,58 @@ static int undelete(const struct vv_args *a, struct vv_client *c, struct vv_admi
     return VV_EXIT_DONE;
 }
 
+static int undelete_records(const struct vv_args *a, struct vv_client *c)
+{
+    struct vv_part_ref *parts = NULL;
+    struct DeleteRecordsRequest rq;
+    struct DeleteRecordsRequest_DeleteRecordsTopic topic;
+    struct vv_reply r;
+    struct vv_error e = {0};
+    size_t n = 0;
+    int rc = VV_EXIT_DONE;
+    if (vv_client_partitions(c, a->words[0], &parts, &n, &e)) return vv_cli_fail(a, "%s", e.text);
+    struct DeleteRecordsRequest_DeleteRecordsPartition *v = calloc(n + 1, sizeof *v);
+    VV_MSG_INIT(DeleteRecordsRequest, &rq);
+    VV_STRUCT_INIT(DeleteRecordsRequest_DeleteRecordsTopic, &topic);
+    for (size_t i = 0; v && i < n; i++) {
+        v[i].PartitionIndex = parts[i].partition;
+        v[i].Offset = INT64_MIN; /* src/api/delete_records.c */
+    }
+    topic.Name = vv_str_c(a->words[0]);
+    topic.Partitions.v = v;
+    topic.Partitions.n = (int32_t)n;
+    rq.Topics.v = &topic;
+    rq.Topics.n = 1;
+    rq.TimeoutMs = 60000;
+    vv_client_set_timeout(c, 180000);
+    if (!v || vv_client_call(c, VV_NODE_ANY, 21, &rq, &r, &e)) {
+        rc = vv_cli_fail(a, "%s", v ? e.text : "out of memory");
+    } else {
+        const struct DeleteRecordsResponse *rs = r.msg;
+        for (int32_t i = 0; rs->Topics.n == 1 && i < rs->Topics.v[0].Partitions.n; i++) {
+            const struct DeleteRecordsResponse_DeleteRecordsPartitionResult *p = &rs->Topics.v[0].Partitions.v[i];
+            if (p->ErrorCode)
+                rc = vv_cli_fail(a, "%s-%d: %s", a->words[0], (int)p->PartitionIndex, vv_err_name(p->ErrorCode));
+            else
+                printf("%s-%d starts at %" PRId64 "\n", a->words[0], (int)p->PartitionIndex, p->LowWatermark);
+        }
+        vv_reply_release(&r);
+    }
+    free(v);
+    free(parts);
+    return rc;
+}
+
 static int run(const struct vv_args *a)
 {
     struct vv_admin_pair *pairs;
     size_t n;
+    if (vv_arg_given(a, "records")) {
+        struct vv_client *records = vv_admin_open(a);
+        int done = records ? undelete_records(a, records) : VV_EXIT_FAILED;
+        vv_client_close(records);
+        return done;
+    }
     if (!vv_admin_pairs(a, "config", &pairs, &n)) return VV_EXIT_USAGE;
     struct vv_admin_pair *all = realloc(pairs, (n + 1) * sizeof *all);
     char *key = strdup("varve.undelete");
@@ -146,10 +195,11 @@ const struct vv_command vv_cmd_topic_undelete = {
     .words = "NAME|ID",
     .words_min = 1,
     .words_max = 1,
-    .summary = "Bring a deleted topic back, inside tier.delete.grace.ms.",
+    .summary = "Bring a deleted topic, or deleted records, back, inside tier.delete.grace.ms.",
     .text = "With its id, configurations, records, log start and the offsets that groups had committed. What can come back:\n"
             "  varve topic list --deleted\n"
-            "A topic that retention would empty again at once wants --config retention.ms=... too.",
+            "A topic that retention would empty again at once wants --config retention.ms=... too.\n"
+            "  varve topic undelete rides --records      (what DeleteRecords or retention removed; raise its retention first)",
     .opts = opts,
     .run = run,
 };

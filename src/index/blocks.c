@@ -134,3 +134,9 @@ int vv_blocks_decode(const uint8_t *p, size_t n, struct vv_blocks *out)
     if (err) vv_blocks_release(out);
     return err;
 }
+
+bool vv_blocks_same(const struct vv_blocks *a, const struct vv_blocks *b)
+{
+    return a->count == b->count && a->bytes == b->bytes && a->records == b->records &&
+           (!a->count || !memcmp(a->v, b->v, a->count * sizeof *a->v));
+}

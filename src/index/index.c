@@ -764,7 +764,7 @@ int vv_ix_split_page(struct vv_index *ix, int64_t below)
 int vv_index_sweep(struct vv_index *ix, int64_t below, enum vv_extent_state from, enum vv_extent_state to, int64_t dead_ms)
 {
     uint8_t rec[SWEEP_BYTES];
-    VV_ASSERT(vv_extent_move_legal(from, to) && from >= VV_EXTENT_REMOTE && to > VV_EXTENT_REMOTE);
+    VV_ASSERT(vv_extent_move_legal(from, to) && from >= VV_EXTENT_REMOTE && to >= VV_EXTENT_REMOTE);
     vv_put64(rec, (uint64_t)below);
     rec[8] = (uint8_t)from;
     rec[9] = (uint8_t)to;
@@ -790,6 +790,23 @@ int vv_index_drop(struct vv_index *ix, int64_t below)
         ix->slots_known = false; /* those of the pages that go */
         pthread_mutex_lock(&ix->mu);
         drop_apply(ix, below);
+        pthread_mutex_unlock(&ix->mu);
+    }
+    vv_ix_commit_end(ix);
+    return err;
+}
+
+int vv_index_revive(struct vv_index *ix, int64_t offset)
+{
+    int64_t now = vv_index_log_start(ix);
+    VV_ASSERT(offset <= now);
+    int err = vv_index_sweep(ix, now, VV_EXTENT_TOMBSTONED, VV_EXTENT_REMOTE, 0);
+    if (err) return err;
+    pthread_mutex_lock(&ix->commit);
+    err = record_offset(ix, REC_LOG_START, offset);
+    if (!err) {
+        pthread_mutex_lock(&ix->mu);
+        ix->log_start = offset;
         pthread_mutex_unlock(&ix->mu);
     }
     vv_ix_commit_end(ix);

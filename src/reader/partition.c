@@ -36,7 +36,7 @@ static int newest_log_start(struct vv_bucket_log *log, struct vv_error *e)
     struct vv_footer f = {0};
     struct vv_segkey k;
     uint64_t bytes;
-    if (!log->tail_n) return VV_OK;
+    if (!log->tail_n || log->tail[log->tail_n - 1].last < log->manifest.next_offset) return VV_OK; /* the manifest itself knows better */
     const struct vv_extent *x = &log->tail[log->tail_n - 1];
     vv_segkey_of(log->info.topic_id, log->info.partition, x, &k);
     int err = vv_footer_get(log->bucket->store, &k, log->bucket->clusters, (size_t)(x->object_bytes - vv_extent_footer_at(x)), &f,

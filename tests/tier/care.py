@@ -7,7 +7,7 @@ import shutil
 import struct
 import subprocess
 
-from world import ROOT, TOPIC, World, text, wait_for
+from world import ROOT, TOPIC, World, served_again, text, wait_for
 from ledger import crc32c  # world.py knows where it lies
 
 
@@ -286,3 +286,124 @@ def case_anchor():
             path.unlink()
         verify(later)
         assert hash_then in verify(later, "--anchor", anchors, code=3)
+
+
+# ---- what rots
+
+def scrubbed(w, at_least):
+    wait_for(f"{at_least} copies are mended", lambda: w.metric("varve_scrub_mended_total") >= at_least, 60)
+
+
+def rot(data, at):
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+
+
+def case_scrub():
+    """Rot on the disk is mended from the bucket, rot and loss in the bucket from the disk; what has one copy only is named and read around."""
+    with World({"tier.scrub.interval.ms": 300, "tier.scrub.bytes.per.second": 50 << 20, "tier.scrub.local.bytes.per.second": 50 << 20,
+                "log.local.retention.bytes": 1 << 20}) as w:
+        w.fill(5)
+        wait_for("all is in the bucket", lambda: w.metric("varve_partition_tier_lag_bytes", TOPIC) == 0 and len(w.segments()) >= 4, 30)
+        objects = [key for _, _, key in w.segments()]
+        before = [w.s3.get(key) for key in objects]
+        w.s3.put(objects[0], rot(before[0], 1000))
+        w.s3.delete(objects[1])
+        log = w.local_logs()[2]
+        log.write_bytes(rot(log.read_bytes(), 2000))
+        scrubbed(w, 3)
+        assert [w.s3.get(key) for key in objects] == before, "mended otherwise than it was"
+        assert not log.exists(), "the damaged file is still there"
+        assert objects[0].split("/")[-1] in w.messages() and objects[1].split("/")[-1] in w.messages()
+        w.check()
+        varve(w, "topic", "alter", TOPIC, "--set", "local.retention.bytes=1")
+        w.quiet()
+        damages = w.metric("varve_scrub_damages_total")
+        w.s3.put(objects[1], rot(before[1], 3000))
+        wait_for("it is reported", lambda: w.metric("varve_scrub_damages_total") > damages, 60)
+        first, last, _ = w.segments()[1]
+        with w.client() as c:
+            assert c.fetch(TOPIC, 0, first)[0] == 2 and c.fetch(TOPIC, 0, last + 1)[0] == 0
+        assert "there is no other copy" in w.messages()
+        w.s3.put(objects[1], before[1])
+        served_again(w, first)
+        w.check()
+        w.close()
+
+
+# ---- records that were deleted
+
+def start_of(w):
+    with w.client() as c:
+        return c.offset(TOPIC, 0, -2)
+
+
+def objects_below(w, offset):
+    return [key for _, last, key in w.segments() if last < offset]
+
+
+def case_undelete_records():
+    """What DeleteRecords removed comes back inside the grace, over kill -9 and a lost disk, and goes for good after it."""
+    with World() as w:
+        w.fill(6).quiet()
+        with w.client() as c:
+            assert c.delete_records(TOPIC, 0, 50) == 50
+        assert varve(w, "topic", "undelete", TOPIC, "--records") == f"{TOPIC}-0 starts at 0\n"
+        w.check()
+        w.kill()
+        w.start()
+        assert start_of(w) == 0
+        w.check()
+        with w.client() as c:
+            assert c.delete_records(TOPIC, 0, 40) == 40
+        w.fill(2).quiet()  # footers that say: the log starts at 40
+        head = next(k for k in w.s3.keys() if k.endswith("/head.json"))
+        wait_for("the manifest follows at once", lambda: json.loads(w.s3.get(head))["log_start"] == 40, 10)
+        assert varve(w, "topic", "undelete", TOPIC, "--records") == f"{TOPIC}-0 starts at 0\n"
+        w.broker.stop()
+        w.lose_disk()
+        w.start()
+        assert start_of(w) == 0
+        with w.client() as c:
+            offsets = [o for o, _, _ in c.read_all(TOPIC, 0)]
+        assert offsets == list(range(len(offsets))) and len(offsets) >= 112, len(offsets)
+        w.close()
+
+
+def case_deletion():
+    """Retention by size and time, and DeleteRecords: tombstoned, kept for the grace, then gone, whatever kill -9 comes between; nothing else."""
+    with World({"tier.delete.grace.ms": 6000, "log.retention.check.interval.ms": 200}) as w:
+        w.fill(6).quiet()
+        all_of_it = w.segments()
+        with w.client() as c:
+            assert c.delete_records(TOPIC, 0, 33) == 33
+        for _ in range(3):  # inside the grace nothing goes
+            w.kill()
+            w.start()
+            assert w.segments() == all_of_it and start_of(w) == 33
+        assert varve(w, "topic", "undelete", TOPIC, "--records") == f"{TOPIC}-0 starts at 0\n"
+        with w.client() as c:
+            assert c.delete_records(TOPIC, 0, 33) == 33
+        wait_for("the objects are gone after the grace", lambda: not objects_below(w, 33), 60)
+        assert w.segments() == [s for s in all_of_it if s[1] >= 33]
+        assert start_of(w) == 33
+        first = w.segments()[0][0]
+        assert varve(w, "topic", "undelete", TOPIC, "--records") == f"{TOPIC}-0 starts at {first}\n"  # what shares a segment with live ones
+        varve(w, "topic", "alter", TOPIC, "--set", "retention.bytes=140000")
+        wait_for("retention by size moves the log start", lambda: start_of(w) > 33, 60)
+        by_size = start_of(w)
+        w.kill()
+        w.start()
+        assert start_of(w) >= by_size
+        wait_for("and their objects go", lambda: not objects_below(w, by_size), 60)
+        with w.client() as c:
+            c.create("timed", 1, {})
+            pid = c.producer_id()
+            for i in range(6):  # an idempotent producer's records have times here
+                assert c.produce("timed", 0, [b"%06d" % i * 500] * 8, producer=(pid, 0, i * 8))[0] == 0
+        w.quiet("timed")
+        folder, kept = w.topic_dir("timed"), w.segments()
+        assert w.segments(folder)
+        varve(w, "topic", "alter", "timed", "--set", "retention.ms=1")
+        wait_for("retention by time empties it", lambda: not w.segments(folder), 60)
+        assert [s for s in kept if folder not in s[2]] == w.segments(), "another topic's objects went"
+        w.close()
