@@ -68,7 +68,7 @@ struct vv_tier {
     char clusters[VV_CLUSTERS_MAX]; /* whose objects belong here: ours and the origins'; fixed once claimed */
     const struct vv_tier_seed *seed; /* NULL: this is no first start from somebody else's bucket */
     struct vv_hydrate *hydrate;    /* hydrate.c; NULL: nothing to bring over */
-    struct vv_migrate *migrate;    /* migrate.c; NULL: none in this life */
+    struct vv_migrate *_Atomic migrate;    /* migrate.c; NULL: none in this life */
     struct vv_snapshots *snapshots; /* snapshots.c: what is kept of the list of topics; its own lock */
     bool stale_aborted;            /* keeping: multiparts of earlier lives were aborted */
     int64_t clock_gap_ms;          /* wall - monotonic at open: a jump by more than an hour pauses deletion */
