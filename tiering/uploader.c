@@ -465,7 +465,11 @@ static int bring(struct upload *u, bool look_first, struct vv_objinfo *info)
     }
     err = put_object(u, &wrong);
     if (err && err != VV_E_CONFLICT && !wrong) return err; /* unknown outcomes too: the next try looks first */
-    if (!wrong) err = vv_tier_saw(p->tier, verify_object(u, err == VV_E_CONFLICT, info));
+    /* Where a bad copy lay under this key the store's word is not enough: it may have said yes and kept the old one. */
+    pthread_mutex_lock(&p->tier->mu);
+    known_bad = p->overwrite;
+    pthread_mutex_unlock(&p->tier->mu);
+    if (!wrong) err = vv_tier_saw(p->tier, verify_object(u, known_bad || err == VV_E_CONFLICT, info));
     if (err == VV_E_CORRUPT || err == VV_E_NOENT || err == VV_E_KEY) {
         set_overwrite(p, true);
         VLOG_ERROR("%s-%d: the store did not keep %s as it was put (%s); the local copy stays, trying again", p->topic,

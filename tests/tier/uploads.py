@@ -154,6 +154,20 @@ def case_17():
     lied_to("lie_altered", "full")
 
 
+def case_17_twice():
+    """Stored with other bytes, and then the next put acknowledged and not stored: what lies under the key is still the bad copy."""
+    with World() as w:
+        w.s3.rule("PUT", r"\.seg$", "alter", times=1)
+        ignored = w.s3.rule("PUT", r"\.seg$", "ignore", nth=1, times=1)
+        w.fill(3)
+        wait_for("the second put of it was ignored", lambda: ignored.hits == 1)
+        w.s3.clear()
+        w.fill(2).quiet()
+        w.check()
+        w.close()
+        w.check_bucket()
+
+
 def case_17_killed():
     """A wrong copy under our key, and the broker dies before it could tell: the next life looks at all of it."""
     with World() as w:
