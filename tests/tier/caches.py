@@ -23,7 +23,11 @@ def files(w):
 
 
 def disk_bytes(w):
-    return sum(p.stat().st_blocks * 512 for p in files(w) if p.exists())
+    total = 0
+    for p in files(w):
+        with contextlib.suppress(FileNotFoundError):  # evicted meanwhile
+            total += p.stat().st_blocks * 512
+    return total
 
 
 def settle(w):
