@@ -3,10 +3,11 @@
 
 336,776 flights are produced by an idempotent producer, half of them before a time T. Then: the disk is lost and the broker comes back from its
 bucket alone; a new cluster is seeded from that bucket as of T; another one from its newest state, and that one's origin is taken away when it
-has been brought over. Each holds, partition by partition, exactly the beginning of what was sent, up to the end that it names.
+has been brought over. In between, without a broker, `varve replay` of a month and of a tail number. Each holds, partition by partition, exactly the beginning of what was sent, up to the end that it names.
 usage: tests/tier/restore_flights.py [--store fs|minio]
 """
 import argparse
+import json
 import pathlib
 import shutil
 import sys
@@ -42,6 +43,27 @@ def same(cache, records, who, client, least, name):
     return sum(ends.values())
 
 
+MARCH = (1362096000000, 1364774400000)  # of 2013
+TAIL = b"N725MQ"                        # the one that flew most
+
+
+def replayed(stores, records, ends):
+    """No broker runs: `varve replay` of a month, of one tail number, of both, against the source."""
+    count, sent = dict.fromkeys(ends, 0), []
+    for partition, timestamp, key, value in records:
+        if count[partition] < ends[partition]:
+            sent.append((partition, count[partition], timestamp, key, value))
+            count[partition] += 1
+    month = ("--from", f"ts:{MARCH[0]}", "--to", f"ts:{MARCH[1]}")
+    for args, keep in ((month, lambda t, k: MARCH[0] <= t < MARCH[1]), (("--key", TAIL.decode()), lambda t, k: k == TAIL),
+                       ((*month, "--key", TAIL.decode()), lambda t, k: MARCH[0] <= t < MARCH[1] and k == TAIL)):
+        got = [json.loads(line) for line in stores.cli("replay", "source", "--topic", TOPIC, *args).stdout.splitlines()]
+        want = sorted(r for r in sent if keep(r[2], r[3]))
+        assert want and [(r["partition"], r["offset"], r["timestamp"], r["key"] and r["key"].encode(), r["value"].encode()) for r in got] == want, \
+            f"varve replay {' '.join(args)}: {len(got)} flights, {len(want)} were sent"
+        print(f"varve replay {' '.join(args)}: {len(got)} flights are what was sent", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", choices=("fs", "minio"), default="fs")
@@ -69,7 +91,10 @@ def main():
         s.broker.start()
         print(f"disk lost, ready again after {(time.monotonic() - began) * 1000:.0f} ms", flush=True)
         same(cache, records, s.broker, s.client, total, "from its bucket alone")
+        with s.client() as c:
+            ends = {p: c.offset(TOPIC, p, -1) for p in range(dataset.PARTITIONS)}
         s.broker.stop()
+        replayed(stores, records, ends)
         old = Restored(scratch, stores, "then", stores.url("source"), as_of=t, settings=FAST)
         n = same(cache, records, old.broker, old.client, first, "as of the time between")
         assert n == first <= half, f"{n} records as of then, {first} were closed"
