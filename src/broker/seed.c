@@ -223,6 +223,14 @@ uint64_t vv_seed_writer_epoch(const struct vv_seed *s)
 
 /* ---- which origin ---- */
 
+/* The seeding was done, and the end of that start did not reach the disk (or the disk was lost since): the own bucket has it all. */
+static bool was_done(const struct vv_seed *s, const struct vv_root *own)
+{
+    const struct vv_origin *want = &s->tier.origins.v[0], *have = &own->origins.v[0];
+    return own->origins.n && have->seeded && !strcmp(have->cluster_id, want->cluster_id) && !strcmp(have->url, want->url) &&
+           have->as_of_ms == want->as_of_ms;
+}
+
 static int fits_own(const struct vv_seed *s, const struct vv_root *own, const char *url, struct vv_error *e)
 {
     const struct vv_origin *want = &s->tier.origins.v[0], *have = own->origins.n ? &own->origins.v[0] : NULL;
@@ -244,6 +252,11 @@ static int find_in_root(struct vv_broker *b, struct vv_objstore *own, struct vv_
     }
     if (err) return err;
     *out = r.origins;
+    if (*seed && was_done(*seed, &r)) {
+        VLOG_INFO("%s was seeded from %s before: coming back from it", own->url, r.origins.v[0].url);
+        vv_seed_close(*seed);
+        *seed = NULL;
+    }
     if (*seed) err = fits_own(*seed, &r, own->url, e);
     if (!err && !*seed && r.origins.n && !r.origins.v[0].seeded) {
         VLOG_INFO("%s was to be seeded from %s, which was interrupted: beginning again", own->url, r.origins.v[0].url);

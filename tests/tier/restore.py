@@ -299,6 +299,10 @@ def case_lost_disk(scratch, stores):
     wait_more(tier_take_over="true")  # its own claim, but the proof of that was on the disk
     r.check(s.sent, upto)
     assert r.metric("varve_tier_hydrate_objects_left") > 0
+    r.broker.kill()
+    shutil.rmtree(scratch.path("data-0"))
+    r.again(tier_restore_url=stores.url("source"))  # the very first command once more: the seeding was done, the own bucket has it
+    r.check(s.sent, upto)
     r.broker.stop()
     r.again(tier_hydrate_max_bytes_per_second=1 << 30)
     r.hydrated()
