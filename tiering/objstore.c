@@ -62,6 +62,12 @@ static int live_check(struct vv_objstore *s, struct vv_error *e)
     return vv_error_set(e, VV_E_SHUTDOWN, "%s: the store is being closed", s->url);
 }
 
+static int change_check(struct vv_objstore *s, struct vv_error *e)
+{
+    if (!s->read_only) return live_check(s, e);
+    return vv_error_set(e, VV_E_ACCESS, "%s: opened for reading only", s->url);
+}
+
 static int64_t deadline(int64_t ms)
 {
     return ms <= 0 ? VV_OBJ_DEADLINE_MS : VV_MIN(ms, (int64_t)VV_OBJ_DEADLINE_MAX_MS);
@@ -201,7 +207,7 @@ static int put_check(struct vv_objstore *s, const char *key, const struct vv_obj
                      struct vv_error *e)
 {
     int err = key_check(key, e);
-    if (!err) err = live_check(s, e);
+    if (!err) err = change_check(s, e);
     if (err) return err;
     if (how->if_none_match && how->if_match)
         return vv_error_set(e, VV_E_USAGE, "put %s: two conditions", key);
@@ -254,7 +260,7 @@ int vv_objstore_delete(struct vv_objstore *s, const char *key, int64_t deadline_
 {
     int64_t start = vv_mono_us(s->env);
     int err = key_check(key, e);
-    if (!err) err = live_check(s, e);
+    if (!err) err = change_check(s, e);
     if (!err) err = s->ops->del(s, key, deadline(deadline_ms), e);
     count(s, VV_OBJ_DELETE, start, err);
     return err;
@@ -264,7 +270,7 @@ int vv_objstore_delete_many(struct vv_objstore *s, const char *const *keys, size
                             int64_t deadline_ms, int *results, struct vv_error *e)
 {
     int64_t start = vv_mono_us(s->env);
-    int first = live_check(s, e);
+    int first = change_check(s, e);
     for (size_t i = 0; i < n; i++) {
         results[i] = VV_E_STATE;
         if (!first) first = key_check(keys[i], e);
@@ -335,7 +341,7 @@ int vv_objstore_abort_stale(struct vv_objstore *s, const char *prefix, int64_t b
     size_t scratch;
     if (!aborted) aborted = &scratch;
     *aborted = 0;
-    int err = live_check(s, e);
+    int err = change_check(s, e);
     if (!err && s->caps & VV_OBJ_CAP_MULTIPART)
         err = s->ops->abort_stale(s, prefix ? prefix : "", before_wall_ms, deadline(deadline_ms),
                                   aborted, e);
@@ -408,6 +414,7 @@ int vv_objstore_open(const char *url, const struct vv_objstore_config *config, s
         err = vv_error_set(e, VV_E_CONFIG, "tier.s3.client=%s: give curl or libs3", config->client);
     if (err) vv_keyring_free(keys);
     else (*out)->keys = keys;
+    if (!err) (*out)->read_only = config->read_only;
     return err;
 }
 

@@ -20,6 +20,8 @@ static int explain(const struct vv_task *k, int err, const struct vv_error *why,
     const char *text = why && why->text[0] ? why->text : vv_err_name(err);
     vv_reader_key_object(k, &key);
     vv_segkey_format(&key, object);
+    if (err == VV_E_NOENT && k->part->tier->replica) /* the next look says what is there instead, or where the log starts now */
+        return vv_error_set(e, VV_KAFKA_STORAGE_ERROR, "%s is not in the bucket any more: its owner replaced or deleted it", object);
     if (err == VV_E_NOENT)
         return vv_error_set(e, VV_CORRUPT_MESSAGE,
                             "%s is gone from the bucket, offsets %" PRId64 "-%" PRId64 " of %s-%d with it: bring it "

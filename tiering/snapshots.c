@@ -237,6 +237,14 @@ int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_er
     return err == VV_E_NOENT ? vv_tier_saw(t, no_snapshot(t->store, e)) : err;
 }
 
+int vv_tier_snapshot_etag(struct vv_tier *t, char etag[VV_OBJ_ETAG_MAX], struct vv_error *e)
+{
+    struct vv_objinfo info = {0};
+    int err = vv_tier_saw(t, vv_objstore_head(t->store, VV_KEY_CLUSTER, DEADLINE_MS, &info, e));
+    memcpy(etag, info.etag, sizeof info.etag);
+    return err;
+}
+
 int vv_snapshots_get(struct vv_objstore *store, int64_t as_of_ms, char **json, size_t *n, int64_t *at_ms, int64_t *oldest_ms,
                      struct vv_error *e)
 {

@@ -16,6 +16,7 @@
 #define UPLOAD_BACKOFF_US 200000
 #define UPLOAD_BACKOFF_MAX_US 30000000
 #define MERGE_LOOK_US 60000000 /* small objects grow old slowly */
+#define ROOT_ASK_MS 15000
 #define KEEP_BACKOFF_US 500000
 #define KEEP_BACKOFF_MAX_US 60000000
 
@@ -155,6 +156,47 @@ int vv_tier_open_later(struct vv_env *env, struct vv_objstore *store, const stru
     atomic_store(&t->fenced, true);
     atomic_store(&t->unclaimed, true);
     atomic_store(&t->store_ok, false);
+    return VV_OK;
+}
+
+static int replica_of(struct vv_tier *t, const struct vv_root *r, struct vv_error *e)
+{
+    const char *url = t->store->url;
+    if (r->migrating || *r->moved_to)
+        return vv_error_set(e, VV_E_CONFLICT, *r->moved_to ? "%s was moved to %s: follow that one" : "%s is being filled by a migration%s: wait for its end",
+                            url, r->moved_to);
+    if (r->origins.n && !r->origins.v[0].hydrated)
+        return vv_error_set(e, VV_E_CONFLICT, "%s is itself still being filled from %s: follow that one, or wait until it is complete", url,
+                            r->origins.v[0].url);
+    if (*t->id.cluster_id && strcmp(t->id.cluster_id, r->cluster_id))
+        return vv_error_set(e, VV_E_CONFLICT, "%s belongs to cluster %s, and the data directory is a replica of cluster %s: choose another "
+                            "directory with --data-dir DIR", url, r->cluster_id, t->id.cluster_id);
+    memcpy(t->id.cluster_id, r->cluster_id, sizeof t->id.cluster_id);
+    vv_tier_set_clusters(t, &r->origins);
+    return VV_OK;
+}
+
+int vv_tier_open_replica(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c, struct vv_tier_identity *id,
+                         struct vv_tier **out, struct vv_error *e)
+{
+    struct vv_root r = {0};
+    *out = NULL;
+    struct vv_tier *t = tier_new(env, store, c);
+    if (!t) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    t->id = *id;
+    t->replica = t->claim.lost = true;
+    atomic_store(&t->fenced, true);
+    int err = vv_root_get(store, ROOT_ASK_MS, &r, e);
+    if (err == VV_E_NOENT)
+        vv_error_set(e, err, "%s is not a Varve bucket: there is no %s in it (is the prefix right?)", store->url, VV_KEY_ROOT);
+    if (!err) err = replica_of(t, &r, e);
+    vv_root_release(&r);
+    if (err) {
+        vv_tier_free(t);
+        return err;
+    }
+    memcpy(id->cluster_id, t->id.cluster_id, sizeof id->cluster_id);
+    *out = t;
     return VV_OK;
 }
 
@@ -526,6 +568,7 @@ int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, stru
     p->o = *o;
     snprintf(p->topic, sizeof p->topic, "%s", o->topic);
     p->o.topic = p->topic;
+    p->replica.newest.base = -1;
     atomic_init(&p->copy_disabled, o->copy_disabled);
     atomic_init(&p->segment_bytes, o->segment_bytes);
     pthread_mutex_init(&p->life, NULL);

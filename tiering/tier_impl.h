@@ -64,6 +64,7 @@ struct vv_tier {
     _Atomic bool fenced;           /* mirror of claim.lost */
     _Atomic bool unclaimed;        /* opened while the store was away: fenced until the keeper has claimed it */
     bool take_over;                /* for that */
+    bool replica;                  /* fenced for good: somebody else's bucket, followed (replica.c) */
     int64_t gc_uploads_us;         /* keeping: next look for abandoned uploads in parts */
     char clusters[VV_CLUSTERS_MAX]; /* whose objects belong here: ours and the origins'; fixed once claimed */
     const struct vv_tier_seed *seed; /* NULL: this is no first start from somebody else's bucket */
@@ -95,6 +96,12 @@ struct vv_tier_part {
     pthread_mutex_t life;
     struct vv_manifest manifest; /* the keeping mark's */
     struct vv_gc gc;             /* the keeping mark's, but for when it is due: mu */
+    struct vv_replica_part {     /* of a replica: its follower's (replica.c) */
+        int64_t next;            /* where what is known of the log ends, whatever the log start says */
+        uint64_t writer_epoch;   /* of its newest segment */
+        bool hole;               /* something lies beyond next that does not continue it: looked at again when the manifest changed */
+        struct vv_extent newest; /* whose footer was read; base -1: none */
+    } replica;
     uint8_t chain[VV_CHAIN_BYTES]; /* the busy mark's: the chain behind the last upload; chain_known: of this life */
     bool chain_known;
     _Atomic bool copy_disabled;

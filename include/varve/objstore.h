@@ -216,6 +216,7 @@ struct vv_objstore { /* embedded first in each backend's own struct */
     char url[512];   /* as given, for messages and for the tier's identity; holds no secret */
     struct vv_objstore_stats stats;
     atomic_bool interrupted;
+    bool read_only;  /* opened so: nothing that changes it leaves this process (E_ACCESS) */
 };
 
 /* ---- opening ---- */
@@ -234,7 +235,7 @@ struct vv_objstore_config { /* zeroed = defaults; strings are copied at open */
     const char *keys_file;    /* keys for encrypted segment objects; NULL = none */
     const char *active_key;   /* id of the one that new objects use; NULL = the file's last */
     bool ignore_environment;  /* tests: only what is given here */
-    bool read_only;           /* fs: makes no directory, E_NOENT when there is none; puts and deletes are not for it */
+    bool read_only;           /* fs: makes no directory, E_NOENT when there is none; puts and deletes are E_ACCESS, nothing is sent */
     bool inline_async;        /* fs: async GETs run inside get_async, for the simulator */
     uint64_t multipart_above; /* 0 = VV_OBJ_MULTIPART_ABOVE */
     uint64_t part_size;       /* 0 = VV_OBJ_PART_SIZE; at least 5 MiB */

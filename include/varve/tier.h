@@ -76,6 +76,10 @@ int vv_tier_open(struct vv_env *env, struct vv_objstore *store, const struct vv_
  * the started tier has claimed the bucket by itself; reads work as soon as the store answers. */
 int vv_tier_open_later(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c, const struct vv_tier_identity *id,
                        bool take_over, struct vv_tier **out, struct vv_error *e);
+/* A replica of somebody else's bucket, which is never written to: no claim, no uploads, no housekeeping, for good (the store is opened
+ * read_only). id->cluster_id is filled; one that is set must be the bucket's: E_CONFLICT. E_NOENT: no Varve bucket. [blocking] */
+int vv_tier_open_replica(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c, struct vv_tier_identity *id,
+                         struct vv_tier **out, struct vv_error *e);
 int vv_tier_start(struct vv_tier *t);                   /* threads */
 void vv_tier_configure(struct vv_tier *t, const struct vv_tier_config *c); /* run-time changes */
 /* Finishes or abandons uploads within grace_ms, writes dirty manifests, releases the claim, joins. [blocking] */
@@ -204,6 +208,19 @@ struct vv_tier_restored {
 };
 int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t partition, struct vv_index *index,
                          struct vv_tier_restored *out, struct vv_error *e);
+
+/* ---- a replica (tiering/replica.c) ---- */
+#define VV_REPLICA_LOG_BASE (INT64_C(1) << 62) /* where its local log begins, in which nothing ever is: above all that is followed */
+struct vv_tier_followed {
+    int64_t log_start, end;   /* end: what is in the bucket ends there; where a replica's high watermark is */
+    bool grown;               /* epochs are told: something is there that was not */
+    struct vv_epoch *epochs; size_t epoch_count; /* malloc'ed */
+};
+/* One look: brings the part's index to what the bucket says now. A HEAD of its manifest and one LIST if nothing changed. Index first, then
+ * *out. One thread per part. Only of a tier opened as a replica. [blocking] */
+int vv_tier_follow_part(struct vv_tier_part *p, struct vv_tier_followed *out, struct vv_error *e);
+/* The ETag of the list of topics, to see cheaply that it changed; "" = the store does not tell. [blocking] */
+int vv_tier_snapshot_etag(struct vv_tier *t, char etag[VV_OBJ_ETAG_MAX], struct vv_error *e);
 
 /* ---- a cluster seeded from somebody else's bucket (store: a vv_objpair of the own bucket and that one) ----
  * Until vv_tier_seeded, vv_tier_restore_part reads the origin's manifests, as of a time if one is given, and writes the own bucket's. */

@@ -66,7 +66,8 @@ static int alter_topic(struct vv_call *c, const struct resource *r, bool validat
     if (!t)
         return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic '%.*s' does not exist.", (int)r->name.n,
                             r->name.p);
-    int err = vv_overrides_begin(&o, vv_call_arena(c), t->overrides, r->replace ? 0 : t->override_count, r->n);
+    int err = c->broker->config->tier_replica && !t->internal ? vv_replica_refusal(c->broker, VV_POLICY_VIOLATION, e) : VV_OK;
+    if (!err) err = vv_overrides_begin(&o, vv_call_arena(c), t->overrides, r->replace ? 0 : t->override_count, r->n);
     for (size_t i = 0; i < r->n && !err; i++)
         err = vv_overrides_apply(&o, &r->changes[i], vv_broker_live(c->broker), t->internal, e);
     if (!err) err = vv_topics_set_configs(c->broker->topics, t, o.v, o.n, validate_only, e);

@@ -41,6 +41,7 @@ static int grow_one(struct vv_call *c, const growing *g, struct vv_error *e)
     struct vv_topic *t = vv_topics_get(c->broker->topics, g->Name.p, (size_t)VV_MAX(g->Name.n, 0));
     if (!t) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.");
     int err = check(c, g, t, e);
+    if (!err && c->broker->config->tier_replica) err = vv_replica_refusal(c->broker, VV_POLICY_VIOLATION, e);
     if (!err) err = vv_topics_add_partitions(c->broker->topics, t, g->Count, q->ValidateOnly, e);
     vv_topic_unref(t);
     return err;

@@ -205,6 +205,7 @@ static int undelete_begin(struct returning *x, struct vv_error *e)
     struct vv_kv *kv;
     size_t n = (size_t)VV_MAX(t->Configs.n, 0);
     bool full = false;
+    if (c->broker->config->tier_replica) return vv_replica_refusal(c->broker, VV_POLICY_VIOLATION, e);
     if (q->Topics.n != 1)
         return vv_error_set(e, VV_INVALID_REQUEST, "A topic that is brought back (" UNDELETE ") must be alone in its request.");
     char *name = vv_call_text(c, t->Name, &full);
@@ -251,6 +252,7 @@ static int create_one(struct vv_call *c, const creatable *t, created *r, struct 
     struct vv_kv *configs;
     int32_t partitions = 0;
     bool full = false;
+    if (c->broker->config->tier_replica) return vv_replica_refusal(c->broker, VV_POLICY_VIOLATION, e);
     if (!vv_topic_name_ok(t->Name.p, (size_t)VV_MAX(t->Name.n, 0), e)) return VV_INVALID_TOPIC_EXCEPTION;
     char *name = vv_call_text(c, t->Name, &full);
     if (!name) return vv_error_set(e, VV_E_LIMIT, "the request is too large");

@@ -14,6 +14,7 @@ static int delete_one(struct vv_topic *t, int32_t partition, int64_t offset, int
     struct vv_error e = {0};
     if (!t) return VV_UNKNOWN_TOPIC_OR_PARTITION;
     if (t->internal) return VV_INVALID_TOPIC_EXCEPTION;
+    if (t->broker->config->tier_replica) return VV_POLICY_VIOLATION; /* there is no room for a text */
     struct vv_partition *p = vv_topic_partition(t, partition);
     if (!p) return VV_UNKNOWN_TOPIC_OR_PARTITION;
     if (offset != INT64_MIN) return vv_partition_delete_records(p, offset, low, &e);

@@ -59,6 +59,8 @@ static int delete_one(struct vv_call *c, const struct wanted *w, struct DeleteTo
     if (!full) r->Name = name;
     if (t->internal)
         err = vv_error_set(e, VV_INVALID_REQUEST, "%s is an internal topic: it cannot be deleted.", t->name);
+    else if (c->broker->config->tier_replica)
+        err = vv_replica_refusal(c->broker, VV_POLICY_VIOLATION, e);
     else
         err = vv_topics_delete(c->broker->topics, t, e);
     vv_topic_unref(t);

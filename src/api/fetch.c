@@ -168,7 +168,7 @@ static int check(struct fetch_part *part)
     int err = check_epochs(part);
     if (err) return err;
     if (part->q.FetchOffset < vv_partition_log_start(part->partition)) return VV_OFFSET_OUT_OF_RANGE;
-    return part->q.FetchOffset > vv_log_end(part->partition->log) ? VV_OFFSET_OUT_OF_RANGE : 0;
+    return part->q.FetchOffset > vv_partition_end(part->partition) ? VV_OFFSET_OUT_OF_RANGE : 0;
 }
 
 static struct vv_topic *topic_of(struct fetch_op *op, int32_t i)

@@ -219,7 +219,7 @@ static int tiered_end(struct vv_partition *p, int64_t ts, struct ListOffsetsResp
 {
     struct vv_index_summary sum;
     vv_index_summary(p->index, &sum);
-    int64_t local = sum.local_start < 0 ? vv_log_end(p->log) : sum.local_start, remote = sum.remote_end;
+    int64_t end = vv_partition_end(p), local = sum.local_start < 0 ? end : VV_MIN(sum.local_start, end), remote = sum.remote_end;
     local = VV_MAX(local, vv_partition_log_start(p));
     if (ts == TS_EARLIEST_LOCAL)
         out->Offset = local;
@@ -244,7 +244,7 @@ static int list_one(struct list_op *op, struct vv_topic *t, const struct ListOff
     int32_t ours = vv_partition_epoch(p);
     if (q->CurrentLeaderEpoch >= 0 && q->CurrentLeaderEpoch < ours) return VV_FENCED_LEADER_EPOCH;
     if (q->CurrentLeaderEpoch > ours) return VV_UNKNOWN_LEADER_EPOCH;
-    int64_t limit = req->ReplicaId >= 0        ? vv_log_end(p->log)
+    int64_t limit = req->ReplicaId >= 0        ? vv_partition_end(p)
                     : req->IsolationLevel == 1 ? vv_partition_last_stable(p)
                                                : vv_partition_high_watermark(p);
     switch (q->Timestamp) {

@@ -183,7 +183,7 @@ static void create_missing(struct vv_task *task)
 void vv_handle_metadata(struct vv_call *c)
 {
     const struct MetadataRequest *q = c->req;
-    if (q->AllowAutoTopicCreation && c->broker->config->auto_create_topics_enable) {
+    if (q->AllowAutoTopicCreation && c->broker->config->auto_create_topics_enable && !c->broker->config->tier_replica) {
         for (int32_t i = 0; i < q->Topics.n; i++) {
             if (!may_create(c, &q->Topics.v[i])) continue;
             struct metadata_op *op = vv_arena_alloc(vv_call_arena(c), sizeof *op);

@@ -14,6 +14,7 @@ static int lookup(struct vv_topic *t, const struct OffsetForLeaderEpochRequest_O
     if (q->CurrentLeaderEpoch >= 0 && q->CurrentLeaderEpoch < ours) return VV_FENCED_LEADER_EPOCH;
     if (q->CurrentLeaderEpoch > ours) return VV_UNKNOWN_LEADER_EPOCH;
     vv_log_epoch_end(p->log, q->LeaderEpoch, &out->LeaderEpoch, &out->EndOffset);
+    if (p->followed) out->EndOffset = VV_MIN(out->EndOffset, vv_partition_end(p));
     return 0;
 }
 

@@ -163,6 +163,8 @@ static void produce_one(struct produce_op *op, struct vv_topic *t, int refusal,
     if (!err && (!p || atomic_load(&t->deleted))) err = VV_UNKNOWN_TOPIC_OR_PARTITION;
     if (!err && t->internal)
         err = vv_error_set(&e, VV_INVALID_TOPIC_EXCEPTION, "Clients may not write to the internal topic %s", t->name);
+    if (!err && p->followed) /* a code that every client takes as final, also where there is no room for the text (before v8) */
+        err = vv_replica_refusal(op->c->broker, VV_TOPIC_AUTHORIZATION_FAILED, &e);
     if (!err && atomic_load_explicit(&p->rules.tiered, memory_order_relaxed) &&
         atomic_load(&op->c->broker->disk_state) == VV_DISK_REFUSE) {
         vv_count(disk_refusals, 1);

@@ -14,6 +14,7 @@
 #include "metrics_broker.h"
 #include "migration.h"
 #include "partition.h"
+#include "replica.h"
 #include "topics.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
@@ -127,6 +128,23 @@ static int load_text(struct broker_run *r, const char *text, size_t n, const cha
     return err ? vv_error_set(e, err, "%s cannot be read: %s", from, *why.text ? why.text : vv_err_name(err)) : VV_OK;
 }
 
+/* A replica's registry: the bucket's topics as they are now, and its own internal ones. */
+static int load_replica(struct broker_run *r, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    uint8_t *own = NULL;
+    char *text = NULL;
+    size_t n = 0;
+    int err = r->dir.fresh ? VV_OK : vv_fs_read_file(b->env, b->topics->path, REGISTRY_MAX, &own, &n);
+    if (err) return vv_error_set(e, err, "cannot read %s: %s", b->topics->path, vv_err_name(err));
+    err = vv_replica_registry(b, (const char *)own, n, &text, e);
+    if (!err) err = load_text(r, text, strlen(text), "the list of topics of the bucket to follow", e);
+    if (!err && !r->dir.fresh) err = vv_topics_tidy(b->topics, e);
+    free(own);
+    free(text);
+    return err;
+}
+
 static int load_own(struct broker_run *r, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
@@ -160,23 +178,24 @@ static int load_bucket(struct broker_run *r, struct vv_error *e)
 static int load_topics(struct broker_run *r, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
-    bool fresh = r->dir.fresh;
+    bool fresh = r->dir.fresh, replica = b->config->tier_replica;
     int err = vv_topics_new(b, &b->topics);
     if (!err) err = vv_quotas_new(b->config->quota_window_num, (int64_t)b->config->quota_window_size_seconds * 1000, &b->quotas);
     if (err) return vv_error_set(e, err, "out of memory");
     if (fresh) err = vv_directory_restoring(&r->dir, e); /* a crash before the claim below: begin again */
-    if (!err) err = fresh ? load_bucket(r, e) : load_own(r, e);
+    if (!err) err = replica ? load_replica(r, e) : fresh ? load_bucket(r, e) : load_own(r, e);
     if (!err) err = vv_producer_ids_open(b, &b->producer_ids, e);
     if (!err && b->restoring) vv_producer_ids_skip_to(b, b->topics->producer_ids);
     if (!err)
         err = vv_directory_begin(&r->dir, e);
     r->opened = true;
     if (!err) err = vv_topics_open_all(b->topics, r->dir.clean, e);
+    if (!err && replica) err = vv_replica_first(b, r->store, &b->replica, e);
     if (!err && b->restoring) err = vv_groups_import(b, r->snapshot, r->snapshot_n, e);
     if (!err && r->seed) err = vv_seed_end(r->seed, b, r->snapshot, r->snapshot_n, e);
     free(r->snapshot);
     r->snapshot = NULL;
-    if (!err && fresh) err = vv_topics_save(b->topics, NULL, e);
+    if (!err && (fresh || replica)) err = vv_topics_save(b->topics, NULL, e);
     if (!err && fresh && b->tier) err = vv_tier_keep_origins(b->tier, e);
     bool moved = !err && b->tier_url && strcmp(b->tier_url, b->config->tier);
     snprintf(r->dir.moved_from, sizeof r->dir.moved_from, "%s", moved ? b->config->tier : "");
@@ -214,6 +233,7 @@ static int open_tier(struct broker_run *r, struct vv_error *e)
     int64_t until = vv_mono_ms(b->env) + CLAIM_WAIT_MS;
     struct timespec pause = {.tv_sec = 2};
     bool said = false;
+    if (b->config->tier_replica) return vv_replica_open_tier(b, &r->dir, &r->store, e);
     for (;;) {
         int err = vv_broker_tier_open(b, &r->dir, &r->seed, &r->store, e);
         if (err != VV_E_CONFLICT || !r->dir.fresh || vv_mono_ms(b->env) > until) return err;
@@ -227,6 +247,17 @@ static int open_tier(struct broker_run *r, struct vv_error *e)
     }
 }
 
+/* What is in the directory of a replica is not a log, and the other way round. */
+static int check_replica(struct vv_directory *d, bool replica, struct vv_error *e)
+{
+    if (d->fresh) d->replica = replica;
+    if (d->replica == replica) return VV_OK;
+    return vv_error_set(e, VV_E_CONFLICT, replica ? "%s has logs of its own: a replica needs a directory of its own, choose another one with "
+                                                    "--data-dir DIR"
+                                                  : "%s is the directory of a replica (%s): start it with --replica, or choose another one "
+                                                    "with --data-dir DIR", d->path, d->tier);
+}
+
 static int open_parts(struct broker_run *r, const struct vv_net_handler *handler, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
@@ -235,6 +266,7 @@ static int open_parts(struct broker_run *r, const struct vv_net_handler *handler
     if (!b->log_dir) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     int err = c->tier_restore_url ? vv_seed_open(b, c->tier_restore_url, c->tier_restore_as_of_ms, &r->seed, e) : VV_OK;
     if (!err) err = vv_directory_open(b->env, c->log, b->node_id, &r->dir, e);
+    if (!err) err = check_replica(&r->dir, c->tier_replica, e);
     if (err) return err;
     snprintf(b->cluster_id, sizeof b->cluster_id, "%s", r->dir.cluster_id);
     if (!r->dir.fresh && !r->dir.clean) VLOG_WARN("%s was not closed cleanly: checking the logs", b->log_dir);
@@ -260,6 +292,8 @@ static int start_parts(struct broker_run *r, struct vv_error *e)
         vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
     if (!err) err = vv_housekeeper_start(b, &b->housekeeper, e);
     if (!err && b->tier && (err = vv_tier_start(b->tier)))
+        vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
+    if (!err && b->replica && (err = vv_replica_start(b->replica)))
         vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
     if (err) return err;
     b->tier_running = b->tier != NULL;
@@ -415,6 +449,7 @@ static int stop_parts(struct broker_run *r)
 {
     struct vv_broker *b = &r->b;
     bool quiet = stop_serving(r);
+    vv_replica_stop(b->replica);
     vv_housekeeper_stop(b->housekeeper);
     vv_metrics_stop(b->metrics);
     if (b->control) vv_reactor_stop(b->control);
@@ -424,6 +459,7 @@ static int stop_parts(struct broker_run *r)
     int err = r->opened ? vv_topics_close(b->topics) : VV_OK;
     vv_iopool_free(b->iopool);
     b->iopool = NULL;
+    vv_replica_free(b->replica);
     if (quiet) vv_net_free(b->net); /* else answers may still come: the process ends with it */
     vv_producer_ids_close(b->producer_ids);
     b->producer_ids = NULL;

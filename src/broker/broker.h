@@ -22,6 +22,7 @@ struct vv_metrics_server;
 struct vv_housekeeper;
 struct vv_quotas;
 struct vv_directory;
+struct vv_replica;
 
 struct vv_broker {
     struct vv_env *env;
@@ -57,6 +58,7 @@ struct vv_broker {
     _Atomic uint64_t disk_written, disk_written_slow, disk_written_max;
     bool restoring;            /* the directory was empty and the bucket was not */
     struct vv_housekeeper *housekeeper;
+    struct vv_replica *replica; /* NULL: the bucket is our own */
     struct vv_metrics_server *metrics; /* NULL: off */
 };
 
@@ -140,6 +142,9 @@ int vv_topics_set_configs(struct vv_topics *ts, struct vv_topic *t, const struct
                           bool validate_only, struct vv_error *e);
 /* Kafka's rules: 1..249 of [a-zA-Z0-9._-], not . or .. */
 bool vv_topic_name_ok(const char *name, size_t n, struct vv_error *e);
+
+/* replica.c: a replica's answer to who wants to change something: returns code, *e says where to go. */
+int vv_replica_refusal(struct vv_broker *b, int code, struct vv_error *e);
 
 /* ---- partitions (partition.c): log + index + tier, high watermark, waiters ---- */
 /* DeleteRecords: durable log start move. offset -1 = high watermark. Blocking; on the iopool. New log start in *low. */

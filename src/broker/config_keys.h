@@ -242,6 +242,12 @@
     X(tier_restore_as_of_ms, "tier.restore.as.of.ms", LONG, "-1", -1, VV_I64, NULL, 0,             \
       "With tier.restore.url: its state as of this time, Unix milliseconds (--as-of); -1: the "    \
       "newest.")                                                                                   \
+    X(tier_replica, "tier.replica", BOOLEAN, "false", 0, 0, NULL, 0,                               \
+      "A read-only replica: tier.url is somebody else's bucket, which is followed and never "      \
+      "written to (varve broker --replica). Producers and changes of topics are refused.")         \
+    X(tier_replica_interval_ms, "tier.replica.interval.ms", LONG, "10000", 10, 86400000, NULL, 0,  \
+      "How long a replica waits between two looks at the bucket: each asks a HEAD of the list of " \
+      "topics and, per partition, a HEAD of its manifest and a LIST.")                             \
     X(tier_hydrate_max_bytes_per_second, "tier.hydrate.max.bytes.per.second", LONG, "67108864", 1, \
       VV_I64, NULL, VV_DYN, "How fast objects of the bucket restored from, or of one that is "     \
       "migrated, are copied.")                                                                     \

@@ -88,6 +88,7 @@ static int read_meta(struct vv_directory *d, const char *text, int32_t node_id, 
         if (!strcmp(line, "directory.id")) snprintf(d->directory_id, sizeof d->directory_id, "%s", value);
         if (!strcmp(line, "varve.tier")) snprintf(d->tier, sizeof d->tier, "%s", value);
         if (!strcmp(line, "varve.tier.moved.from")) snprintf(d->moved_from, sizeof d->moved_from, "%s", value);
+        if (!strcmp(line, "varve.replica")) d->replica = !strcmp(value, "true");
         ours = ours || !strcmp(line, "varve.version");
     }
     free(copy);
@@ -256,10 +257,10 @@ int vv_directory_claim(struct vv_directory *d, const char *cluster_id, const cha
     gmtime_r(&now, &tm);
     strftime(date, sizeof date, "%a %b %d %H:%M:%S UTC %Y", &tm);
     int n = snprintf(text, sizeof text,
-                     "#\n#%s\ncluster.id=%s\ndirectory.id=%s\nnode.id=%d\nversion=1\nvarve.version=%s\n%s%s%s%s%s%s", date,
+                     "#\n#%s\ncluster.id=%s\ndirectory.id=%s\nnode.id=%d\nversion=1\nvarve.version=%s\n%s%s%s%s%s%s%s", date,
                      d->cluster_id, d->directory_id, (int)d->node_id, VARVE_VERSION, *d->tier ? "varve.tier=" : "",
                      d->tier, *d->tier ? "\n" : "", *d->moved_from ? "varve.tier.moved.from=" : "", d->moved_from,
-                     *d->moved_from ? "\n" : "");
+                     *d->moved_from ? "\n" : "", d->replica ? "varve.replica=true\n" : "");
     int err = n < (int)sizeof text ? join(d, META, path) : VV_E_LIMIT;
     if (!err) err = vv_fs_write_file(d->env, path, text, (size_t)n);
     if (err) return unusable(d, err, "write to", e);

@@ -20,6 +20,7 @@ struct vv_directory {
     char directory_id[24];
     char tier[512]; /* the store it has written to; "" = none yet */
     char moved_from[512]; /* tier was moved there from that one (migration.h); "" = no */
+    bool replica;   /* of somebody else's bucket (replica.h): its partitions have no log of their own */
     bool fresh;     /* nothing is in it yet (or an unfinished restore was removed) */
     bool clean;     /* the last stop was orderly */
 };

@@ -27,7 +27,7 @@ void vv_migration_look(struct vv_broker *b)
 {
     const char *url = vv_broker_live(b)->tier_migrate_url;
     struct vv_error e = {0};
-    if (!b->tier_running || (url && b->tier_url && !strcmp(url, b->tier_url))) return;
+    if (!b->tier_running || b->config->tier_replica || (url && b->tier_url && !strcmp(url, b->tier_url))) return;
     char *now = b->migrate_url;
     if (now && (!url || strcmp(url, now))) {
         vv_tier_migrate_cancel(b->tier);

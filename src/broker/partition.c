@@ -112,7 +112,7 @@ static int open_tier_part(struct vv_partition *p, struct vv_error *e)
 {
     struct vv_tier_part *part;
     if (p->tier || !p->broker->tier || p->topic->internal) return VV_OK;
-    if (!atomic_load(&p->rules.tiered) && !has_remote(p)) return VV_OK;
+    if (!p->followed && !atomic_load(&p->rules.tiered) && !has_remote(p)) return VV_OK;
     struct vv_tier_part_opts o = {
         .topic_id = p->topic->id,
         .topic = p->topic->name,
@@ -253,12 +253,46 @@ static int open_log(struct vv_partition *p, const struct vv_topic_config *c, boo
     return err ? vv_error_set(e, err, "%s: cannot begin a leader epoch: %s", p->dir, vv_err_name(err)) : VV_OK;
 }
 
+/* What it has is known after the first look. The leader epoch is the writer's. */
+static int open_followed(struct vv_partition *p, struct vv_error *e)
+{
+    static const struct vv_epoch first = {0, 0};
+    struct vv_broker *b = p->broker;
+    struct vv_tier_restored r = {.next_offset = VV_REPLICA_LOG_BASE};
+    int err = empty_dir(b->env, p->dir);
+    if (err) return vv_error_set(e, err, "%s: cannot clear the directory: %s", p->dir, vv_err_name(err));
+    err = vv_index_open(b->env, p->dir, &vv_segment_refs, &p->index, e);
+    if (!err) err = open_log(p, &p->topic->config, true, &r, e);
+    if (!err && (err = vv_log_set_epochs(p->log, &first, 1)))
+        vv_error_set(e, err, "%s: cannot write the leader epochs: %s", p->dir, vv_err_name(err));
+    return err ? err : open_tier_part(p, e);
+}
+
+int vv_partition_follow(struct vv_partition *p, struct vv_error *e)
+{
+    struct vv_tier_followed f;
+    int err = vv_tier_follow_part(p->tier, &f, e);
+    if (err) return err;
+    if (f.epoch_count) err = vv_log_set_epochs(p->log, f.epochs, f.epoch_count);
+    free(f.epochs);
+    if (err) return vv_error_set(e, err, "%s: cannot write the leader epochs: %s", p->dir, vv_err_name(err));
+    int64_t hw = atomic_load(&p->high_watermark);
+    if (f.end < hw)
+        VLOG_WARN("%s: the log ended at %" PRId64 ", its owner's ends at %" PRId64 " now: records were replaced", p->dir, hw, f.end);
+    if (f.end == hw) return VV_OK;
+    atomic_store_explicit(&p->high_watermark, f.end, memory_order_release);
+    vv_partition_wake(p);
+    return VV_OK;
+}
+
 static int open_parts(struct vv_partition *p, bool clean, struct vv_error *e)
 {
     struct vv_broker *b = p->broker;
     const struct vv_topic_config *c = &p->topic->config;
     struct vv_tier_restored r = {0};
     take_rules(p, c);
+    p->followed = b->config->tier_replica && !p->topic->internal;
+    if (p->followed) return open_followed(p, e);
     bool restore = wants_restore(p);
     int err = restore ? empty_dir(b->env, p->dir) : VV_OK;
     if (err)
@@ -341,6 +375,7 @@ static void maintain(struct vv_partition *p)
 {
     struct vv_broker *b = p->broker;
     struct vv_error e = {0};
+    if (p->followed) return; /* its owner's retention is what the manifest says */
     if (vv_log_has_pending_seal(p->log)) vv_log_seal_pending(p->log); /* the log says what fails, and when it tries again */
     if (open_tier_part(p, &e)) VLOG_ERROR("%s: cannot start tiering: %s", p->dir, e.text);
     int64_t now = vv_wall_ms(b->env);
@@ -365,6 +400,11 @@ static void maintain_run(struct vv_work *w)
         pthread_cond_broadcast(&p->idle);
     }
     pthread_mutex_unlock(&p->lock);
+}
+
+int64_t vv_partition_end(struct vv_partition *p)
+{
+    return p->followed ? vv_partition_high_watermark(p) : vv_log_end(p->log);
 }
 
 bool vv_partition_roll_due(struct vv_partition *p)

@@ -44,6 +44,7 @@ struct vv_partition {
     struct vv_tier_part *_Atomic tier; /* NULL: not tiered; set once, at open or by maintenance, and it stays */
     _Atomic int64_t high_watermark;
     struct vv_partition_rules rules;
+    bool followed; /* a replica's: only what the bucket has, no log of its own, the high watermark is where that ends (replica.h) */
 
     pthread_mutex_t lock;
     struct vv_waiter *waiters;
@@ -88,6 +89,9 @@ void vv_partition_wake(struct vv_partition *p);
 /* Seal what rolled, apply retention, tell the tier: coalesced, on the iopool. */
 void vv_partition_maintain(struct vv_partition *p);
 int64_t vv_partition_last_stable(struct vv_partition *p);
+int64_t vv_partition_end(struct vv_partition *p); /* next offset */
+/* A replica's look at the bucket: index, leader epochs, high watermark; wakes fetches. Blocking; one thread per partition. */
+int vv_partition_follow(struct vv_partition *p, struct vv_error *e);
 bool vv_partition_roll_due(struct vv_partition *p);
 
 /* ---- between partition.c and partition_io.c ---- */

@@ -363,10 +363,10 @@ void vv_partition_sizes(struct vv_partition *p, struct vv_partition_sizes *out)
         .lag_bytes = atomic_load(&p->rules.tiered) ? s.pending_bytes : 0,
         .lag_segments = atomic_load(&p->rules.tiered) ? s.pending_extents : 0,
         .log_start = s.log_start,
-        .local_start = VV_MAX(s.local_start, s.log_start),
+        .local_start = VV_MIN(VV_MAX(s.local_start, s.log_start), vv_partition_end(p)),
         .remote_end = s.remote_end,
         .high_watermark = vv_partition_high_watermark(p),
-        .end = vv_log_end(p->log),
+        .end = vv_partition_end(p),
     };
 }
 

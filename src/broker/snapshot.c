@@ -134,7 +134,7 @@ static void changed(struct vv_task *task)
 void vv_topics_changed(struct vv_broker *b)
 {
     struct vv_topics *ts = b->topics;
-    if (!b->tier || !ts) return;
+    if (!b->tier || !ts || b->config->tier_replica) return; /* the list in a replica's bucket is its owner's */
     ts->snapshot.changed.run = changed;
     ts->snapshot.put_done.run = put_done;
     vv_broker_control_post(b, &ts->snapshot.changed);
@@ -144,7 +144,7 @@ void vv_topics_tick(struct vv_broker *b)
 {
     struct vv_topics *ts = b->topics;
     int64_t now = vv_mono_us(b->env);
-    if (!b->tier) return;
+    if (!b->tier || b->config->tier_replica) return;
     if (now >= ts->snapshot.groups_after_us && vv_groups_changes(b->groups) != ts->snapshot.groups_seen)
         ts->snapshot.dirty = true;
     if (now >= ts->snapshot.put_retry_us) start_put(ts);
@@ -162,7 +162,7 @@ void vv_topics_last_snapshot(struct vv_broker *b)
     pthread_mutex_unlock(&s->put_lock);
     bool due =
         s->dirty || s->putting || atomic_load(&s->changed.queued) || vv_groups_changes(b->groups) != s->groups_seen;
-    if (!b->tier || !due) return;
+    if (!b->tier || !due || b->config->tier_replica) return;
     vv_tier_stats(b->tier, &stats);
     if (!stats.store_ok) return; /* away: an orderly stop does not wait for it; the next start puts it */
     char *json = vv_topics_snapshot(ts);

@@ -272,6 +272,41 @@ static int add_parts(struct vv_topics *ts, struct vv_topic *t, int32_t from, int
     return err;
 }
 
+/* Takes t over: opens its partitions, writes it down, shows it. */
+static int add_topic(struct vv_topics *ts, struct vv_topic *t, int32_t partitions, struct vv_error *e)
+{
+    struct vv_topics_change change = {.add = t, .partitions = partitions};
+    int err = add_parts(ts, t, 0, partitions, &change, e);
+    if (!err && (err = vv_topics_insert(ts, t))) {
+        vv_error_set(e, err, "cannot add topic '%s': %s", t->name, vv_err_name(err));
+        undo_parts(t->partitions, t->partition_count);
+        vv_topics_save(ts, NULL, NULL);
+    }
+    if (err) {
+        VLOG_WARN("topic %s: not created: %s", t->name, e ? e->text : vv_err_name(err));
+        vv_topic_free(t);
+        return err;
+    }
+    VLOG_INFO("topic %s: created with %d partition%s", t->name, (int)partitions, partitions == 1 ? "" : "s");
+    return VV_OK;
+}
+
+int vv_topics_adopt(struct vv_topics *ts, const char *name, struct vv_uuid id, int32_t partitions, const struct vv_kv *configs, size_t n,
+                    struct vv_error *e)
+{
+    vv_reactor_assert_here(ts->broker->control);
+    int err = vv_topics_check_create(ts, name, partitions, e);
+    if (err) return err;
+    struct vv_topic *t = vv_topic_new(ts->broker, name, id, false);
+    err = t ? vv_kv_copy(configs, n, &t->overrides, &t->override_count) : VV_E_NOMEM;
+    if (err) {
+        vv_topic_free(t);
+        return vv_error_set(e, err, "out of memory");
+    }
+    vv_topic_config_load(t->overrides, t->override_count, vv_broker_live(ts->broker), false, name, &t->config);
+    return add_topic(ts, t, partitions, e);
+}
+
 int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions, const struct vv_kv *configs,
                      size_t n, bool internal, bool validate_only, struct vv_topic **out, struct vv_error *e)
 {
@@ -287,22 +322,11 @@ int vv_topics_create(struct vv_topics *ts, const char *name, int32_t partitions,
     if (t) t->config = config;
     err = t ? vv_kv_copy(configs, n, &t->overrides, &t->override_count) : VV_E_NOMEM;
     if (err) {
-        vv_error_set(e, err, "out of memory");
-    } else {
-        struct vv_topics_change change = {.add = t, .partitions = partitions};
-        err = add_parts(ts, t, 0, partitions, &change, e);
-    }
-    if (!err && (err = vv_topics_insert(ts, t))) {
-        vv_error_set(e, err, "cannot add topic '%s': %s", name, vv_err_name(err));
-        undo_parts(t->partitions, t->partition_count);
-        vv_topics_save(ts, NULL, NULL);
-    }
-    if (err) {
         vv_topic_free(t);
-        VLOG_WARN("topic %s: not created: %s", name, e ? e->text : vv_err_name(err));
-        return vv_err_kafka(err);
+        return vv_err_kafka(vv_error_set(e, err, "out of memory"));
     }
-    VLOG_INFO("topic %s: created with %d partition%s", name, (int)partitions, partitions == 1 ? "" : "s");
+    err = add_topic(ts, t, partitions, e);
+    if (err) return vv_err_kafka(err);
     if (out) {
         atomic_fetch_add(&t->refs, 1);
         *out = t;
@@ -389,7 +413,7 @@ int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *
     struct vv_broker *b = ts->broker;
     vv_reactor_assert_here(b->control);
     if (atomic_load(&t->deleted)) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted.");
-    bool tiered = ever_tiered(t);
+    bool tiered = !b->config->tier_replica && ever_tiered(t); /* a replica keeps nothing of it */
     struct vv_doomed d = {.id = t->id, .name = strdup(t->name), .partitions = t->partition_count, .tiered = tiered,
                           .deleted_ms = vv_wall_ms(b->env), .offsets = vv_groups_export_topic(b->groups, t->name)};
     int err = vv_kv_copy(t->overrides, t->override_count, &d.configs, &d.config_count);

@@ -100,6 +100,9 @@ void vv_kv_free(struct vv_kv *v, size_t n);
 
 /* topics.c, for the other files */
 int vv_topics_insert(struct vv_topics *ts, struct vv_topic *t);
+/* A topic of somebody else's list (replica.c), with its id; configurations as they are. On control. */
+int vv_topics_adopt(struct vv_topics *ts, const char *name, struct vv_uuid id, int32_t partitions, const struct vv_kv *configs, size_t n,
+                    struct vv_error *e);
 int vv_topics_check_create(struct vv_topics *ts, const char *name, int32_t partitions, struct vv_error *e);
 int vv_doomed_push(struct vv_topics *ts, struct vv_doomed *d); /* takes over what it owns, also when it fails */
 struct vv_doomed *vv_doomed_find(struct vv_topics *ts, struct vv_uuid id);

@@ -16,6 +16,7 @@ static const struct vv_opt opts[] = {
     {"data-dir", 'd', "DIR", "Everything below DIR: short for --set data.dir=DIR (default ./varve-data)."},
     {"take-over", 0, NULL, "Claim a bucket whose other writer is surely gone: --set tier.take.over=true."},
     {"restore", 0, "URL", "Seed a new cluster from somebody else's bucket, which is only read (--set tier.restore.url=URL)."},
+    {"replica", 0, NULL, "A read-only replica: follow somebody else's bucket (tier.url), never write to it (--set tier.replica=true)."},
     {"as-of", 0, "TIME", "With --restore: its state as of then (RFC 3339 or ts:MILLIS)."},
     {0},
 };
@@ -30,6 +31,7 @@ static const char **gather_sets(const struct vv_args *a, size_t *n, char **made)
         const char *name = a->opts[i]->name;
         if (!strcmp(name, "set")) sets[(*n)++] = a->values[i];
         if (!strcmp(name, "take-over")) sets[(*n)++] = "tier.take.over=true";
+        if (!strcmp(name, "replica")) sets[(*n)++] = "tier.replica=true";
         const char *key = !strcmp(name, "data-dir") ? "data.dir" : !strcmp(name, "restore") ? "tier.restore.url" : NULL;
         int64_t ms;
         if (key && asprintf(&made[k], "%s=%s", key, a->values[i]) < 0) made[k] = NULL;
@@ -81,6 +83,8 @@ const struct vv_command vv_cmd_broker = {
         "stdout: varve ready: kafka=HOST:PORT metrics=HOST:PORT tier=URL retention=… data=DIR\n"
         "--restore needs an empty data directory and an empty bucket (tier.url): the new cluster serves at once what the old\n"
         "bucket has, and copies it over in the background; the old one is never written to.\n"
+        "--replica needs tier.url, somebody else's bucket: its topics are served as far as they are in the bucket, and followed as they\n"
+        "grow; the data directory keeps the offsets of the replica's own consumer groups. Reading and listing are all it may do there.\n"
         "A port of 0 takes any free port. SIGTERM and SIGINT end it cleanly. Every key: varve config reference.",
     .opts = opts,
     .run = run,

@@ -844,6 +844,51 @@ int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x)
     return err;
 }
 
+/* mu held: v[i, end) are what begins in [from, to). */
+static int replaceable(const struct vv_index *ix, size_t i, size_t end, const struct vv_extent *v, size_t n)
+{
+    for (size_t k = i; k < end; k++)
+        if (ix->v[k].state != VV_EXTENT_REMOTE) return VV_E_STATE;
+    for (size_t k = 0; k < n; k++)
+        if (v[k].base < 0 || v[k].last < v[k].base || (k && v[k - 1].last >= v[k].base)) return VV_E_STATE;
+    if (!n) return VV_OK;
+    size_t f = vv_fences_lower(&ix->f, v[0].base);
+    bool before = (i > 0 && ix->v[i - 1].last >= v[0].base) || (f > 0 && ix->f.v[f - 1].last >= v[0].base);
+    bool behind = (end < ix->n && ix->v[end].base <= v[n - 1].last) || (f < ix->f.n && ix->f.v[f].base <= v[n - 1].last);
+    return before || behind ? VV_E_STATE : VV_OK;
+}
+
+int vv_index_replace(struct vv_index *ix, int64_t from, int64_t to, const struct vv_extent *v, size_t n)
+{
+    int err = VV_OK;
+    pthread_mutex_lock(&ix->commit);
+    while (!err && from < to) { /* pages of the range come back: the commit holder may read the fences */
+        size_t k = vv_fences_lower(&ix->f, from);
+        if (k > 0 && ix->f.v[k - 1].last >= from) k--;
+        if (k == ix->f.n || ix->f.v[k].base >= to) break;
+        err = vv_ix_unpage(ix, ix->f.v[k].base);
+    }
+    pthread_mutex_lock(&ix->mu);
+    size_t i = vv_ix_lower(ix, from), end = VV_MAX(i, vv_ix_lower(ix, to));
+    if (!err) err = replaceable(ix, i, end, v, n);
+    if (!err && ix->n + n > ix->cap) {
+        size_t cap = VV_MAX(ix->cap * 2, ix->n + n);
+        struct vv_extent *more = realloc(ix->v, cap * sizeof *more);
+        if (more) ix->v = more, ix->cap = cap;
+        if (!more) err = VV_E_NOMEM;
+    }
+    if (!err) vv_ix_cut(ix, i, end);
+    for (size_t k = 0; k < n && !err; k++) {
+        struct vv_extent x = v[k];
+        x.state = VV_EXTENT_REMOTE;
+        x.local = NULL;
+        err = vv_ix_put(ix, &x); /* there is room */
+    }
+    pthread_mutex_unlock(&ix->mu);
+    commit_end(ix);
+    return err;
+}
+
 /* Paths are used by holders of commit, and the page file's by holders of page_mu. */
 int vv_index_move_dir(struct vv_index *ix, const char *to)
 {
