@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ASK_MS 30000
+#define ASK_MS 5000
 
 struct look {
     struct vv_tier_part *p;

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define DEADLINE_MS  60000
+#define LOOK_MS      5000
 #define SNAPSHOT_MAX (256u << 20)
 #define MINUTE_MS    60000LL
 #define HOUR_MS      (60 * MINUTE_MS)
@@ -240,7 +241,7 @@ int vv_tier_get_snapshot(struct vv_tier *t, char **json, size_t *n, struct vv_er
 int vv_tier_snapshot_etag(struct vv_tier *t, char etag[VV_OBJ_ETAG_MAX], struct vv_error *e)
 {
     struct vv_objinfo info = {0};
-    int err = vv_tier_saw(t, vv_objstore_head(t->store, VV_KEY_CLUSTER, DEADLINE_MS, &info, e));
+    int err = vv_tier_saw(t, vv_objstore_head(t->store, VV_KEY_CLUSTER, LOOK_MS, &info, e));
     memcpy(etag, info.etag, sizeof info.etag);
     return err;
 }

@@ -46,6 +46,12 @@ int vv_replica_refusal(struct vv_broker *b, int code, struct vv_error *e)
     return vv_error_set(e, code, "This broker is a read-only replica of %s: write to the broker of cluster %s", b->tier_url, b->cluster_id);
 }
 
+/* Asking on, for the other partitions too, would only wait. */
+static bool is_away(int err)
+{
+    return err == VV_E_AGAIN || err == VV_E_TIMEOUT || err == VV_E_ACCESS;
+}
+
 /* ---- opening ---- */
 
 int vv_replica_open_tier(struct vv_broker *b, const struct vv_directory *d, struct vv_objstore **store, struct vv_error *e)
@@ -278,6 +284,7 @@ static void *follow_some(void *arg)
         const struct part_ref *x = &r->v[i];
         int err = atomic_load(&x->topic->deleted) ? VV_OK : vv_partition_follow(x->partition, &e);
         if (!err) continue;
+        if (is_away(err)) atomic_store(&r->next, r->n);
         pthread_mutex_lock(&r->lock);
         if (!r->failed++)
             vv_error_set(&r->error, err, "%s-%d: %s", x->topic->name, (int)x->partition->id, *e.text ? e.text : vv_err_name(err));
@@ -307,11 +314,12 @@ static int look_at_partitions(struct vv_replica *r, struct vv_error *e)
 static void look(struct vv_replica *r)
 {
     struct vv_error topics = {0}, parts = {0};
-    int err = look_at_topics(r, &topics), more = look_at_partitions(r, &parts);
+    r->failed = 0;
+    int err = look_at_topics(r, &topics), more = is_away(err) ? VV_OK : look_at_partitions(r, &parts);
     if (atomic_load(&r->stopping)) return;
     const char *text = err ? topics.text : parts.text;
     if ((err || more) && !r->behind)
-        VLOG_WARN("replica: behind %s (%zu of %zu partitions): %s. What is known is served; trying again", r->b->tier_url, r->failed, r->n, text);
+        VLOG_WARN("replica: behind %s: %s. What is known is served; trying again", r->b->tier_url, text);
     if (!err && !more && r->behind) VLOG_INFO("replica: as far as %s again", r->b->tier_url);
     r->behind = err || more;
 }
