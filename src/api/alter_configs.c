@@ -92,6 +92,7 @@ static int broker_change(struct vv_call *c, const struct vv_config_change *ch, s
                          struct vv_error *e)
 {
     struct vv_config_value now;
+    if (c->broker->config->tier_replica && !strcmp(ch->key, "tier.migrate.url")) return vv_replica_refusal(c->broker, VV_POLICY_VIOLATION, e);
     *to = (struct vv_live_change){ch->key, ch->value};
     if (ch->op == VV_CONFIG_DELETE) {
         to->value = NULL;

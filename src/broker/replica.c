@@ -314,7 +314,6 @@ static int look_at_partitions(struct vv_replica *r, struct vv_error *e)
 static void look(struct vv_replica *r)
 {
     struct vv_error topics = {0}, parts = {0};
-    r->failed = 0;
     int err = look_at_topics(r, &topics), more = is_away(err) ? VV_OK : look_at_partitions(r, &parts);
     if (atomic_load(&r->stopping)) return;
     const char *text = err ? topics.text : parts.text;

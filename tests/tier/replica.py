@@ -104,6 +104,21 @@ def writes_to(s3):
     return sum(s3.count(op) for op in WRITES)
 
 
+def list_offsets(c, topic, when):
+    """ListOffsets v11, which knows them all, of partition 0."""
+    name = topic.encode()
+    body = struct.pack(">ib", -1, 0) + b"\x02" + bytes([len(name) + 1]) + name + b"\x02" + struct.pack(">iiq", 0, -1, when) + b"\0\0"
+    head = struct.pack(">hhih", 2, 11, 1, 6) + b"ledger" + b"\0"
+    body += struct.pack(">i", 30000) + b"\0"
+    c.s.sendall(struct.pack(">i", len(head) + len(body)) + head + body)
+    data = b""
+    while len(data) < 4 or len(data) < 4 + struct.unpack(">i", data[:4])[0]:
+        data += c.s.recv(1 << 20)
+    code, _, offset = struct.unpack_from(">hqq", data, 4 + 4 + 1 + 4 + 1 + 1 + len(name) + 1 + 4)
+    assert code == 0, f"ListOffsets {when}: error code {code}"
+    return offset
+
+
 def tiered(source, topic, partition=0):
     source.quiet()
     return source.remote_end(topic, partition)
@@ -208,7 +223,8 @@ def case_refuses(scratch, stores):
         assert c.topics() - {"__consumer_offsets"} == {"cars"}
         assert c.commit("g", "cars", 0, 5) == 0 and c.committed("g", "cars", 0) == (0, 5)
         assert [c.offset("cars", 0, when) for when in (-1, -2)] == [end, 0]
-        assert Source.remote_offset(c, "cars", 0) == end
+        assert [list_offsets(c, "cars", when) for when in (-1, -2, -4, -5, -6)] == [end, 0, end, end - 1, end]
+        assert list_offsets(c, "cars", -3) in range(end), "the largest timestamp"
         assert [c.offset("cars", 0, when) for when in (0, 1)] == by_time, "as its owner says"
     r.check(s.sent)
     data = r.broker.settings["data.dir"]
@@ -263,6 +279,14 @@ def case_bucket_away(scratch, stores):
         r.broker.kill()
         r.broker.start()
         r.check(s.sent)
+        assert {k: s3.get(k) for k in s3.keys()} == before, "a replica wrote to the bucket"
+        r.broker.stop()
+        r.broker.start()
+        gone = s3.keys(r"\.seg$")[0]  # replaced or deleted by its owner between two looks: asked again, not "damaged", not skipped
+        s3.delete(gone)
+        with r.client() as c:
+            assert c.fetch("cars", 0, 0, wait_ms=3000)[0] == STORAGE_ERROR
+        s3.put(gone, before[gone])
         r.broker.stop()
         assert writes_to(s3) == writes and {k: s3.get(k) for k in s3.keys()} == before, "a replica wrote to the bucket"
 
