@@ -6,20 +6,17 @@ nothing is ever written to the bucket: by its bytes before and after, and by wha
 Kills of either, a bucket that is away, refusals, bad input.
 usage: tests/tier/replica.py [--store fs|minio] [--sealed] [case…]
 """
-import argparse
 import pathlib
-import shutil
 import struct
-import subprocess
 import sys
 import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "crash"), str(HERE.parent / "clients")]
-from broker import Missing, Scratch, Varve, skip, wait_for  # noqa: E402
-from ledger import decode_batches, encode_batch  # noqa: E402
-from restore import SETTINGS, Source, Stores, refused, stores_has, value  # noqa: E402
+from broker import Varve, wait_for  # noqa: E402
+from ledger import decode_batches  # noqa: E402
+from restore import SETTINGS, Source, main, refused, stores_has, value  # noqa: E402
 from s3front import S3Front  # noqa: E402
 from world import Asker, text  # noqa: E402
 
@@ -294,21 +291,5 @@ def case_bucket_away(scratch, stores):
 CASES = {name[5:]: run for name, run in list(globals().items()) if name.startswith("case_")}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", choices=("fs", "minio"), default="fs")
-    parser.add_argument("--sealed", action="store_true")
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES])
-    o = parser.parse_args()
-    for name in o.cases or CASES:
-        began = time.monotonic()
-        with Scratch() as scratch:
-            try:
-                CASES[name](scratch, Stores(scratch, o.store, o.sealed))
-            except Missing as e:
-                skip(str(e))
-        print(f"{name}: ok, {time.monotonic() - began:.1f} s", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(CASES, __doc__)

@@ -533,21 +533,21 @@ def case_migrate_refused(scratch, stores):
 CASES = {name[5:]: run for name, run in list(globals().items()) if name.startswith("case_")}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(cases, about):
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--store", choices=("fs", "minio"), default="fs")
     parser.add_argument("--sealed", action="store_true")
-    parser.add_argument("cases", nargs="*", choices=[[], *CASES])
+    parser.add_argument("cases", nargs="*", choices=[[], *cases])
     o = parser.parse_args()
-    for name in o.cases or CASES:
+    for name in o.cases or cases:
         began = time.monotonic()
         with Scratch() as scratch:
             try:
-                CASES[name](scratch, Stores(scratch, o.store, o.sealed))
+                cases[name](scratch, Stores(scratch, o.store, o.sealed))
             except Missing as e:
                 skip(str(e))
         print(f"{name}: ok, {time.monotonic() - began:.1f} s", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(CASES, __doc__)
