@@ -23,9 +23,12 @@ struct look {
     struct vv_manifest_where w;
     struct vv_manifest now;
     bool changed, again;      /* the head is another one; what was rolled forward is looked at anew */
-    int64_t next, log_start;
+    int64_t next;
+    int64_t log_start;        /* of the manifest, of what was rolled forward, or what is known if neither says more */
+    int64_t expect;           /* where the manifest's next segment must begin; -1: not known */
     uint64_t writer_epoch;
     bool hole;
+    int64_t told_start;       /* vv_replica_part's */
     struct vv_extent newest;  /* the last one met; base -1: none */
     int64_t from;             /* where the difference v begins */
     struct vv_extent *v;      /* differs from the index, and does not end where one of the index's ends */
@@ -69,7 +72,7 @@ static int flush(struct look *l)
     int64_t to = l->v[l->n - 1].last + 1;
     int err = holder(l, to - 1, &x);
     if (!err) to = x.last + 1;
-    if (!err || err == VV_E_NOENT) err = vv_index_replace(l->p->o.index, l->from, to, l->v, l->n);
+    if (!err || err == VV_E_NOENT) err = vv_index_exchange(l->p->o.index, l->from, to, l->v, l->n);
     if (err == VV_E_STATE)
         err = vv_error_set(l->e, VV_E_CORRUPT, "the segments at %" PRId64 "..%" PRId64 " overlap their neighbours", l->from, to - 1);
     l->n = 0;
@@ -96,6 +99,17 @@ static int take(void *ctx, const struct vv_extent *x)
     return err || have.last == x->last ? flush(l) : VV_OK;
 }
 
+/* Above the log start a manifest's segments tile: a hole there means that somebody took one out. */
+static int take_named(void *ctx, const struct vv_extent *x)
+{
+    struct look *l = ctx;
+    if (l->expect >= 0 && x->base > VV_MAX(l->expect, l->log_start))
+        return vv_error_set(l->e, VV_E_CORRUPT, "its manifest names no segment for offsets %" PRId64 "..%" PRId64,
+                            VV_MAX(l->expect, l->log_start), x->base - 1);
+    l->expect = x->last + 1;
+    return take(l, x);
+}
+
 static int keep(void *ctx, const struct vv_extent *x)
 {
     struct look *l = ctx;
@@ -116,18 +130,19 @@ static int see_head(struct look *l)
     return VV_OK;
 }
 
-/* Pages are named by their content. One that covers what was in pages before, under another name: something old was replaced. */
-static bool pages_differ(const struct vv_manifest *was, const struct vv_manifest *now)
+/* Pages are named by their content: the lowest offset of which a page says what no page said before; INT64_MAX: none does. */
+static int64_t new_pages(const struct vv_manifest *was, const struct vv_manifest *now)
 {
+    int64_t from = INT64_MAX;
     for (int k = 1; k < VV_MANIFEST_LEVELS; k++) {
         for (size_t i = 0; i < now->level[k].n; i++) {
             const struct vv_pageref *r = &now->level[k].v[i];
-            bool known = r->base >= was->folded_end;
+            bool known = false;
             for (size_t j = 0; j < was->level[k].n && !known; j++) known = !strcmp(was->level[k].v[j].sha256, r->sha256);
-            if (!known) return true;
+            if (!known) from = VV_MIN(from, r->base);
         }
     }
-    return false;
+    return from;
 }
 
 static int take_manifest(struct look *l)
@@ -136,13 +151,18 @@ static int take_manifest(struct look *l)
     int err = vv_manifest_load(&l->now, &l->w, keep, l, l->e);
     if (err) return err;
     l->again = !was->loaded || l->now.writer_epoch != was->writer_epoch;
-    l->log_start = VV_MAX(l->log_start, l->now.log_start);
-    int64_t from = !was->loaded || pages_differ(was, &l->now) ? 0 : was->folded_end;
-    err = vv_manifest_pages(&l->now, &l->w, VV_MAX(from, l->log_start), INT64_MIN, take, l, l->e);
-    for (size_t i = 0; i < l->head_n && !err; i++) err = take(l, &l->head[i]);
+    l->log_start = l->now.log_start; /* it may have gone back: records were undeleted */
+    int64_t from = new_pages(was, &l->now), known = vv_index_log_start(l->p->o.index);
+    if (!was->loaded || l->log_start < known) from = 0;
+    from = VV_MAX(from, l->log_start);
+    l->expect = from == INT64_MAX ? l->now.folded_end : from == l->log_start ? from : -1;
+    if (from != INT64_MAX) err = vv_manifest_pages(&l->now, &l->w, from, INT64_MIN, take_named, l, l->e);
+    for (size_t i = 0; i < l->head_n && !err; i++) err = take_named(l, &l->head[i]);
     if (!err) err = flush(l);
     l->next = l->again ? l->now.next_offset : VV_MAX(l->next, l->now.next_offset);
     l->writer_epoch = l->again ? l->now.writer_epoch : VV_MAX(l->writer_epoch, l->now.writer_epoch);
+    if (l->again || l->next <= l->now.next_offset) l->told_start = 0; /* the manifest knew what they said */
+    l->log_start = VV_MAX(l->log_start, l->told_start);
     return err;
 }
 
@@ -154,10 +174,10 @@ static int roll_forward(struct look *l)
     int err = vv_follow_run(&f);
     if (!err) err = flush(l);
     l->next = f.next;
-    l->log_start = VV_MAX(l->log_start, f.log_start);
+    if (f.log_start > l->log_start) l->log_start = l->told_start = f.log_start;
     l->writer_epoch = f.epoch_floor;
     l->hole = f.hole;
-    if (!err && l->again) err = vv_index_replace(l->p->o.index, l->next, VV_REPLICA_LOG_BASE, NULL, 0);
+    if (!err && l->again) err = vv_index_exchange(l->p->o.index, l->next, VV_REPLICA_LOG_BASE, NULL, 0);
     return err;
 }
 
@@ -168,11 +188,12 @@ static int see_newest(struct look *l, struct vv_tier_followed *out)
     struct vv_footer f = {0};
     struct vv_segkey k;
     uint64_t object_bytes;
+    int64_t end = l->changed ? l->now.next_offset : l->p->manifest.next_offset;
     if (x->base < 0 || (was->base >= 0 && same(x, was))) return VV_OK;
     vv_segkey_of(l->p->o.topic_id, l->p->o.partition, x, &k);
     int err = vv_footer_get(l->w.store, &k, l->p->tier->clusters, (size_t)(x->object_bytes - vv_extent_footer_at(x)), &f, &object_bytes, l->e);
     if (err) return err;
-    l->log_start = VV_MAX(l->log_start, f.log_start);
+    if (x->last >= end && f.log_start > l->log_start) l->log_start = l->told_start = f.log_start; /* else the manifest knew */
     out->grown = true;
     out->epochs = f.epochs;
     out->epoch_count = f.epoch_count;
@@ -181,11 +202,12 @@ static int see_newest(struct look *l, struct vv_tier_followed *out)
     return VV_OK;
 }
 
-/* Clients first hear of the new start; then what lies below is forgotten. */
+/* Clients first hear of the new start; then what lies below is forgotten. Undeleted records are in the index already. */
 static int move_start(struct look *l)
 {
     struct vv_index *ix = l->p->o.index;
-    if (l->log_start <= vv_index_log_start(ix)) return VV_OK;
+    if (l->log_start < vv_index_log_start(ix)) return vv_index_revive(ix, l->log_start);
+    if (l->log_start == vv_index_log_start(ix)) return VV_OK;
     int err = vv_index_set_log_start(ix, l->log_start);
     if (!err) err = vv_index_sweep(ix, l->log_start, VV_EXTENT_REMOTE, VV_EXTENT_TOMBSTONED, vv_wall_ms(l->p->tier->env));
     if (!err) err = vv_index_sweep(ix, l->log_start, VV_EXTENT_TOMBSTONED, VV_EXTENT_DELETING, 0);
@@ -202,6 +224,7 @@ static void remember(struct look *l)
     }
     p->replica.next = l->next;
     p->replica.writer_epoch = l->writer_epoch;
+    p->replica.told_start = l->told_start;
     p->replica.hole = l->hole;
     if (l->newest.base >= 0) p->replica.newest = l->newest;
 }
@@ -210,7 +233,7 @@ int vv_tier_follow_part(struct vv_tier_part *p, struct vv_tier_followed *out, st
 {
     struct vv_tier *t = p->tier;
     struct look l = {.p = p, .next = p->replica.next, .writer_epoch = p->replica.writer_epoch, .hole = p->replica.hole,
-                     .log_start = vv_index_log_start(p->o.index), .newest = {.base = -1}, .e = e};
+                     .told_start = p->replica.told_start, .expect = -1, .log_start = vv_index_log_start(p->o.index), .newest = {.base = -1}, .e = e};
     *out = (struct vv_tier_followed){0};
     VV_ASSERT(t->replica);
     vv_tier_where(p, &l.w);

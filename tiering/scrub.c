@@ -337,7 +337,7 @@ int vv_scrub_step(struct vv_tier *t)
     struct look l = {0};
     struct vv_scrub *s = &t->scrub;
     vv_tier_config_get(t, &l.c);
-    if (!due(t, &l.c)) return 0;
+    if (t->replica || !due(t, &l.c)) return 0; /* somebody else's bucket is not ours to look after */
     struct vv_tier_part *p = l.p = next_part(t);
     if (!p) {
         pass_over(t);

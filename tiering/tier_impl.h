@@ -99,6 +99,7 @@ struct vv_tier_part {
     struct vv_replica_part {     /* of a replica: its follower's (replica.c) */
         int64_t next;            /* where what is known of the log ends, whatever the log start says */
         uint64_t writer_epoch;   /* of its newest segment */
+        int64_t told_start;      /* log start that objects behind the manifest's end told */
         bool hole;               /* something lies beyond next that does not continue it: looked at again when the manifest changed */
         struct vv_extent newest; /* whose footer was read; base -1: none */
     } replica;

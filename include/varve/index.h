@@ -141,7 +141,7 @@ int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x);
 int vv_index_sync(struct vv_index *ix); /* [durable] */
 /* A history that is followed (a replica): of what is REMOTE, what begins in [from, to) goes and v[0..n), ascending, is there instead: one
  * step for readers. Not journalled: such an index is built anew at each start. E_STATE: v would overlap what stays, or not all was REMOTE. */
-int vv_index_replace(struct vv_index *ix, int64_t from, int64_t to, const struct vv_extent *v, size_t n);
+int vv_index_exchange(struct vv_index *ix, int64_t from, int64_t to, const struct vv_extent *v, size_t n);
 
 /* Renames the partition's directory under the index, so that the old name is free: from then on everything of this index is
  * below `to`. Whoever keeps paths of his own follows (vv_log_moved). The parent's entries are the caller's to sync. */

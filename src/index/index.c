@@ -845,7 +845,7 @@ int vv_index_adopt(struct vv_index *ix, const struct vv_extent *x)
 }
 
 /* mu held: v[i, end) are what begins in [from, to). */
-static int replaceable(const struct vv_index *ix, size_t i, size_t end, const struct vv_extent *v, size_t n)
+static int exchangeable(const struct vv_index *ix, size_t i, size_t end, const struct vv_extent *v, size_t n)
 {
     for (size_t k = i; k < end; k++)
         if (ix->v[k].state != VV_EXTENT_REMOTE) return VV_E_STATE;
@@ -858,7 +858,7 @@ static int replaceable(const struct vv_index *ix, size_t i, size_t end, const st
     return before || behind ? VV_E_STATE : VV_OK;
 }
 
-int vv_index_replace(struct vv_index *ix, int64_t from, int64_t to, const struct vv_extent *v, size_t n)
+int vv_index_exchange(struct vv_index *ix, int64_t from, int64_t to, const struct vv_extent *v, size_t n)
 {
     int err = VV_OK;
     pthread_mutex_lock(&ix->commit);
@@ -870,7 +870,7 @@ int vv_index_replace(struct vv_index *ix, int64_t from, int64_t to, const struct
     }
     pthread_mutex_lock(&ix->mu);
     size_t i = vv_ix_lower(ix, from), end = VV_MAX(i, vv_ix_lower(ix, to));
-    if (!err) err = replaceable(ix, i, end, v, n);
+    if (!err) err = exchangeable(ix, i, end, v, n);
     if (!err && ix->n + n > ix->cap) {
         size_t cap = VV_MAX(ix->cap * 2, ix->n + n);
         struct vv_extent *more = realloc(ix->v, cap * sizeof *more);
@@ -885,7 +885,7 @@ int vv_index_replace(struct vv_index *ix, int64_t from, int64_t to, const struct
         err = vv_ix_put(ix, &x); /* there is room */
     }
     pthread_mutex_unlock(&ix->mu);
-    commit_end(ix);
+    vv_ix_commit_end(ix);
     return err;
 }
 

@@ -190,6 +190,47 @@ def case_follows(scratch, stores):
     s.broker.stop()
 
 
+def case_rewritten(scratch, stores):
+    """What its owner writes anew: small objects merged and the old ones deleted, records deleted and brought back."""
+    merging = {"tier.delete.grace.ms": 1000, "tier.merge.age.ms": 0, "tier.merge.segments.min": 4, "tier.merge.max.bytes.per.second": 1 << 30}
+    s = Source(scratch, stores, settings=merging)
+    s.create("cars")
+    s.fill("cars", 0, 480)
+    end = tiered(s, "cars")
+    stores_has(stores, "source", "cars")
+    r = Replica(scratch, stores, settings={"tier.cache.bytes": 1 << 20})
+    assert r.end("cars") == end
+    with s.client() as c:
+        c.alter("cars", {"segment.bytes": 4 << 20})  # before, what it had was big
+    s.broker.stop()
+    time.sleep(1.1)  # older than the grace: the age itself is the subject
+    consumer = Consumer(r, s, "cars")
+    consumer.start()
+    s.broker.start()
+    wait_for("a merge", lambda: s.broker.metrics().get(("varve_tier_merges_total",), 0))
+    few = [k for k in stores.content("source") if "-0001-" in k]
+    assert few, "a merged object"
+    consumer.end(end)
+    s.broker.stop()
+    time.sleep(1.1)  # the grace; a start looks at once
+    s.broker.start()
+    wait_for("the old ones are gone", lambda: len([k for k in stores.content("source") if "-0000-" in k and ".seg" in k]) <= 4)
+    assert consumer.seen == end and not consumer.codes & {OUT_OF_RANGE}, (consumer.seen, consumer.codes)
+    r.check(s.sent)
+    r.broker.kill()
+    r.broker.start()
+    r.check(s.sent, {})
+    s.broker.settings["tier.delete.grace.ms"] = 600000
+    s.broker.stop()
+    s.broker.start()
+    with s.client() as c, r.client() as mine:
+        assert c.delete_records("cars", 0, 200) == 200
+        wait_for("the log start", lambda: mine.offset("cars", 0, -2) == 200)
+        assert c.delete_records("cars", 0, -(1 << 63)) == 0, "varve topic undelete --records"
+        wait_for("the records are back", lambda: mine.offset("cars", 0, -2) == 0)
+    r.check(s.sent, {})
+
+
 def case_refuses(scratch, stores):
     """What would change something is refused, with a code that no client repeats for ever; groups and offsets work."""
     s = Source(scratch, stores)

@@ -309,7 +309,7 @@ static struct vv_extent far(int64_t base, int64_t last, uint64_t nonce)
 }
 
 /* A followed history: ranges are exchanged in one step, also below pages; nothing that overlaps or is not remote. */
-static void replace_a_range(void **state)
+static void exchange_a_range(void **state)
 {
     (void)state;
     struct vv_segment s = {1};
@@ -318,27 +318,27 @@ static void replace_a_range(void **state)
     assert_int_equal(vv_index_add_open(ix, INT64_C(1) << 62, 1, &s), 0); /* the end of the list, as a replica's */
     for (int i = 0; i < 3000; i++) {
         v[0] = far(i * 10, i * 10 + 9, 1);
-        assert_int_equal(vv_index_replace(ix, i * 10, i * 10, v, 1), 0);
+        assert_int_equal(vv_index_exchange(ix, i * 10, i * 10, v, 1), 0);
     }
     v[0] = far(100, 299, 2); /* twenty became one */
-    assert_int_equal(vv_index_replace(ix, 100, 300, v, 1), 0);
+    assert_int_equal(vv_index_exchange(ix, 100, 300, v, 1), 0);
     assert_int_equal(vv_index_find(ix, 250, &x), 0);
     assert_true(x.base == 100 && x.last == 299 && x.nonce == 2 && x.state == VV_EXTENT_REMOTE);
     assert_int_equal(vv_index_find(ix, 300, &x), 0);
     assert_int_equal(x.base, 300);
     v[0] = far(100, 149, 3);
     v[1] = far(150, 299, 4);
-    assert_int_equal(vv_index_replace(ix, 100, 300, v, 2), 0);
+    assert_int_equal(vv_index_exchange(ix, 100, 300, v, 2), 0);
     assert_int_equal(vv_index_find(ix, 150, &x), 0);
     assert_int_equal(x.nonce, 4);
     v[0] = far(95, 104, 5);
-    assert_int_equal(vv_index_replace(ix, 100, 150, v, 1), VV_E_STATE); /* begins below */
+    assert_int_equal(vv_index_exchange(ix, 100, 150, v, 1), VV_E_STATE); /* begins below */
     v[0] = far(100, 155, 5);
-    assert_int_equal(vv_index_replace(ix, 100, 150, v, 1), VV_E_STATE); /* ends above */
-    assert_int_equal(vv_index_replace(ix, 0, INT64_MAX, NULL, 0), VV_E_STATE); /* the open one is not remote */
+    assert_int_equal(vv_index_exchange(ix, 100, 150, v, 1), VV_E_STATE); /* ends above */
+    assert_int_equal(vv_index_exchange(ix, 0, INT64_MAX, NULL, 0), VV_E_STATE); /* the open one is not remote */
     assert_int_equal(vv_index_find(ix, 100, &x), 0);
     assert_int_equal(x.nonce, 3); /* refused: nothing happened */
-    assert_int_equal(vv_index_replace(ix, 20000, INT64_C(1) << 62, NULL, 0), 0);
+    assert_int_equal(vv_index_exchange(ix, 20000, INT64_C(1) << 62, NULL, 0), 0);
     assert_int_equal(vv_index_find(ix, 20000, &x), 0);
     assert_int_equal(x.state, VV_EXTENT_OPEN);
     vv_extent_release(ix, &x);
@@ -357,7 +357,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(truncate_and_reseal, setup, teardown),
         cmocka_unit_test_setup_teardown(roll_before_seal, setup, teardown),
         cmocka_unit_test_setup_teardown(journal_is_rewritten, setup, teardown),
-        cmocka_unit_test_setup_teardown(replace_a_range, setup, teardown),
+        cmocka_unit_test_setup_teardown(exchange_a_range, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_passes_and_a_failed_sync_does_not, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -140,6 +140,34 @@ static void it_starts_where_its_owner_says(void **state)
     assert_int_equal(p->seen.end, 120);
 }
 
+/* Undeleted records: the log start goes back, and what lies there is in the index again. */
+static void its_owner_brings_records_back(void **state)
+{
+    struct pair *p = *state;
+    struct vv_error e = {0};
+    int64_t start = -1;
+    for (int i = 0; i < 4; i++) rig_seal(p->r, 2, 50);
+    rig_settle(p->r);
+    assert_int_equal(vv_index_set_log_start(p->r->index, 45), 0);
+    vv_tier_part_log_start_moved(p->r->part);
+    rig_seal(p->r, 2, 50); /* its footer says so too */
+    rig_run(p->r);
+    assert_int_equal(look(p), 0);
+    assert_int_equal(p->seen.log_start, 45);
+    assert_string_equal(bases(p), "40 60 80");
+    rig_ok(vv_tier_part_undelete(p->r->part, &start, &e), &e);
+    assert_int_equal(start, 0);
+    rig_run(p->r);
+    vv_tier_hurry(p->r->tier);
+    rig_run(p->r);
+    assert_int_equal(look(p), 0);
+    assert_int_equal(p->seen.log_start, 0);
+    assert_int_equal(vv_index_log_start(p->index), 0);
+    assert_string_equal(bases(p), "0 20 40 60 80");
+    assert_int_equal(look(p), 0);
+    assert_int_equal(p->seen.log_start, 0);
+}
+
 /* What was rolled forward and is not in the new writer's log leaves the index. */
 static void a_new_writer_has_the_last_word(void **state)
 {
@@ -150,7 +178,7 @@ static void a_new_writer_has_the_last_word(void **state)
     assert_int_equal(look(p), 0);
     struct vv_extent foreign[2] = {{.base = 40, .last = 49, .nonce = 9, .object_bytes = 100, .bytes = 50},
                                    {.base = 50, .last = 99, .nonce = 8, .object_bytes = 100, .bytes = 50}};
-    assert_int_equal(vv_index_replace(p->index, 40, 40, foreign, 2), 0); /* as if a writer that lost its claim had put them */
+    assert_int_equal(vv_index_exchange(p->index, 40, 40, foreign, 2), 0); /* as if a writer that lost its claim had put them */
     p->part->replica.next = 100;
     p->part->replica.newest = foreign[1];
     vv_tier_part_close(p->r->part);
@@ -228,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(it_grows_with_the_bucket, setup, teardown),
         cmocka_unit_test_setup_teardown(it_starts_where_its_owner_says, setup, teardown),
+        cmocka_unit_test_setup_teardown(its_owner_brings_records_back, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_writer_has_the_last_word, setup, teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_read_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(a_long_history_comes_by_pages, setup, teardown),
