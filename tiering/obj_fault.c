@@ -47,6 +47,7 @@ struct carried {
     uint8_t *dst; /* with a sink: where the bytes now arriving go */
     size_t passed; /* bytes of the range that came before the stall */
     int64_t until_ms; /* when stalled: real monotonic */
+    uint64_t release_no; /* a release after this one lets it go, also if it comes before the stall does */
     struct carried *next;
 };
 
@@ -202,12 +203,12 @@ static void send_on(struct carried *c)
     vv_objstore_get_async(c->owner->inner, &c->get);
 }
 
-/* It stands still from here on; false: the store is closing. */
+/* It stands still from here on; false: the store is closing, or stalls were released since it was asked for. */
 static bool hold(struct carried *c)
 {
     struct obj_fault *s = c->owner;
     pthread_mutex_lock(&s->lock);
-    bool stalls = !s->closing;
+    bool stalls = !s->closing && s->release_no == c->release_no;
     if (stalls) {
         c->until_ms = real_ms() + c->outer->deadline_ms;
         c->next = s->stalled;
@@ -291,6 +292,9 @@ static void *timer(void *arg)
 static void fault_get_async(struct vv_objstore *base, struct vv_objget *get)
 {
     struct obj_fault *s = (struct obj_fault *)base;
+    pthread_mutex_lock(&s->lock);
+    uint64_t release_no = s->release_no;
+    pthread_mutex_unlock(&s->lock);
     struct verdict v = decide(s, VV_OBJ_GET_ASYNC, get->key);
     if (v.action == VV_FAULT_FAIL) {
         vv_objget_finish(base, get, injected(&get->error, v.err, VV_OBJ_GET_ASYNC, get->key), NULL);
@@ -304,6 +308,7 @@ static void fault_get_async(struct vv_objstore *base, struct vv_objget *get)
     c->outer = get;
     c->owner = s;
     c->verdict = v;
+    c->release_no = release_no;
     get->impl = c;
     pthread_mutex_lock(&s->lock);
     s->carried_count++;

