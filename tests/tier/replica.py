@@ -199,7 +199,7 @@ def case_rewritten(scratch, stores):
     end = tiered(s, "cars")
     stores_has(stores, "source", "cars")
     r = Replica(scratch, stores, settings={"tier.cache.bytes": 1 << 20})
-    assert r.end("cars") == end
+    wait_for(f"the replica has everything up to {end}", lambda: r.end("cars") == end)
     with s.client() as c:
         c.alter("cars", {"segment.bytes": 4 << 20})  # before, what it had was big
     s.broker.stop()
