@@ -7,7 +7,6 @@
 #include "bucket.h"
 #include "table.h"
 
-#include "broker_tier.h"
 #include "config.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
@@ -354,22 +353,14 @@ static int run(const struct vv_args *a)
     struct vv_broker_config config;
     struct vv_objstore_config store = {0};
     struct doctor d = {.config = &store, .quick = vv_arg_given(a, "quick")};
-    size_t files_n, sets_n;
     uint64_t nonce;
     bool json;
     if (!vv_table_wants_json(a, &json)) return VV_EXIT_USAGE;
-    const char **files = vv_arg_all(a, "config", &files_n), **sets = vv_arg_all(a, "set", &sets_n);
-    int err = vv_config_load(&vv_env_posix, files, files_n, sets, sets_n, &config, &d.e), rc;
-    free(files);
-    free(sets);
-    if (err) {
-        rc = err == VV_E_USAGE ? vv_cli_usage(a, "%s", d.e.text) : vv_cli_fail(a, "%s", d.e.text);
-        goto out;
-    }
-    vv_broker_store_config(&config, &store);
+    int rc = vv_cli_store_config(a, &config, &store);
+    if (rc) goto out;
     store.multipart_above = BIG - 1;
     store.part_size = PART;
-    err = vv_objstore_open(a->words[0], &store, &vv_env_posix, &d.s, &d.e);
+    int err = vv_objstore_open(a->words[0], &store, &vv_env_posix, &d.s, &d.e);
     if (err) {
         rc = vv_cli_bucket_fail(a, err, &d.e);
         goto out;
