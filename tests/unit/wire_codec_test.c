@@ -356,7 +356,7 @@ static void generated_files_are_fresh(void **state)
     char directory[] = "/tmp/varve-wire-XXXXXX", command[512];
     assert_non_null(mkdtemp(directory));
     snprintf(command, sizeof command,
-             "python3 %s/src/wire/gen.py %s && diff -r %s/src/wire/gen %s; status=$?; rm -r %s; exit $status",
+             "python3 %s/src/wire/gen.py %s && diff -r -x README.md %s/src/wire/gen %s; status=$?; rm -r %s; exit $status",
              VARVE_SOURCE_DIR, directory, VARVE_SOURCE_DIR, directory, directory);
     assert_int_equal(system(command), 0);
 }
