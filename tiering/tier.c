@@ -692,8 +692,6 @@ void vv_tier_part_stats(struct vv_tier_part *p, struct vv_tier_part_stats *out)
     pthread_mutex_lock(&p->tier->mu);
     *out = p->stats;
     pthread_mutex_unlock(&p->tier->mu);
-    out->lag_bytes = s.pending_bytes;
-    out->lag_segments = s.pending_extents;
     out->delete_lag_bytes = s.dead_bytes;
     out->delete_lag_segments = s.dead_extents;
 }

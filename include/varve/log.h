@@ -190,6 +190,10 @@ int vv_log_load_snapshot(struct vv_log *log, const uint8_t *p, size_t n, int64_t
  * sealed segments in place (Kafka's .cleaned/.swap protocol), drops tombstones older than delete_retention_ms. [blocking] */
 int vv_log_compact(struct vv_log *log, int64_t delete_retention_ms);
 
-struct vv_log_stats { uint64_t bytes, segments; int64_t open_bytes; };
+struct vv_log_stats {
+    uint64_t bytes, segments;
+    int64_t open_bytes;                     /* not sealed: the active one and those that rolled */
+    uint64_t rolled_bytes, rolled_segments; /* of these, closed and about to be sealed */
+};
 void vv_log_stats(struct vv_log *log, struct vv_log_stats *out);
 #endif

@@ -121,7 +121,7 @@ int vv_tier_part_undelete(struct vv_tier_part *p, int64_t *log_start, struct vv_
 int vv_tier_part_drop_local(struct vv_tier_part *p, int64_t base);
 
 struct vv_tier_part_stats {
-    uint64_t uploaded_segments, uploaded_bytes, upload_errors, lag_bytes, lag_segments;
+    uint64_t uploaded_segments, uploaded_bytes, upload_errors;
     uint64_t delete_lag_bytes, delete_lag_segments; /* below the log start and still in the bucket: the grace, or a store that is away */
     int64_t last_upload_ms;    /* wall; 0 = never */
     char last_error[160];      /* "" = none since the last success */

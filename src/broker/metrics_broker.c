@@ -23,7 +23,7 @@ struct topic_row {
     char name[250];
     struct vv_topic_counters *counters; /* the topic's, as long as `topic` is held */
     struct vv_topic *topic;
-    uint64_t local, remote, segments;
+    uint64_t local, remote, segments, lag, lag_segments;
     struct vv_tier_part_stats tier;
 };
 struct row {
@@ -46,8 +46,6 @@ static void add_tier(struct topic_row *to, struct vv_partition *p)
     to->tier.uploaded_segments += s.uploaded_segments;
     to->tier.uploaded_bytes += s.uploaded_bytes;
     to->tier.upload_errors += s.upload_errors;
-    to->tier.lag_segments += s.lag_segments;
-    to->tier.lag_bytes += s.lag_bytes;
     to->tier.delete_lag_segments += s.delete_lag_segments;
     to->tier.delete_lag_bytes += s.delete_lag_bytes;
 }
@@ -58,6 +56,8 @@ static void add_partition(struct gathered *g, struct topic_row *topic, struct vv
     vv_partition_sizes(p, &r.s);
     add_tier(topic, p);
     topic->local += r.s.local_bytes;
+    topic->lag += r.s.lag_bytes;
+    topic->lag_segments += r.s.lag_segments;
     topic->remote += r.s.remote_bytes;
     topic->segments += r.s.remote_segments;
     g->all++;
@@ -78,8 +78,8 @@ static void gather(void *ctx, struct vv_topic *t)
     g->local += row.local;
     g->remote += row.remote;
     g->segments += row.segments;
-    g->lag += row.tier.lag_bytes;
-    g->lag_segments += row.tier.lag_segments;
+    g->lag += row.lag;
+    g->lag_segments += row.lag_segments;
     g->dead += row.tier.delete_lag_bytes;
     g->dead_segments += row.tier.delete_lag_segments;
     if (g->topic_count == SHOWN_MAX || !g->topics) return;
@@ -118,9 +118,9 @@ static void gather(void *ctx, struct vv_topic *t)
     X("varve_topic_remote_copy_requests_total", "counter", "Segments uploaded.", tier.uploaded_segments) \
     X("varve_topic_remote_copy_bytes_total", "counter", "Bytes uploaded.", tier.uploaded_bytes)    \
     X("varve_topic_remote_copy_errors_total", "counter", "Failed uploads.", tier.upload_errors)    \
-    X("varve_topic_remote_copy_lag_bytes", "gauge", "Closed and not yet in the bucket.", tier.lag_bytes) \
+    X("varve_topic_remote_copy_lag_bytes", "gauge", "Closed and not yet in the bucket.", lag) \
     X("varve_topic_remote_copy_lag_segments", "gauge", "Segments closed and not yet in the bucket.", \
-      tier.lag_segments)                                                                           \
+      lag_segments)                                                                           \
     X("varve_topic_remote_delete_lag_bytes", "gauge", "Below the log start and still in the bucket.", tier.delete_lag_bytes) \
     X("varve_topic_remote_delete_lag_segments", "gauge", "Segments below the log start and still in the bucket.", \
       tier.delete_lag_segments)                                                                    \

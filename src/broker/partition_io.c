@@ -354,14 +354,15 @@ void vv_partition_sizes(struct vv_partition *p, struct vv_partition_sizes *out)
 {
     struct vv_index_summary s;
     struct vv_log_stats l;
+    bool tiered = atomic_load(&p->rules.tiered);
+    vv_log_stats(p->log, &l); /* first: a segment that is sealed in between counts twice rather than not at all */
     vv_index_summary(p->index, &s);
-    vv_log_stats(p->log, &l);
     *out = (struct vv_partition_sizes){
         .local_bytes = s.local_bytes + (uint64_t)VV_MAX(l.open_bytes, 0),
         .remote_bytes = s.remote_bytes,
         .remote_segments = s.remote_extents,
-        .lag_bytes = atomic_load(&p->rules.tiered) ? s.pending_bytes : 0,
-        .lag_segments = atomic_load(&p->rules.tiered) ? s.pending_extents : 0,
+        .lag_bytes = tiered ? s.pending_bytes + l.rolled_bytes : 0,
+        .lag_segments = tiered ? s.pending_extents + l.rolled_segments : 0,
         .log_start = s.log_start,
         .local_start = VV_MIN(VV_MAX(s.local_start, s.log_start), vv_partition_end(p)),
         .remote_end = s.remote_end,

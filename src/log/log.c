@@ -424,11 +424,12 @@ void vv_log_stats(struct vv_log *log, struct vv_log_stats *out)
 {
     *out = (struct vv_log_stats){.segments = 1};
     pthread_mutex_lock(&log->mu);
-    out->open_bytes = (int64_t)atomic_load(&log->active->bytes);
     for (struct vv_segment *s = log->rolled; s; s = s->next) {
-        out->open_bytes += (int64_t)atomic_load(&s->bytes);
-        out->segments++;
+        out->rolled_bytes += atomic_load(&s->bytes);
+        out->rolled_segments++;
     }
+    out->open_bytes = (int64_t)(out->rolled_bytes + atomic_load(&log->active->bytes));
+    out->segments += out->rolled_segments;
     pthread_mutex_unlock(&log->mu);
     struct vv_index_summary sum;
     vv_index_summary(log->index, &sum);
