@@ -18,6 +18,7 @@
 #include "cred_remote.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
+#include "varve/wait.h"
 
 #include <ctype.h>
 #include <openssl/crypto.h>
@@ -197,15 +198,7 @@ static void *fetcher(void *arg)
     pthread_mutex_lock(&c->lock);
     while (!c->stopping) {
         fetch(c);
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        int64_t ms = VV_MIN(pause_ms(c), (int64_t)3600 * 1000);
-        until.tv_sec += ms / 1000;
-        until.tv_nsec += ms % 1000 * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000;
-        }
+        struct timespec until = vv_deadline_us(VV_MIN(pause_ms(c), (int64_t)3600 * 1000) * 1000);
         while (!c->stopping && !c->hurry && !pthread_cond_timedwait(&c->change, &c->lock, &until)) {}
     }
     pthread_mutex_unlock(&c->lock);
@@ -286,12 +279,8 @@ int vv_creds_new(const struct vv_objstore_config *config, struct vv_env *env, st
     struct vv_creds *c = calloc(1, sizeof *c);
     if (!c) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     c->env = env;
-    pthread_condattr_t monotonic;
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->change, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    vv_cond_init(&c->change);
     const char *profile = config->profile ? config->profile : vv_cred_env(config, "AWS_PROFILE");
     const char *file = vv_cred_env(config, "AWS_SHARED_CREDENTIALS_FILE"),
                *home = vv_cred_env(config, "HOME");

@@ -13,6 +13,7 @@
  * inner store or a done is called. Stalls are timed by the real monotonic clock, not env's. */
 #include "obj_backends.h"
 #include "varve/bytes.h"
+#include "varve/wait.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -555,7 +556,6 @@ static const struct vv_objstore_ops fault_ops = {
 int vv_objfault_open(struct vv_objstore *inner, uint64_t seed, struct vv_objstore **out)
 {
     struct obj_fault *s = calloc(1, sizeof *s);
-    pthread_condattr_t monotonic;
     if (!s) return VV_E_NOMEM;
     vv_objstore_init(&s->base, &fault_ops, inner->env, inner->caps, inner->url);
     s->inner = inner;
@@ -564,10 +564,7 @@ int vv_objfault_open(struct vv_objstore *inner, uint64_t seed, struct vv_objstor
     s->seed = seed * 0x9e3779b97f4a7c15ull + 0x1234567890abcdefull;
     if (!s->seed) s->seed = 1;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->change, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    vv_cond_init(&s->change);
     *out = &s->base;
     return VV_OK;
 }

@@ -1,17 +1,13 @@
 /* pace.c — see pace.h. */
 #include "pace.h"
 
-#include <time.h>
+#include "varve/wait.h"
 
 void vv_pace_init(struct vv_pace *p, struct vv_tier *t)
 {
-    pthread_condattr_t attr;
     *p = (struct vv_pace){.t = t};
     pthread_mutex_init(&p->mu, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&p->wake, &attr);
-    pthread_condattr_destroy(&attr);
+    vv_cond_init(&p->wake);
 }
 
 void vv_pace_release(struct vv_pace *p)
@@ -30,11 +26,7 @@ void vv_pace_stop(struct vv_pace *p)
 
 bool vv_pace_wait(struct vv_pace *p, int64_t us)
 {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    int64_t ns = ts.tv_nsec + us % 1000000 * 1000;
-    ts.tv_sec += us / 1000000 + ns / 1000000000;
-    ts.tv_nsec = ns % 1000000000;
+    struct timespec ts = vv_deadline_us(us);
     pthread_mutex_lock(&p->mu);
     int rc = 0;
     while (!p->stop && !rc) rc = pthread_cond_timedwait(&p->wake, &p->mu, &ts);

@@ -17,13 +17,13 @@
 #include "follow.h"
 #include "tier_impl.h"
 #include "varve/vlog.h"
+#include "varve/wait.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define DEADLINE_MS 60000
 #define WINDOW (1u << 20)
@@ -108,11 +108,7 @@ static bool pay(struct look *l, int side, size_t n)
     s->tokens_us[side] = VV_MAX(s->tokens_us[side], vv_mono_us(t->env)) + (int64_t)((double)n * 1e6 / (double)rate);
     pthread_mutex_lock(&t->mu);
     while (t->started && !t->stopping && !l->p->closing && s->tokens_us[side] > vv_mono_us(t->env)) {
-        struct timespec ts;
-        clock_gettime(CLOCK_MONOTONIC, &ts);
-        int64_t ns = ts.tv_nsec + VV_MIN(s->tokens_us[side] - vv_mono_us(t->env), (int64_t)500000) * 1000;
-        ts.tv_sec += ns / 1000000000;
-        ts.tv_nsec = ns % 1000000000;
+        struct timespec ts = vv_deadline_us(VV_MIN(s->tokens_us[side] - vv_mono_us(t->env), (int64_t)500000));
         pthread_cond_timedwait(&t->idle, &t->mu, &ts);
     }
     bool go_on = !t->stopping && !l->p->closing;

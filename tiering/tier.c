@@ -7,11 +7,11 @@
 #include "tier_impl.h"
 #include "diskcache.h"
 #include "varve/vlog.h"
+#include "varve/wait.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define UPLOAD_BACKOFF_US 200000
 #define UPLOAD_BACKOFF_MAX_US 30000000
@@ -75,11 +75,7 @@ bool vv_tier_overdue(struct vv_tier *t)
 
 static void wait_us(struct vv_tier *t, pthread_cond_t *c, int64_t us) /* mu held; for threads only: the kernel's clock */
 {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    int64_t ns = ts.tv_nsec + us % 1000000 * 1000;
-    ts.tv_sec += us / 1000000 + ns / 1000000000;
-    ts.tv_nsec = ns % 1000000000;
+    struct timespec ts = vv_deadline_us(us);
     pthread_cond_timedwait(c, &t->mu, &ts);
 }
 
@@ -96,7 +92,6 @@ void vv_tier_wait_until(struct vv_tier *t, const int64_t *until_us)
 
 static struct vv_tier *tier_new(struct vv_env *env, struct vv_objstore *store, const struct vv_tier_config *c)
 {
-    pthread_condattr_t attr;
     struct vv_tier *t = calloc(1, sizeof *t);
     if (!t) return NULL;
     t->env = env;
@@ -106,12 +101,9 @@ static struct vv_tier *tier_new(struct vv_env *env, struct vv_objstore *store, c
     atomic_init(&t->store_ok, true);
     pthread_mutex_init(&t->mu, NULL);
     pthread_mutex_init(&t->claim_mu, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&t->work, &attr);
-    pthread_cond_init(&t->keep, &attr);
-    pthread_cond_init(&t->idle, &attr);
-    pthread_condattr_destroy(&attr);
+    vv_cond_init(&t->work);
+    vv_cond_init(&t->keep);
+    vv_cond_init(&t->idle);
     t->clock_gap_ms = vv_wall_ms(env) - vv_mono_ms(env);
     if (!c->cache_dir) return t;
     t->disk = vv_diskcache_new(env, c->cache_dir, c->cache_disk_bytes, c->disk_reserve);

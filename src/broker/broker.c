@@ -18,6 +18,7 @@
 #include "topics.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
+#include "varve/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -393,9 +394,7 @@ struct last_call {
 static void *last_call_run(void *arg)
 {
     struct last_call *c = arg;
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += TIER_GRACE_MS / 1000;
+    struct timespec until = vv_deadline_us(TIER_GRACE_MS * 1000LL);
     pthread_mutex_lock(&c->lock);
     int rc = 0;
     while (!c->done && rc != ETIMEDOUT)
@@ -409,13 +408,9 @@ static void *last_call_run(void *arg)
 
 static void last_call_begin(struct last_call *c, struct vv_objstore *store)
 {
-    pthread_condattr_t attr;
     *c = (struct last_call){.store = store};
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    vv_cond_init(&c->changed);
     c->running = !pthread_create(&c->thread, NULL, last_call_run, c);
     if (!c->running)
         vv_objstore_interrupt(store);

@@ -5,6 +5,7 @@
 #include "topics.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
+#include "varve/wait.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define HELPERS_MAX      16
 #define PARTS_PER_HELPER 8
@@ -326,11 +326,7 @@ static void look(struct vv_replica *r)
 /* False: stopping. */
 static bool pause_ms(struct vv_replica *r, int64_t ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    int64_t ns = until.tv_nsec + ms % 1000 * 1000000;
-    until.tv_sec += ms / 1000 + ns / 1000000000;
-    until.tv_nsec = ns % 1000000000;
+    struct timespec until = vv_deadline_us(ms * 1000);
     pthread_mutex_lock(&r->lock);
     int rc = 0;
     while (!r->stopping && !rc) rc = pthread_cond_timedwait(&r->changed, &r->lock, &until);
@@ -348,16 +344,12 @@ static void *follower(void *arg)
 
 int vv_replica_first(struct vv_broker *b, struct vv_objstore *store, struct vv_replica **out, struct vv_error *e)
 {
-    pthread_condattr_t attr;
     struct vv_replica *r = *out = calloc(1, sizeof *r);
     if (!r) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     r->b = b;
     r->store = store;
     pthread_mutex_init(&r->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&r->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    vv_cond_init(&r->changed);
     int err = look_at_partitions(r, e);
     if (!err) VLOG_INFO("replica: %zu partitions of %s are known", r->n, b->tier_url);
     return err;

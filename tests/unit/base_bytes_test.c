@@ -1,8 +1,10 @@
-/* base_bytes_test.c — varints, CRC32C, UUID text, buffers and arenas. */
+/* base_bytes_test.c — varints, CRC32C, UUID text, buffers and arenas, timed waits. */
 #include "varve/buf.h"
 #include "varve/bytes.h"
 #include "varve/error.h"
+#include "varve/wait.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <setjmp.h>
 #include <stdlib.h>
@@ -145,6 +147,32 @@ static void errors_map_to_kafka(void **state)
     assert_string_equal(vv_err_name(VV_CORRUPT_MESSAGE), "CORRUPT_MESSAGE");
 }
 
+static void waits_end_by_monotonic_time(void **state)
+{
+    (void)state;
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t c;
+    struct timespec before, until, after;
+    vv_cond_init(&c);
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    static const int64_t us[] = {-5, 0, 1, 999999, 1000000, 3600000001};
+    for (size_t i = 0; i < VV_COUNT(us); i++) {
+        until = vv_deadline_us(us[i]);
+        clock_gettime(CLOCK_MONOTONIC, &after);
+        assert_in_range(until.tv_nsec, 0, 999999999);
+        int64_t end = until.tv_sec * 1000000000LL + until.tv_nsec, wait = VV_MAX(us[i], (int64_t)0) * 1000;
+        assert_true(end >= before.tv_sec * 1000000000LL + before.tv_nsec + wait);
+        assert_true(end <= after.tv_sec * 1000000000LL + after.tv_nsec + wait);
+    }
+    until = vv_deadline_us(2000);
+    pthread_mutex_lock(&lock);
+    while (pthread_cond_timedwait(&c, &lock, &until) != ETIMEDOUT) {}
+    pthread_mutex_unlock(&lock);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    assert_true(after.tv_sec > until.tv_sec || (after.tv_sec == until.tv_sec && after.tv_nsec >= until.tv_nsec));
+    pthread_cond_destroy(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +180,7 @@ int main(void)
         cmocka_unit_test(crc32c_known_vectors),     cmocka_unit_test(uuid_text),
         cmocka_unit_test(chains_hold_references),   cmocka_unit_test(out_mixes_small_writes_and_chains),
         cmocka_unit_test(arena_is_bounded_and_zeroed), cmocka_unit_test(errors_map_to_kafka),
+        cmocka_unit_test(waits_end_by_monotonic_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
