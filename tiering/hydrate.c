@@ -1,14 +1,15 @@
-/* hydrate.c — a seeded cluster's own bucket is filled: objects are copied from the origin, one after the other, in the background.
+/* hydrate.c — a seeded cluster's own bucket is filled: objects are copied from the origin in the background, several at a time (pace.h).
  *
  * Reads do not wait for it: what is not here yet is read from the origin (obj_pair.h). So the order does not matter for readers; the
- * oldest object of each partition comes first, partition by partition in turn, because the origin's retention takes the oldest first.
+ * oldest objects of each partition come first, partition by partition in turn, because the origin's retention takes the oldest first.
  * How far each partition has come is in varve-origin.json (origin.h), written every few seconds: after a crash the objects since then are
  * found in the own bucket and proven, not copied again. `end` of a partition is fixed at the beginning: what was uploaded later was never
  * the origin's. An object that the log gave up while it was copied is deleted again. When every object is here, the root says so
  * (`hydrated`), the second store is forgotten, and the origin can go.
  * What the origin lost is reported by name and counted; then nothing is called complete, and the next start tries again.
  *
- * Threads: one, from vv_tier_start to vv_tier_stop; a part is held while an object of it is copied (pace.h). */
+ * Threads: one, from vv_tier_start to vv_tier_stop, and those of its rounds; a part is held while objects of it are copied (pace.h). The journal
+ * is the one thread's: a partition moves on over objects that are done, never over one that failed, whatever came of those behind it. */
 #include "copy.h"
 #include "obj_pair.h"
 #include "pace.h"
@@ -28,6 +29,7 @@ struct vv_hydrate {
     pthread_t thread;
     bool running;
     struct vv_pace pace;
+    struct vv_round round;
     struct vv_origin_journal journal;
     bool unsaved;
     int64_t saved_us, said_us;
@@ -87,92 +89,162 @@ static int open_journal(struct vv_hydrate *h, struct vv_error *e)
 /* ---- one object ---- */
 
 /* Was it given up meanwhile? Then what we put is nobody's. */
-static void take_back(struct vv_hydrate *h, const struct vv_extent *was, const struct vv_segkey *k)
+static void take_back(struct vv_hydrate *h, const struct vv_round_item *i, const struct vv_segkey *k)
 {
+    struct vv_index *index = i->paced.part->o.index;
     struct vv_extent x;
     char key[VV_KEY_MAX];
     struct vv_error e = {0};
-    int err = vv_index_next(h->pace.part->o.index, was->base, &x);
-    if (!err) vv_extent_release(h->pace.part->o.index, &x);
-    if (!err && x.base == was->base && x.nonce == was->nonce && x.state != VV_EXTENT_DELETING) return;
+    int err = vv_index_next(index, i->x.base, &x);
+    if (!err) vv_extent_release(index, &x);
+    if (!err && x.base == i->x.base && x.nonce == i->x.nonce && x.state != VV_EXTENT_DELETING) return;
     if (err && err != VV_E_NOENT) return;
     vv_segkey_format(k, key);
     if (vv_objstore_delete(vv_objpair_first(h->t->store), key, DEADLINE_MS, &e))
         VLOG_WARN("hydration: %s is not needed any more and could not be deleted: %s", key, e.text);
 }
 
-/* 0: done with it, whatever came of it; else try again later. */
-static int bring(struct vv_hydrate *h, const struct vv_extent *x, struct vv_error *e)
+static bool failed(const struct vv_round_item *i)
 {
+    return i->result != 0 && i->result != 1;
+}
+
+/* A thread of the round. result 0: copied; 1: done with it without; else try again later. */
+static void bring(void *ctx, struct vv_round_item *i)
+{
+    struct vv_hydrate *h = ctx;
     struct vv_tier *t = h->t;
     struct vv_tier_config tc;
     struct vv_segkey k;
     bool source_said = false;
+    if (!vv_extent_is_remote(&i->x)) {
+        i->result = 1;
+        return;
+    }
     vv_tier_config_get(t, &tc);
     struct vv_copy c = {.env = t->env, .from = vv_objpair_second(t->store), .to = vv_objpair_first(t->store), .keys = t->store->keys,
-                        .clusters = t->clusters, .full = tc.verify_full, .go_on = vv_pace_go_on, .ctx = &h->pace};
-    vv_segkey_of(h->pace.part->o.topic_id, h->pace.part->o.partition, x, &k);
-    int err = vv_copy_segment(&c, &k, (size_t)(x->object_bytes - vv_extent_footer_at(x)), &source_said, e);
-    if (err && !source_said && err != VV_E_SHUTDOWN) vv_tier_saw(t, err);
-    if (source_said && (err == VV_E_NOENT || err == VV_E_CORRUPT)) {
+                        .clusters = t->clusters, .full = tc.verify_full, .go_on = vv_pace_go_on, .ctx = &i->paced};
+    vv_segkey_of(i->topic_id, i->partition, &i->x, &k);
+    i->result = vv_copy_segment(&c, &k, (size_t)(i->x.object_bytes - vv_extent_footer_at(&i->x)), &source_said, &i->e);
+    if (failed(i) && !source_said && i->result != VV_E_SHUTDOWN) vv_tier_saw(t, i->result);
+    if (source_said && (i->result == VV_E_NOENT || i->result == VV_E_CORRUPT)) {
         struct vv_objinfo info;
         char key[VV_KEY_MAX];
         vv_segkey_format(&k, key);
-        if (!vv_objstore_head(c.to, key, DEADLINE_MS, &info, NULL)) return VV_OK; /* a merge or an upload of our own made it */
-        VLOG_ERROR("hydration: %s-%d offsets %" PRId64 "..%" PRId64 " cannot be brought over, the origin does not have them whole: %s",
-                   h->pace.part->topic, (int)h->pace.part->o.partition, x->base, x->last, e->text);
-        atomic_fetch_add(&h->lost, 1);
-        return VV_OK;
+        i->lost = vv_objstore_head(c.to, key, DEADLINE_MS, &info, NULL) != VV_OK; /* else a merge or an upload of our own made it */
+        i->result = 1;
+        if (i->lost)
+            VLOG_ERROR("hydration: %s-%d offsets %" PRId64 "..%" PRId64 " cannot be brought over, the origin does not have them whole: %s",
+                       i->paced.part->topic, (int)i->partition, i->x.base, i->x.last, i->e.text);
+        return;
     }
-    if (err < 0 || err > 1) return err;
-    take_back(h, x, &k);
-    if (!err) atomic_fetch_add(&h->bytes, x->object_bytes);
-    atomic_fetch_add(&h->objects, 1);
-    return VV_OK;
+    if (!failed(i)) take_back(h, i, &k);
 }
 
-static int part_step(struct vv_hydrate *h, struct vv_origin_part *o, struct vv_error *e)
-{
-    struct vv_tier_part *p = h->pace.part;
-    struct vv_extent x;
-    int err = vv_index_next(p->o.index, o->copied, &x);
-    if (err == VV_E_NOENT || (!err && (x.base >= o->end || x.state == VV_EXTENT_OPEN))) {
-        if (!err) vv_extent_release(p->o.index, &x);
-        o->copied = o->end;
-        h->unsaved = true;
-        return VV_OK;
-    }
-    if (err) return vv_error_set(e, err, "the index of %s-%d: %s", p->topic, (int)p->o.partition, vv_err_name(err));
-    if (vv_extent_is_remote(&x)) err = bring(h, &x, e);
-    vv_extent_release(p->o.index, &x);
-    if (err) return err;
-    o->copied = x.last + 1;
-    h->unsaved = true;
-    if (atomic_load(&h->left)) atomic_fetch_sub(&h->left, 1);
-    return VV_OK;
-}
+/* ---- a round ---- */
 
-/* ---- the thread ---- */
-
-/* The next part that has something left, its mark set. *any: there are such parts. */
-static struct vv_origin_part *pick(struct vv_hydrate *h, bool *any)
+/* The next part from the i-th in turn on that has something left, held; NULL: there is none. *any: there are such parts. */
+static struct vv_tier_part *pick(struct vv_hydrate *h, size_t *i, struct vv_origin_part **o, bool *any)
 {
     struct vv_tier *t = h->t;
-    struct vv_origin_part *found = NULL;
-    *any = false;
+    struct vv_tier_part *found = NULL;
     pthread_mutex_lock(&t->mu);
-    for (size_t i = 0; i < t->part_count && !found; i++) {
-        struct vv_tier_part *p = t->parts[(h->turn + i) % t->part_count];
-        struct vv_origin_part *o = vv_origin_part_find(&h->journal, p->o.topic_id, p->o.partition);
-        if (!o || o->copied >= o->end) continue;
+    for (; *i < t->part_count && !found; ++*i) {
+        struct vv_tier_part *p = t->parts[(h->turn + *i) % t->part_count];
+        *o = vv_origin_part_find(&h->journal, p->o.topic_id, p->o.partition);
+        if (!*o || (*o)->copied >= (*o)->end) continue;
         *any = true;
-        if (!vv_pace_hold(&h->pace, p)) continue;
-        h->turn = (h->turn + i + 1) % t->part_count;
-        found = o;
+        if (vv_pace_hold(p)) found = p;
     }
     pthread_mutex_unlock(&t->mu);
     return found;
 }
+
+/* Where the round's last object of this partition ends, or what is done of it. */
+static int64_t reached(const struct vv_round *r, const struct vv_origin_part *o, bool *waits)
+{
+    int64_t at = o->copied;
+    *waits = false;
+    for (size_t i = 0; i < r->n; i++) {
+        if (r->v[i].partition != o->partition || !vv_uuid_eq(r->v[i].topic_id, o->topic_id)) continue;
+        at = r->v[i].x.last + 1;
+        *waits = true;
+    }
+    return at;
+}
+
+/* The next object of a held part. 1: taken; 2: all of it is here, which is noted; 0: nothing more for now; else what the index says. */
+static int take(struct vv_hydrate *h, struct vv_tier_part *p, struct vv_origin_part *o, struct vv_error *e)
+{
+    struct vv_extent x;
+    bool waits;
+    int64_t at = reached(&h->round, o, &waits);
+    int err = vv_index_next(p->o.index, at, &x);
+    if (err && err != VV_E_NOENT)
+        return vv_error_set(e, err, "the index of %s-%d: %s", p->topic, (int)p->o.partition, vv_err_name(err));
+    if (!err) vv_extent_release(p->o.index, &x);
+    if (!err && x.base < o->end && x.state != VV_EXTENT_OPEN) {
+        vv_round_add(&h->round, p, true, &x)->from = at;
+        return 1;
+    }
+    if (waits) return 0;
+    o->copied = o->end;
+    h->unsaved = true;
+    return 2;
+}
+
+/* Partition by partition in turn, again and again until the round is full. *any: something is left. */
+static int fill(struct vv_hydrate *h, bool *any, struct vv_error *e)
+{
+    int first = VV_OK;
+    bool more = *any = true;
+    vv_round_begin(&h->round, &h->pace);
+    while (more && !vv_round_full(&h->round)) {
+        struct vv_origin_part *o;
+        struct vv_tier_part *p;
+        size_t i = 0, next = 0;
+        more = *any = false;
+        while (!vv_round_full(&h->round) && (p = pick(h, &i, &o, any))) {
+            struct vv_error why = {0};
+            int err = take(h, p, o, &why);
+            vv_pace_give_back(p);
+            more = more || err == 1 || err == 2;
+            if (err == 1) next = i;
+            if (err && err != 1 && err != 2 && !first) {
+                first = err;
+                *e = why;
+            }
+        }
+        h->turn += next;
+    }
+    return first;
+}
+
+/* What came of the round, in order. The first failure, if nothing went on. */
+static int settle(struct vv_hydrate *h, struct vv_error *e)
+{
+    int first = VV_OK;
+    bool moved = false;
+    for (size_t k = 0; k < h->round.n; k++) {
+        const struct vv_round_item *i = &h->round.v[k];
+        struct vv_origin_part *o = vv_origin_part_find(&h->journal, i->topic_id, i->partition);
+        if (failed(i)) {
+            if (!first) *e = i->e;
+            if (!first) first = i->result;
+            continue;
+        }
+        if (!o || o->copied != i->from) continue; /* one before it failed: asked for again after that */
+        o->copied = i->x.last + 1;
+        h->unsaved = moved = true;
+        if (i->lost) atomic_fetch_add(&h->lost, 1);
+        if (!i->lost && vv_extent_is_remote(&i->x)) atomic_fetch_add(&h->objects, 1);
+        if (!i->result) atomic_fetch_add(&h->bytes, i->x.object_bytes);
+        if (atomic_load(&h->left)) atomic_fetch_sub(&h->left, 1);
+    }
+    return moved ? VV_OK : first;
+}
+
+/* ---- the thread ---- */
 
 /* 1: all is done. */
 static int complete(struct vv_hydrate *h, struct vv_error *e)
@@ -199,17 +271,18 @@ static int complete(struct vv_hydrate *h, struct vv_error *e)
     return 1;
 }
 
-/* One object, or the end. 1: all is done; 0: go on; else wait a little. */
+/* One round, or the end. 1: all is done; 0: go on; else wait a little. */
 static int step(struct vv_hydrate *h, struct vv_error *e)
 {
     bool any;
-    struct vv_origin_part *o = pick(h, &any);
-    if (!o) return any ? VV_E_AGAIN : complete(h, e);
-    bool losing = atomic_load(&h->lost) != 0;
-    int err = part_step(h, o, e);
-    vv_pace_give_back(&h->pace);
-    if (!losing && !atomic_load(&h->lost)) save(h, false); /* a lost one must be asked for again after a restart: the journal stays behind it */
-    return err;
+    int err = fill(h, &any, e);
+    if (!h->round.n && !err) return any ? VV_E_AGAIN : complete(h, e);
+    vv_round_run(&h->round, bring, h);
+    struct vv_error why = {0};
+    int nothing = settle(h, &why);
+    if (nothing && !err) *e = why;
+    if (!atomic_load(&h->lost)) save(h, false); /* a lost one must be asked for again after a restart: the journal stays behind it */
+    return err ? err : nothing;
 }
 
 static void say(struct vv_hydrate *h)

@@ -10,7 +10,9 @@
  * 4. The new root is put without `migrating`, the pair's first store is replaced (obj_pair.h), manifests are loaded anew.
  * The old bucket keeps everything: only its root says where the history went. It is the operator's to delete.
  *
- * Threads: one. `switching` is tier->mu's; at the switch the snapshots' lock and then claim_mu are held. */
+ * Objects are copied several at a time, across partitions (pace.h), and so are the manifests of several partitions.
+ * Threads: one, and those that it starts for a while and waits for. `switching` is tier->mu's; at the switch the snapshots' lock and then claim_mu are held. */
+#include "abreast.h"
 #include "copy.h"
 #include "obj_pair.h"
 #include "pace.h"
@@ -25,13 +27,15 @@
 #define SMALL_MAX    (256u << 20)
 #define FEW          16 /* objects that may be left for the switch */
 #define PASSES_MAX   20
+#define SMALL_ABREAST 8 /* keys of a listing, partitions */
 
 struct vv_migrate {
     struct vv_tier_migration o;
     pthread_t thread;
     bool running;
     struct vv_pace pace;
-    struct vv_copy copy;
+    struct vv_round round;
+    struct vv_copy copy;    /* without who copies */
     struct vv_objstore *to; /* ours until the pair takes it */
     uint64_t deletes;       /* of the tier when the copy began */
     unsigned failures;
@@ -46,40 +50,108 @@ static struct vv_tier *tier(struct vv_migrate *m)
 
 /* ---- copying what has a name ---- */
 
-/* One key as it is; a segment is proven. A source that does not have it any more is no error: it was deleted meanwhile. */
-static int copy_key(struct vv_migrate *m, const char *key, size_t size, struct vv_error *e)
+static struct vv_copy copy_for(const struct vv_migrate *m, struct vv_paced *who)
 {
+    struct vv_copy c = m->copy;
+    c.ctx = who;
+    return c;
+}
+
+/* One key as it is; a segment is proven. A source that does not have it any more is no error: it was deleted meanwhile. */
+static int copy_key(struct vv_migrate *m, struct vv_paced *who, const char *key, size_t size, struct vv_error *e)
+{
+    struct vv_copy c = copy_for(m, who);
     struct vv_segkey k;
     bool source_said = false;
     int err;
-    if (!vv_pace_go_on(&m->pace, vv_segkey_parse(key, &k) ? size : 0)) return vv_error_set(e, VV_E_SHUTDOWN, "stopped");
+    if (!vv_pace_go_on(who, vv_segkey_parse(key, &k) ? size : 0)) return vv_error_set(e, VV_E_SHUTDOWN, "stopped");
     if (!vv_segkey_parse(key, &k)) {
-        err = vv_copy_segment(&m->copy, &k, 65536, &source_said, e);
+        err = vv_copy_segment(&c, &k, 65536, &source_said, e);
         if (source_said && err == VV_E_NOENT) return VV_OK;
         return err == 1 ? VV_OK : err;
     }
-    err = vv_copy_small(&m->copy, key, SMALL_MAX, e);
+    err = vv_copy_small(&c, key, SMALL_MAX, e);
     return err == VV_E_NOENT ? VV_OK : err;
+}
+
+/* What several threads do for one; the first error counts. */
+struct several {
+    struct vv_migrate *m;
+    struct vv_paced who;
+    const struct vv_objlist *keys;
+    const char *skip;
+    bool fixed, head, strays, hold;
+    pthread_mutex_t lock;
+    int err;
+    struct vv_error e;
+};
+
+static void several_begin(struct several *s)
+{
+    s->err = VV_OK;
+    pthread_mutex_init(&s->lock, NULL);
+}
+
+static int several_end(struct several *s, struct vv_error *e)
+{
+    pthread_mutex_destroy(&s->lock);
+    if (s->err) *e = s->e;
+    return s->err;
+}
+
+static bool several_failed(struct several *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool yes = s->err != VV_OK;
+    pthread_mutex_unlock(&s->lock);
+    return yes;
+}
+
+static void several_note(struct several *s, int err, const struct vv_error *e)
+{
+    pthread_mutex_lock(&s->lock);
+    if (err && !s->err) {
+        s->err = err;
+        s->e = *e;
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void copy_listed(void *ctx, size_t i)
+{
+    struct several *s = ctx;
+    const struct vv_objlist_entry *x = &s->keys->v[i];
+    size_t n = strlen(x->key), k = s->skip ? strlen(s->skip) : 0;
+    struct vv_objinfo have;
+    struct vv_error e = {0};
+    if (several_failed(s) || (s->skip && n >= k && !strcmp(x->key + n - k, s->skip))) return;
+    if (s->fixed && !vv_objstore_head(s->m->to, x->key, DEADLINE_MS, &have, NULL) && have.size == x->size) return;
+    several_note(s, copy_key(s->m, &s->who, x->key, (size_t)x->size, &e), &e);
+}
+
+/* As many at a time as their sizes allow. */
+static size_t width_of(const struct vv_objlist *l)
+{
+    uint64_t biggest = 1;
+    for (size_t i = 0; i < l->count; i++) biggest = VV_MAX(biggest, l->v[i].size);
+    return (size_t)VV_MAX(VV_MIN(VV_ROUND_BYTES / biggest, (uint64_t)SMALL_ABREAST), (uint64_t)1);
 }
 
 /* Everything below a prefix; `skip` is a suffix that is left out, NULL: nothing. Keys that the new bucket has in the same size are not
  * copied again when they never change (`fixed`). */
-static int copy_prefix(struct vv_migrate *m, const char *prefix, const char *skip, bool fixed, struct vv_error *e)
+static int copy_prefix(struct vv_migrate *m, const struct vv_paced *who, const char *prefix, const char *skip, bool fixed, struct vv_error *e)
 {
     char after[VV_KEY_MAX] = "";
     bool more = true;
     int err = VV_OK;
     while (more && !err) {
         struct vv_objlist l = {0};
+        struct several s = {.m = m, .who = *who, .keys = &l, .skip = skip, .fixed = fixed};
         err = vv_objstore_list(m->copy.from, prefix, *after ? after : NULL, 0, DEADLINE_MS, &l, e);
-        for (size_t i = 0; i < l.count && !err; i++) {
-            const char *key = l.v[i].key;
-            size_t n = strlen(key), k = skip ? strlen(skip) : 0;
-            struct vv_objinfo have;
-            if (skip && n >= k && !strcmp(key + n - k, skip)) continue;
-            if (fixed && !vv_objstore_head(m->to, key, DEADLINE_MS, &have, NULL) && have.size == l.v[i].size) continue;
-            err = copy_key(m, key, (size_t)l.v[i].size, e);
-        }
+        if (err) return err;
+        several_begin(&s);
+        vv_abreast(l.count, width_of(&l), copy_listed, &s);
+        err = several_end(&s, e);
         more = !err && l.more && l.count;
         if (more) snprintf(after, sizeof after, "%s", l.v[l.count - 1].key);
         vv_objlist_release(&l);
@@ -87,15 +159,17 @@ static int copy_prefix(struct vv_migrate *m, const char *prefix, const char *ski
     return err;
 }
 
-static int copy_manifest(struct vv_migrate *m, const struct vv_tier_part *p, bool head, struct vv_error *e)
+static int copy_manifest(struct vv_migrate *m, struct vv_paced *who, const struct vv_tier_part *p, bool head, struct vv_error *e)
 {
-    char key[VV_KEY_MAX], prefix[VV_KEY_MAX];
+    char key[VV_KEY_MAX], prefix[VV_KEY_MAX], topic[VV_KEY_MAX];
+    struct vv_objinfo have;
     vv_key_head(p->o.topic_id, p->o.partition, key);
+    vv_key_topic(p->o.topic_id, topic);
     snprintf(prefix, sizeof prefix, "%.*s", (int)(strlen(key) - sizeof "head.json" + 1), key);
-    int err = copy_prefix(m, prefix, "head.json", true, e);
-    if (!err && head) err = copy_key(m, key, 0, e);
-    vv_key_topic(p->o.topic_id, key);
-    if (!err && head) err = copy_key(m, key, 0, e); /* its name may have changed since */
+    int err = copy_prefix(m, who, prefix, "head.json", true, e);
+    if (!err && head) err = copy_key(m, who, key, 0, e);
+    if (!err && (head || vv_objstore_head(m->to, topic, DEADLINE_MS, &have, NULL))) /* at the switch: its name may have changed since */
+        err = copy_key(m, who, topic, 0, e);
     return err;
 }
 
@@ -106,19 +180,36 @@ static bool has_object(const struct vv_extent *x)
     return x->nonce && (vv_extent_is_remote(x) || x->state == VV_EXTENT_TOMBSTONED);
 }
 
-static int copy_extent(struct vv_migrate *m, const struct vv_tier_part *p, const struct vv_extent *x, uint64_t *fresh, struct vv_error *e)
+/* A thread of the round. */
+static void copy_extent(void *ctx, struct vv_round_item *i)
 {
+    struct vv_migrate *m = ctx;
+    struct vv_copy c = copy_for(m, &i->paced);
     struct vv_segkey k;
     bool source_said = false;
-    vv_segkey_of(p->o.topic_id, p->o.partition, x, &k);
-    int err = vv_copy_segment(&m->copy, &k, (size_t)(x->object_bytes - vv_extent_footer_at(x)), &source_said, e);
-    if (source_said && err == VV_E_NOENT && x->state == VV_EXTENT_TOMBSTONED) return VV_OK;
-    if (err == 1) return VV_OK;
-    if (err) return err;
-    ++*fresh;
-    atomic_fetch_add(&m->objects, 1);
-    atomic_fetch_add(&m->bytes, x->object_bytes);
-    return VV_OK;
+    vv_segkey_of(i->topic_id, i->partition, &i->x, &k);
+    i->result = vv_copy_segment(&c, &k, (size_t)(i->x.object_bytes - vv_extent_footer_at(&i->x)), &source_said, &i->e);
+    if (source_said && i->result == VV_E_NOENT && i->x.state == VV_EXTENT_TOMBSTONED) i->result = 1;
+}
+
+/* What is in the round, and what came of it. A topic that is deleted meanwhile is copied as such. */
+static int copy_round(struct vv_migrate *m, uint64_t *fresh, struct vv_error *e)
+{
+    int err = VV_OK;
+    vv_round_run(&m->round, copy_extent, m);
+    for (size_t k = 0; k < m->round.n; k++) {
+        const struct vv_round_item *i = &m->round.v[k];
+        if (i->result == 1) continue;
+        if (i->result == VV_E_SHUTDOWN && vv_pace_wait(&m->pace, 0) && !atomic_load(&tier(m)->fenced)) continue;
+        if (i->result && !err) *e = i->e;
+        if (i->result && !err) err = i->result;
+        if (i->result) continue;
+        ++*fresh;
+        atomic_fetch_add(&m->objects, 1);
+        atomic_fetch_add(&m->bytes, i->x.object_bytes);
+    }
+    vv_round_begin(&m->round, &m->pace);
+    return err;
 }
 
 /* What the index cannot tell is not "nothing there": a part is copied whole or not at all. */
@@ -127,69 +218,96 @@ static int no_index(const struct vv_tier_part *p, int err, struct vv_error *e)
     return vv_error_set(e, err, "the index of %s-%d: %s", p->topic, (int)p->o.partition, vv_err_name(err));
 }
 
-static int copy_part(struct vv_migrate *m, const struct vv_tier_part *p, uint64_t *fresh, struct vv_error *e)
-{
-    struct vv_extent x;
-    char key[VV_KEY_MAX];
-    int64_t at = 0;
-    int err;
-    bool any = false;
-    while (!(err = vv_index_next(p->o.index, at, &x))) {
-        vv_extent_release(p->o.index, &x);
-        if (x.state == VV_EXTENT_OPEN) break;
-        at = x.last + 1;
-        if (!has_object(&x)) continue;
-        any = true;
-        int failed = copy_extent(m, p, &x, fresh, e);
-        if (failed) return failed;
-    }
-    if (err && err != VV_E_NOENT) return no_index(p, err, e);
-    err = VV_OK;
-    struct vv_objinfo have;
-    vv_key_topic(p->o.topic_id, key);
-    if (!err && any && vv_objstore_head(m->to, key, DEADLINE_MS, &have, NULL)) err = copy_key(m, key, 0, e);
-    return err ? err : copy_manifest(m, p, false, e);
-}
-
-/* The i-th part, held; NULL: there are no more, or (*again) that one is closing. */
-static struct vv_tier_part *hold(struct vv_migrate *m, size_t i, bool *again)
+/* The i-th part, or p if that is still the i-th; held, if asked for. NULL: there are no more, or (*again) that one is closing or another. */
+static struct vv_tier_part *part_at(struct vv_migrate *m, size_t i, const struct vv_tier_part *p, bool hold, bool *again)
 {
     struct vv_tier *t = tier(m);
     pthread_mutex_lock(&t->mu);
-    struct vv_tier_part *p = i < t->part_count ? t->parts[i] : NULL;
-    *again = p != NULL;
-    if (p && !vv_pace_hold(&m->pace, p)) p = NULL;
+    struct vv_tier_part *at = i < t->part_count ? t->parts[i] : NULL;
+    *again = at != NULL;
+    if (at && ((p && at != p) || (hold && !vv_pace_hold(at)))) at = NULL;
     pthread_mutex_unlock(&t->mu);
-    return p;
+    return at;
+}
+
+/* The objects of the i-th part, held by us: into rounds, which run when they are full. While one runs the part may go. */
+static int copy_objects_of(struct vv_migrate *m, size_t i, struct vv_tier_part *p, bool hold, uint64_t *fresh, struct vv_error *e)
+{
+    struct vv_extent x;
+    int64_t at = 0;
+    int err = VV_OK, found;
+    bool again;
+    while (p && !err && !(found = vv_index_next(p->o.index, at, &x))) {
+        vv_extent_release(p->o.index, &x);
+        if (x.state == VV_EXTENT_OPEN) break;
+        at = x.last + 1;
+        if (has_object(&x)) vv_round_add(&m->round, p, hold, &x);
+        if (!vv_round_full(&m->round)) continue;
+        if (hold) vv_pace_give_back(p);
+        err = copy_round(m, fresh, e);
+        p = part_at(m, i, p, hold, &again);
+    }
+    if (p && !err && found && found != VV_E_NOENT) err = no_index(p, found, e);
+    if (hold) vv_pace_give_back(p);
+    return err;
 }
 
 /* Parts that are opened or closed meanwhile change places: the switch looks at all of them once more. */
-static int copy_parts(struct vv_migrate *m, uint64_t *fresh, struct vv_error *e)
+static int copy_objects(struct vv_migrate *m, bool hold, uint64_t *fresh, struct vv_error *e)
 {
     bool again = true;
     int err = VV_OK;
-    *fresh = 0;
+    vv_round_begin(&m->round, &m->pace);
     for (size_t i = 0; again && !err; i++) {
-        if (!hold(m, i, &again)) continue;
-        err = copy_part(m, m->pace.part, fresh, e);
-        bool closing = err == VV_E_SHUTDOWN && vv_pace_wait(&m->pace, 0);
-        vv_pace_give_back(&m->pace);
-        if (closing && !atomic_load(&tier(m)->fenced)) err = VV_OK; /* its topic is deleted: copied as such */
+        struct vv_tier_part *p = part_at(m, i, NULL, hold, &again);
+        if (p) err = copy_objects_of(m, i, p, hold, fresh, e);
     }
-    return err;
+    return err ? err : copy_round(m, fresh, e);
+}
+
+static int sweep_part(struct vv_migrate *m, const struct vv_tier_part *p, struct vv_error *e);
+
+static void copy_names_of(void *ctx, size_t i)
+{
+    struct several *s = ctx;
+    struct vv_paced who = s->who;
+    struct vv_error e = {0};
+    bool again;
+    struct vv_tier_part *p = several_failed(s) ? NULL : part_at(s->m, i, NULL, s->hold, &again);
+    if (!p) return;
+    if (s->hold) who.part = p;
+    int err = copy_manifest(s->m, &who, p, s->head, &e);
+    if (!err && s->strays) err = sweep_part(s->m, p, &e);
+    bool closing = s->hold && err == VV_E_SHUTDOWN && vv_pace_wait(&s->m->pace, 0) && !atomic_load(&tier(s->m)->fenced);
+    vv_pace_give_back(who.part);
+    if (!closing) several_note(s, err, &e); /* else its topic is deleted: copied as such */
+}
+
+/* The manifests and names of all parts. */
+static int copy_names(struct vv_migrate *m, bool hold, bool head, bool strays, struct vv_error *e)
+{
+    struct vv_tier *t = tier(m);
+    struct several s = {.m = m, .who = {.pace = &m->pace}, .hold = hold, .head = head, .strays = strays};
+    pthread_mutex_lock(&t->mu);
+    size_t n = t->part_count;
+    pthread_mutex_unlock(&t->mu);
+    several_begin(&s);
+    vv_abreast(n, SMALL_ABREAST, copy_names_of, &s);
+    return several_end(&s, e);
 }
 
 /* Topics inside their grace can be undeleted: everything below their prefixes. */
 static int copy_deleted(struct vv_migrate *m, const struct vv_deleted_topic *v, size_t n, struct vv_error *e)
 {
     char prefix[VV_KEY_MAX];
+    struct vv_paced who = {.pace = &m->pace};
     int err = VV_OK;
     for (size_t i = 0; i < n && !err; i++) {
         if (v[i].deleting) continue;
         vv_key_topic_prefix(v[i].id, prefix);
-        err = copy_prefix(m, prefix, NULL, false, e);
+        err = copy_prefix(m, &who, prefix, NULL, false, e);
         vv_key_manifest_prefix(v[i].id, prefix);
-        if (!err) err = copy_prefix(m, prefix, NULL, false, e);
+        if (!err) err = copy_prefix(m, &who, prefix, NULL, false, e);
     }
     return err;
 }
@@ -260,30 +378,18 @@ static int settle(struct vv_migrate *m)
     return VV_OK;
 }
 
-static struct vv_tier_part *part_at(struct vv_tier *t, size_t i)
-{
-    pthread_mutex_lock(&t->mu);
-    struct vv_tier_part *p = i < t->part_count ? t->parts[i] : NULL;
-    pthread_mutex_unlock(&t->mu);
-    return p;
-}
-
 /* With `switching` nothing is uploaded, deleted or committed; a part that is closed now waits, one that is opened has nothing here. */
 static int copy_rest(struct vv_migrate *m, struct vv_error *e)
 {
     struct vv_tier *t = tier(m);
+    struct vv_paced who = {.pace = &m->pace};
     uint64_t fresh = 0;
     bool strays = atomic_load(&t->deletes) != m->deletes;
-    int err = VV_OK;
-    const struct vv_tier_part *p;
-    for (size_t i = 0; !err && (p = part_at(t, i)); i++) {
-        err = copy_part(m, p, &fresh, e);
-        if (!err) err = copy_manifest(m, p, true, e);
-        if (!err && strays) err = sweep_part(m, p, e);
-    }
+    int err = copy_objects(m, false, &fresh, e);
+    if (!err) err = copy_names(m, false, true, strays, e);
     if (!err) err = copy_deleted(m, t->claim.deleted, t->claim.deleted_count, e);
-    if (!err) err = copy_prefix(m, VV_KEY_SNAPSHOTS, NULL, true, e);
-    return err ? err : copy_key(m, VV_KEY_CLUSTER, 0, e);
+    if (!err) err = copy_prefix(m, &who, VV_KEY_SNAPSHOTS, NULL, true, e);
+    return err ? err : copy_key(m, &who, VV_KEY_CLUSTER, 0, e);
 }
 
 static int decide(struct vv_migrate *m, struct vv_error *e)
@@ -300,7 +406,8 @@ static int decide(struct vv_migrate *m, struct vv_error *e)
     if (m->o.switched) m->o.switched(m->o.ctx, t->store->url);
     vv_claim_arrive(t); /* not now: with the next renewal; the old root tells a restart where to go */
     struct vv_tier_part *p;
-    for (size_t i = 0; (p = part_at(t, i)); i++) { /* what is remembered of heads is the old store's */
+    bool again;
+    for (size_t i = 0; (p = part_at(m, i, NULL, false, &again)); i++) { /* what is remembered of heads is the old store's */
         p->manifest.loaded = false;
         vv_tier_part_dirty(p);
     }
@@ -363,9 +470,12 @@ static int migrate(struct vv_migrate *m, struct vv_error *e)
     int err = occupy(m, e);
     m->deletes = atomic_load(&tier(m)->deletes);
     for (int pass = 0; !err && fresh > FEW && pass < PASSES_MAX; pass++) {
-        err = copy_parts(m, &fresh, e);
+        struct vv_paced who = {.pace = &m->pace};
+        fresh = 0;
+        err = copy_objects(m, true, &fresh, e);
+        if (!err) err = copy_names(m, true, false, false, e);
         if (!err && !pass) err = copy_deleted_early(m, e);
-        if (!err && !pass) err = copy_prefix(m, VV_KEY_SNAPSHOTS, NULL, true, e);
+        if (!err && !pass) err = copy_prefix(m, &who, VV_KEY_SNAPSHOTS, NULL, true, e);
         VLOG_INFO("migration: %" PRIu64 " objects (%" PRIu64 " bytes) copied to %s", atomic_load(&m->objects), atomic_load(&m->bytes),
                   m->to->url);
     }
@@ -427,7 +537,7 @@ int vv_tier_migrate(struct vv_tier *t, const struct vv_tier_migration *o, struct
     m->to = o->to;
     vv_pace_init(&m->pace, t);
     m->copy = (struct vv_copy){.env = t->env, .from = vv_objpair_first(t->store), .to = o->to, .keys = t->store->keys,
-                               .clusters = t->clusters, .full = c.verify_full, .go_on = vv_pace_go_on, .ctx = &m->pace};
+                               .clusters = t->clusters, .full = c.verify_full, .go_on = vv_pace_go_on};
     atomic_init(&m->state, VV_MIGRATE_COPYING); /* who asks at once must not think that it has failed */
     t->migrate = m;
     VLOG_INFO("migration: moving the bucket from %s to %s", t->store->url, o->to->url);

@@ -117,7 +117,7 @@ struct vv_tier_part {
     bool scrubbing;          /* the scrubber looks at it */
     bool kicked;             /* look for uploads */
     bool swept;              /* log start was applied to extents; false = to do */
-    bool copying;            /* an object of it is being copied between stores (pace.h) */
+    int copying;             /* so many objects of it are being copied between stores (pace.h) */
     bool closing, leaving;   /* leaving: about to be freed */
     bool overwrite;          /* the object under the intent's key is bad: put without condition */
     uint64_t dirty;          /* changes not yet in the manifest */

@@ -3,6 +3,7 @@
 
 #include "copy.h"
 #include "obj_pair.h"
+#include "pace.h"
 
 struct move {
     struct rig *r;
@@ -41,17 +42,27 @@ static int teardown(void **state)
     return 0;
 }
 
-static enum vv_migrate_state migrate(struct move *m)
+static void begin(struct move *m)
 {
     struct vv_error e = {0};
-    struct vv_tier_stats s = {0};
     struct vv_tier_migration o = {.to = open_to(m)};
     rig_ok(vv_tier_migrate(m->r->tier, &o, &e), &e);
+}
+
+static enum vv_migrate_state ended(struct move *m)
+{
+    struct vv_tier_stats s = {0};
     while (s.migrate_state != VV_MIGRATE_DONE && s.migrate_state != VV_MIGRATE_FAILED) {
         usleep(1000);
         vv_tier_stats(m->r->tier, &s);
     }
     return s.migrate_state;
+}
+
+static enum vv_migrate_state migrate(struct move *m)
+{
+    begin(m);
+    return ended(m);
 }
 
 static void key_at(struct rig *r, int64_t base, struct vv_segkey *k, char key[VV_KEY_MAX])
@@ -118,6 +129,43 @@ static void an_index_that_cannot_be_read_stops_it(void **state)
     assert_ptr_equal(vv_objpair_first(r->store), from);
 }
 
+/* Small objects mostly wait for the store: so they wait together. Big ones do not fit into one round. */
+static void small_objects_are_copied_at_the_same_time(void **state)
+{
+    struct move *m = *state;
+    struct rig *r = m->r;
+    struct vv_error e = {0};
+    struct vv_objinfo info;
+    struct vv_segkey k;
+    char key[VV_KEY_MAX];
+    rig_open(r);
+    for (int i = 0; i < 20; i++) rig_seal(r, 1, 50);
+    rig_settle(r);
+    struct vv_objstore *from = vv_objpair_first(r->store);
+    struct vv_objfault_rule stall = {.op = VV_OBJ_GET, .key_part = "v1/t/", .count = VV_ROUND_MAX, .action = VV_FAULT_STALL};
+    vv_objfault_add(from, &stall);
+    begin(m);
+    while (vv_objfault_stalled(from) < VV_ROUND_MAX) usleep(1000);
+    vv_objfault_clear(from);
+    assert_int_equal(ended(m), VV_MIGRATE_DONE);
+    for (int64_t base = 0; base < 200; base += 10) {
+        key_at(r, base, &k, key);
+        rig_ok(vv_objstore_head(m->to, key, 0, &info, &e), &e);
+    }
+    struct vv_pace p;
+    struct vv_round round;
+    vv_pace_init(&p, r->tier);
+    vv_round_begin(&round, &p);
+    for (int i = 0; i < 2; i++) vv_round_add(&round, r->part, false, &(struct vv_extent){.object_bytes = VV_ROUND_BYTES / 2});
+    assert_true(vv_round_full(&round));
+    r->config.hydrate_bytes_per_s = 1000; /* puts have deadlines: what shares little bandwidth is little */
+    vv_tier_configure(r->tier, &r->config);
+    vv_round_begin(&round, &p);
+    vv_round_add(&round, r->part, false, &(struct vv_extent){.object_bytes = 8000});
+    assert_true(vv_round_full(&round));
+    vv_pace_release(&p);
+}
+
 /* An earlier copy whose footer is good and whose blocks are not: with tier.verify=full it is found and made again. */
 static void a_bad_copy_is_made_again(void **state)
 {
@@ -153,6 +201,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(everything_moves, setup, teardown),
         cmocka_unit_test_setup_teardown(an_index_that_cannot_be_read_stops_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(small_objects_are_copied_at_the_same_time, setup, teardown),
         cmocka_unit_test_setup_teardown(a_bad_copy_is_made_again, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -309,6 +309,104 @@ static void lists_of_topics_are_kept_and_thinned_out(void **state)
     free(text);
 }
 
+/* ---- hydration ---- */
+
+/* The rig goes on with a bucket of its own; what it had is the origin. */
+static void move_in(struct two *t)
+{
+    struct rig *r = t->r;
+    struct vv_objstore *pair;
+    vv_tier_part_close(r->part);
+    r->part = NULL;
+    vv_tier_stop(r->tier, 1000);
+    rig_crash(r);
+    t->own->keys = r->store->keys;
+    r->store->keys = NULL;
+    assert_int_equal(vv_objpair_open(t->own, r->store, &pair), 0);
+    r->store = pair;
+    rig_open(r);
+    struct vv_origins *o = &r->tier->claim.origins;
+    o->n = 1;
+    snprintf(o->v[0].cluster_id, sizeof o->v[0].cluster_id, "cluster-1");
+    snprintf(o->v[0].url, sizeof o->v[0].url, "fs:%s", r->bucket);
+    o->v[0].as_of_ms = -1;
+    o->v[0].seeded = true;
+}
+
+static bool own_has(struct two *t, int64_t base)
+{
+    struct vv_extent x;
+    struct vv_objinfo info;
+    char key[VV_KEY_MAX];
+    struct vv_segkey k = key_at(t, base, &x);
+    vv_segkey_format(&k, key);
+    return !vv_objstore_head(t->own, key, 0, &info, NULL);
+}
+
+static void hydrated(struct two *t)
+{
+    struct vv_tier_stats s = {.hydrating = true};
+    while (s.hydrating) {
+        usleep(1000);
+        vv_tier_stats(t->r->tier, &s);
+    }
+    assert_int_equal(s.hydrate_lost, 0);
+    assert_int_equal(s.hydrate_objects, 4);
+    assert_int_equal(s.hydrate_objects_left, 0);
+    assert_null(vv_objpair_second(t->r->store));
+    vv_hydrate_stop(t->r->tier->hydrate);
+    for (int64_t base = 0; base < 80; base += 20) assert_true(own_has(t, base));
+    t->own = NULL; /* the pair's */
+}
+
+static void objects_are_brought_over_at_the_same_time(void **state)
+{
+    struct two *t = *state;
+    struct vv_objstore *origin = t->r->store;
+    vv_objfault_add(origin, &(struct vv_objfault_rule){.op = VV_OBJ_GET, .key_part = "v1/t/", .action = VV_FAULT_STALL});
+    move_in(t);
+    assert_int_equal(vv_hydrate_start(t->r->tier), 0);
+    while (vv_objfault_stalled(origin) < 4) usleep(1000);
+    vv_objfault_clear(origin);
+    hydrated(t);
+}
+
+/* What comes behind one that fails is here, and still the journal stays before it: a restart asks for it again. */
+static void the_journal_stays_before_what_failed(void **state)
+{
+    struct two *t = *state;
+    struct vv_objstore *origin = t->r->store;
+    struct vv_origin_journal j;
+    struct vv_error e = {0};
+    struct vv_extent x;
+    char key[VV_KEY_MAX];
+    struct vv_segkey k = key_at(t, 20, &x);
+    vv_segkey_format(&k, key);
+    vv_objfault_add(origin, &(struct vv_objfault_rule){.op = VV_OBJ_GET, .key_part = key, .action = VV_FAULT_FAIL});
+    move_in(t);
+    assert_int_equal(vv_hydrate_start(t->r->tier), 0);
+    while (!own_has(t, 0) || !own_has(t, 40) || !own_has(t, 60)) usleep(1000);
+    vv_hydrate_stop(t->r->tier->hydrate);
+    assert_false(own_has(t, 20));
+    rig_ok(vv_origin_journal_load(&rig_env, t->r->data, &j, &e), &e);
+    assert_int_equal(j.n, 1);
+    assert_int_equal(j.v[0].copied, 20);
+    vv_origin_journal_release(&j);
+    vv_objfault_clear(origin);
+    vv_hydrate_free(t->r->tier->hydrate);
+    t->r->tier->hydrate = NULL;
+    assert_int_equal(vv_hydrate_start(t->r->tier), 0);
+    struct vv_tier_stats s = {.hydrating = true};
+    while (s.hydrating) {
+        usleep(1000);
+        vv_tier_stats(t->r->tier, &s);
+    }
+    assert_int_equal(s.hydrate_objects, 3); /* the two behind it were found here, the first one was not asked for */
+    vv_hydrate_stop(t->r->tier->hydrate);
+    assert_true(own_has(t, 20));
+    t->own = NULL;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +416,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_copy_says_whose_fault_it_is, setup, teardown),
         cmocka_unit_test_setup_teardown(a_log_ends_with_what_was_sealed_by_then, setup, teardown),
         cmocka_unit_test_setup_teardown(a_log_starts_where_it_did_then, setup, teardown),
+        cmocka_unit_test_setup_teardown(objects_are_brought_over_at_the_same_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_journal_stays_before_what_failed, setup, teardown),
         cmocka_unit_test_setup_teardown(lists_of_topics_are_kept_and_thinned_out, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
