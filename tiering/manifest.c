@@ -3,6 +3,7 @@
  * Any failed commit forgets what is in memory (loaded = false): the next one begins with what the bucket says, so a lost reply, a
  * foreign head and a crash are all the same case. Pages are named by content, so writing one twice is harmless. */
 #include "manifest.h"
+#include "abreast.h"
 #include "keys.h"
 #include "manifest_impl.h"
 #include "varve/vlog.h"
@@ -341,28 +342,74 @@ static int read_page(const struct vv_manifest_where *w, int level, const struct 
     return err;
 }
 
-static int walk_page(const struct vv_manifest_where *w, int level, const struct vv_pageref *r, int64_t from, int64_t min_ts,
-                     vv_manifest_each each, void *ctx, struct vv_error *e)
+struct page { /* being read, with others */
+    const struct vv_pageref *ref;
+    struct vv_mf_list segments;
+    struct vv_manifest_level refs;
+    int err;
+    struct vv_error e;
+};
+
+struct walk {
+    const struct vv_manifest_where *w;
+    int64_t from, min_ts;
+    vv_manifest_each each;
+    void *ctx;
+    struct vv_error *e;
+};
+
+struct window { /* the next few pages of one level */
+    const struct vv_manifest_where *w;
+    int level;
+    struct page v[VV_ABREAST_MAX];
+    size_t n;
+};
+
+static void read_one(void *ctx, size_t i)
 {
-    struct vv_mf_list segments = {0};
-    struct vv_manifest_level refs = {0};
-    if (r->last < from || r->max_ts < min_ts) return VV_OK;
-    int err = read_page(w, level, r, &segments, &refs, e);
-    if (!err) err = each_of(&segments, from, each, ctx);
-    for (size_t i = 0; i < refs.n && !err; i++) err = walk_page(w, level - 1, &refs.v[i], from, min_ts, each, ctx, e);
-    free(segments.v);
-    free(refs.v);
+    struct window *win = ctx;
+    struct page *p = &win->v[i];
+    p->err = read_page(win->w, win->level, p->ref, &p->segments, &p->refs, &p->e);
+}
+
+static int walk_level(const struct walk *k, int level, const struct vv_pageref *v, size_t n);
+
+/* Several pages are read at the same time, and gone through in order. */
+static int walk_window(const struct walk *k, struct window *win)
+{
+    int err = VV_OK;
+    vv_abreast(win->n, win->n, read_one, win);
+    for (size_t i = 0; i < win->n; i++) {
+        struct page *p = &win->v[i];
+        if (!err && p->err && k->e) *k->e = p->e;
+        if (!err) err = p->err;
+        if (!err) err = each_of(&p->segments, k->from, k->each, k->ctx);
+        if (!err) err = walk_level(k, win->level - 1, p->refs.v, p->refs.n);
+        free(p->segments.v);
+        free(p->refs.v);
+    }
+    return err;
+}
+
+static int walk_level(const struct walk *k, int level, const struct vv_pageref *v, size_t n)
+{
+    size_t width = VV_MIN(VV_MAX(k->w->pages, (size_t)1), (size_t)VV_ABREAST_MAX);
+    int err = VV_OK;
+    for (size_t i = 0; i < n && !err;) {
+        struct window win = {.w = k->w, .level = level};
+        for (; i < n && win.n < width; i++)
+            if (v[i].last >= k->from && v[i].max_ts >= k->min_ts) win.v[win.n++].ref = &v[i];
+        if (win.n) err = walk_window(k, &win);
+    }
     return err;
 }
 
 int vv_manifest_pages(const struct vv_manifest *m, const struct vv_manifest_where *w, int64_t from, int64_t min_ts,
                       vv_manifest_each each, void *ctx, struct vv_error *e)
 {
+    struct walk k = {.w = w, .from = VV_MAX(from, m->deleting_below), .min_ts = min_ts, .each = each, .ctx = ctx, .e = e};
     int err = VV_OK;
-    from = VV_MAX(from, m->deleting_below);
-    for (int k = VV_MANIFEST_LEVELS - 1; k >= 1 && !err; k--)
-        for (size_t i = 0; i < m->level[k].n && !err; i++)
-            err = walk_page(w, k, &m->level[k].v[i], from, min_ts, each, ctx, e);
+    for (int level = VV_MANIFEST_LEVELS - 1; level >= 1 && !err; level--) err = walk_level(&k, level, m->level[level].v, m->level[level].n);
     return err;
 }
 

@@ -58,6 +58,7 @@ struct vv_manifest_where { /* what a commit needs to know; borrowed */
     struct vv_uuid topic_id;
     int32_t partition;
     uint64_t writer_epoch;
+    size_t pages; /* read at a time by a walk, on threads of their own; 0: one, on the caller's */
 };
 void vv_manifest_release(struct vv_manifest *m);
 /* Reads the head. E_NOENT is not an error: an empty manifest. Each level-0 segment goes to each() when not NULL. */

@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define PAGES 8 /* of a manifest, read at a time */
+
 struct restore {
     struct vv_tier *t;
     struct vv_manifest_where w;
@@ -171,7 +173,8 @@ int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t par
     struct vv_manifest m = {0};
     *out = (struct vv_tier_restored){0};
     r.w = (struct vv_manifest_where){.env = t->env, .store = t->store, .cluster_id = t->id.cluster_id, .topic = "",
-                                     .topic_id = topic_id, .partition = partition, .writer_epoch = t->claim.writer_epoch};
+                                     .topic_id = topic_id, .partition = partition, .writer_epoch = t->claim.writer_epoch,
+                                     .pages = PAGES};
     if (seed) {
         r.w.store = seed->source;
         r.w.cluster_id = seed->cluster_id;

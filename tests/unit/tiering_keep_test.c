@@ -405,6 +405,70 @@ static void old_local_data_is_refused(void **state)
     vv_index_close(b.ix);
 }
 
+struct long_walk {
+    struct vv_manifest_where w;
+    pthread_t thread;
+    int64_t next; /* expected base */
+    int err;
+    struct vv_error e;
+};
+
+static int on_walked(void *ctx, const struct vv_extent *x)
+{
+    struct long_walk *l = ctx;
+    assert_int_equal(x->base, l->next);
+    l->next = x->last + 1;
+    return VV_OK;
+}
+
+static void *walk_long(void *arg)
+{
+    struct long_walk *l = arg;
+    struct vv_manifest m = {0};
+    l->next = 0;
+    l->err = vv_manifest_walk(&m, &l->w, on_walked, l, &l->e);
+    vv_manifest_release(&m);
+    return NULL;
+}
+
+/* Eleven pages, eight at a time, told in order; one that is missing ends it where it would begin. */
+static void pages_are_read_at_the_same_time(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct vv_manifest m = {0};
+    struct long_walk l = {0};
+    struct back b;
+    char key[VV_KEY_MAX];
+    snprintf(b.dir, sizeof b.dir, "%s/long", r->dir);
+    rig_ok(vv_index_open(&rig_env, b.dir, NULL, &b.ix, &e), &e);
+    for (int64_t i = 0; i < 12 * VV_MANIFEST_FANOUT; i++) {
+        struct vv_extent x = {.base = i * 10, .last = i * 10 + 9, .nonce = (uint64_t)i + 1, .bytes = 100, .object_bytes = 200,
+                              .state = VV_EXTENT_REMOTE};
+        assert_int_equal(vv_index_adopt(b.ix, &x), 0);
+    }
+    vv_tier_where(r->part, &l.w);
+    l.w.partition = 9;
+    l.w.pages = 8;
+    rig_ok(vv_manifest_commit(&m, &l.w, b.ix, 0, &e), &e);
+    assert_true(m.level[1].n >= 11);
+    vv_objfault_add(r->store, &(struct vv_objfault_rule){.op = VV_OBJ_GET, .key_part = "v1/m/", .from = 2, .action = VV_FAULT_STALL});
+    assert_int_equal(pthread_create(&l.thread, NULL, walk_long, &l), 0);
+    while (vv_objfault_stalled(r->store) < 8) usleep(1000);
+    vv_objfault_clear(r->store);
+    pthread_join(l.thread, NULL);
+    rig_ok(l.err, &l.e);
+    assert_int_equal(l.next, 12 * VV_MANIFEST_FANOUT * 10);
+    vv_key_page(r->topic_id, 9, 1, m.level[1].v[3].sha256, key);
+    rig_ok(vv_objstore_delete(r->store, key, 0, &e), &e);
+    walk_long(&l);
+    assert_int_equal(l.err, VV_E_NOENT);
+    assert_non_null(strstr(l.e.text, m.level[1].v[3].sha256));
+    assert_int_equal(l.next, m.level[1].v[3].base);
+    vv_manifest_release(&m);
+    vv_index_close(b.ix);
+}
+
 static void head_commits_survive_lost_replies(void **state)
 {
     struct rig *r = *state;
@@ -455,7 +519,7 @@ static void with_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(manifest_follows_in_batches), T(pages_fold), T(roll_forward_after_a_crash),
+        T(manifest_follows_in_batches), T(pages_fold), T(pages_are_read_at_the_same_time), T(roll_forward_after_a_crash),
         T(roll_forward_stops_at_a_hole_and_at_foreign_bytes), T(roll_forward_passes_a_deleted_hole), T(deletion_is_a_protocol),
         T(deletion_survives_crashes_and_failures), T(expired_before_upload), T(a_jumping_clock_deletes_nothing),
         T(topic_deletion), T(deletions_keep_to_their_rate), T(deleted_topic_is_not_restored), T(old_local_data_is_refused),
