@@ -25,6 +25,12 @@ def read(key):
     with open(os.path.join(sys.argv[1], key), "rb") as f:
         return f.read()
 
+def document(key):  # JSON with its checksum, if it has one
+    raw = read(key)
+    sealed = re.search(rb', "crc": "([0-9a-f]{8})"}$', raw)
+    need(not sealed or crc32c(raw[:sealed.start()]) == int(sealed[1], 16), key)
+    return json.loads(raw)
+
 def listing(prefix):
     d = os.path.join(sys.argv[1], prefix)
     return sorted(os.listdir(d)) if os.path.isdir(d) else []
@@ -155,7 +161,7 @@ def partition_lines(clusters, tid_text, partition):
     who = base64.urlsafe_b64decode(tid_text + "=="), partition, clusters
     head = {"log_start": 0, "deleting_below": 0, "next_offset": 0, "segments": [], "pages": []}
     if "head.json" in listing(manifest):
-        head = json.loads(read(manifest + "head.json"))
+        head = document(manifest + "head.json")
     listed = [s for k in range(len(head["pages"]), 0, -1) for r in head["pages"][k - 1] for s in page(manifest, k, r)]
     log = [Segment(prefix, name_of(s["base"], s["last"], s["epoch"], s["generation"], int(s["nonce"], 16)), *who)
            for s in listed + head["segments"] if s["last"] >= max(head["deleting_below"], head["log_start"])]
@@ -180,10 +186,10 @@ def partition_lines(clusters, tid_text, partition):
         segment.check_blocks()
         yield from (dict(r, partition=partition) for r in records(segment.data) if r["offset"] >= start)
 
-root = json.loads(read("v1/root.json"))
+root = document("v1/root.json")
 clusters = {root["cluster_id"], *(o["cluster_id"] for o in root.get("origins", []))}
 for tid in set(listing("v1/t")) - {d["topic_id"] for d in root["deleted_topics"]}:
-    if json.loads(read("v1/t/%s/topic.json" % tid))["topic"] == sys.argv[2]:
+    if document("v1/t/%s/topic.json" % tid)["topic"] == sys.argv[2]:
         for part in (int(p) for p in listing("v1/t/" + tid) if p.isdigit()):
             for line in partition_lines(clusters, tid, part):
                 print(json.dumps(line))

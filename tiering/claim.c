@@ -7,6 +7,7 @@
  * with another incarnation means that the claim is lost, and nothing is written to the bucket any more.
  * Expiry compares the store's renewed_ms with our wall clock: clocks that differ by a minute need --take-over; writes
  * that race are caught by the conditions, not by clocks. */
+#include "jsoncrc.h"
 #include "tier_impl.h"
 #include "root.h"
 #include "varve/vlog.h"
@@ -104,9 +105,10 @@ static char *root_text(struct vv_tier *t, bool released, bool migrating, const c
     if (migrating) json_object_set_new(o, "migrating", json_true());
     if (moved_to) json_object_set_new(o, "moved_to", json_string(moved_to));
     if (c->origins.n) json_object_set_new(o, "origins", vv_origins_json(&c->origins));
-    char *text = json_dumps(o, JSON_INDENT(1));
+    char *text = json_dumps(o, JSON_INDENT(1)), *sealed = text ? vv_jsoncrc_add(text, strlen(text), &(size_t){0}) : NULL;
     json_decref(o);
-    return text;
+    free(text);
+    return sealed;
 }
 
 /* After a put whose outcome is unknown or refused: is the root ours all the same? Takes its ETag over if so. */

@@ -111,6 +111,35 @@ int vv_keeper_commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_e
     return VV_OK;
 }
 
+/* ---- for who is not the keeper's thread ---- */
+
+int vv_tier_keep_begin(struct vv_tier_part *p)
+{
+    struct vv_tier *t = p->tier;
+    pthread_mutex_lock(&t->mu);
+    while (p->keeping || (t->switching && !p->merging)) pthread_cond_wait(&t->idle, &t->mu);
+    p->keeping = true;
+    pthread_mutex_unlock(&t->mu);
+    return atomic_load(&t->fenced) ? VV_E_CONFLICT : VV_OK;
+}
+
+void vv_tier_keep_end(struct vv_tier_part *p)
+{
+    pthread_mutex_lock(&p->tier->mu);
+    p->keeping = false;
+    pthread_cond_broadcast(&p->tier->idle);
+    pthread_mutex_unlock(&p->tier->mu);
+}
+
+int vv_keeper_mend_head(struct vv_tier_part *p, struct vv_error *e)
+{
+    int err = vv_tier_keep_begin(p);
+    p->manifest.loaded = false; /* the commit asks the root, and the bucket */
+    if (!err) err = vv_keeper_commit(p, 0, e);
+    vv_tier_keep_end(p);
+    return err;
+}
+
 /* ---- expired tombstones ---- */
 
 /* End of the leading run of dead extents whose grace is over; 0 when there is none. *next_ms: when the next one is due. */

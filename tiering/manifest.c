@@ -4,6 +4,7 @@
  * foreign head and a crash are all the same case. Pages are named by content, so writing one twice is harmless. */
 #include "manifest.h"
 #include "abreast.h"
+#include "jsoncrc.h"
 #include "keys.h"
 #include "manifest_impl.h"
 #include "varve/vlog.h"
@@ -175,8 +176,10 @@ static int get_json(const struct vv_manifest_where *w, const char *key, json_t *
     int err = vv_objstore_get_whole(w->store, key, VV_MANIFEST_BYTES_MAX, DEADLINE_MS, &s, info, e);
     if (err) return err;
     sha256_hex(s.p, s.n, sha);
-    json_t *o = json_loadb((const char *)s.p, s.n, JSON_REJECT_DUPLICATES, NULL);
+    bool holds = vv_jsoncrc_holds((const char *)s.p, s.n);
+    json_t *o = holds ? json_loadb((const char *)s.p, s.n, JSON_REJECT_DUPLICATES, NULL) : NULL;
     vv_buf_unref(s.buf);
+    if (!holds) return vv_error_set(e, VV_E_CORRUPT, "%s is damaged: it does not fit its checksum", key);
     bool ok = json_is_object(o);
     vv_uuid_text(w->topic_id, id);
     int64_t format = ok ? get_int(o, "format", &ok) : 0;
@@ -252,9 +255,20 @@ static int parse_head(struct vv_manifest *m, const json_t *o, struct vv_mf_list 
     return VV_OK;
 }
 
+/* What is known of a head that cannot be read: what a put over it is conditional on. */
+static void forget(struct vv_manifest *m, int err, const char sha[65], const struct vv_objinfo *info)
+{
+    vv_manifest_release(m);
+    m->damaged = err == VV_E_CORRUPT && sha[0]; /* its bytes were there */
+    if (!m->damaged) return;
+    snprintf(m->etag, sizeof m->etag, "%s", info->etag);
+    memcpy(m->sha256, sha, sizeof m->sha256);
+    m->exists = true;
+}
+
 static int load(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_mf_list *segments, struct vv_error *e)
 {
-    char key[VV_KEY_MAX], sha[65];
+    char key[VV_KEY_MAX], sha[65] = "";
     struct vv_objinfo info = {0};
     json_t *o = NULL;
     vv_manifest_release(m);
@@ -264,7 +278,10 @@ static int load(struct vv_manifest *m, const struct vv_manifest_where *w, struct
         m->loaded = true;
         return VV_OK;
     }
-    if (err) return err;
+    if (err) {
+        forget(m, err, sha, &info);
+        return err;
+    }
     bool ok = true;
     const char *cluster = get_text(o, "cluster_id", &ok);
     if (w->cluster_id && strcmp(cluster, w->cluster_id))
@@ -275,7 +292,7 @@ static int load(struct vv_manifest *m, const struct vv_manifest_where *w, struct
     }
     json_decref(o);
     if (err) {
-        vv_manifest_release(m);
+        forget(m, err, sha, &info);
         return err;
     }
     snprintf(m->etag, sizeof m->etag, "%s", info.etag);
@@ -621,18 +638,21 @@ int vv_mf_put_head(struct vv_manifest *m, const struct vv_manifest_where *w, con
     char key[VV_KEY_MAX];
     struct vv_objinfo info = {0};
     struct vv_objput how = {0};
+    size_t n = 0;
     json_t *o = head_json(m, w, l);
-    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    char *plain = o ? json_dumps(o, JSON_COMPACT) : NULL, *text = plain ? vv_jsoncrc_add(plain, strlen(plain), &n) : NULL;
     json_decref(o);
+    free(plain);
     if (!text) return VV_E_NOMEM;
     if (!m->exists) how.if_none_match = (w->store->caps & VV_OBJ_CAP_IF_NONE_MATCH) != 0;
     if (m->exists && m->etag[0] && (w->store->caps & VV_OBJ_CAP_IF_MATCH)) how.if_match = m->etag;
     vv_key_head(w->topic_id, w->partition, key);
-    int err = vv_objstore_put_mem(w->store, key, text, strlen(text), &how, DEADLINE_MS, &info, e);
+    int err = vv_objstore_put_mem(w->store, key, text, n, &how, DEADLINE_MS, &info, e);
     if (!err) {
-        sha256_hex(text, strlen(text), m->sha256);
+        sha256_hex(text, n, m->sha256);
         snprintf(m->etag, sizeof m->etag, "%s", info.etag);
         m->exists = true;
+        m->damaged = false;
         m->garbage_listed = m->garbage_count;
         m->revision++;
         m->writer_epoch = w->writer_epoch;
@@ -665,9 +685,57 @@ int vv_mf_ready(struct vv_manifest *m, const struct vv_manifest_where *w, struct
     return err ? err : check_fits(m, w, ix, e);
 }
 
+/* Is all that the bucket has beyond our proven end ours? An older data directory must not say what the log is. */
+static int nothing_beyond(const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e)
+{
+    struct vv_index_summary s;
+    struct vv_objlist l = {0};
+    char prefix[VV_KEY_MAX], after[VV_KEY_MAX + 24];
+    vv_index_summary(ix, &s);
+    vv_key_part_prefix(w->topic_id, w->partition, prefix);
+    snprintf(after, sizeof after, "%s%020" PRId64, prefix, VV_MAX(s.remote_end, (int64_t)0));
+    int err = vv_objstore_list(w->store, prefix, after, 0, DEADLINE_MS, &l, e);
+    for (size_t i = 0; i < l.count && !err; i++) {
+        struct vv_segkey k;
+        struct vv_extent x;
+        if (vv_segkey_parse(l.v[i].key, &k)) continue;
+        int found = vv_index_next(ix, k.base, &x);
+        if (!found) vv_extent_release(ix, &x);
+        if (found || x.base != k.base || x.nonce != k.nonce)
+            err = vv_error_set(e, VV_E_STATE, "the manifest of %s-%d is damaged, and %s is in the bucket, of which this directory knows nothing: "
+                               "bring an older version of its head.json back", w->topic, (int)w->partition, l.v[i].key);
+    }
+    vv_objlist_release(&l);
+    return err;
+}
+
+/* A head that cannot be read is written anew from the index, which knows all that the pages do. What it does not know (merged and
+ * replaced objects in their grace, garbage) is part of no log and is collected as such (gc.c). Only for who asked the root just now. */
+static int begin_anew(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix, struct vv_error *e)
+{
+    struct vv_extent x;
+    int64_t start = vv_index_log_start(ix), at = 0;
+    int err = vv_manifest_load(m, w, NULL, NULL, e); /* the wire may have done it */
+    if (err != VV_E_CORRUPT || !m->damaged) return err;
+    struct vv_error why = *e;
+    err = nothing_beyond(w, ix, e);
+    if (err) return err;
+    VLOG_ERROR("%s-%d: %s; writing it anew from the index", w->topic, (int)w->partition, why.text);
+    while (!(err = vv_index_next(ix, at, &x))) {
+        vv_extent_release(ix, &x);
+        if (x.state != VV_EXTENT_DELETING) break;
+        at = x.last + 1;
+    }
+    if (err && err != VV_E_NOENT) return err;
+    m->deleting_below = VV_MIN(err ? start : x.base, start);
+    m->loaded = true;
+    return VV_OK;
+}
+
 static bool unchanged(const struct vv_manifest *before, const struct vv_manifest *m)
 {
     if (!m->exists) return !m->next_offset && !m->log_start;
+    if (m->damaged) return false;
     return before->next_offset == m->next_offset && before->log_start == m->log_start &&
            before->deleting_below == m->deleting_below && before->garbage_listed == m->garbage_count && !m->garbage_count && before->writer_epoch == m->writer_epoch;
 }
@@ -680,6 +748,7 @@ int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w,
     bool reviving = m->reviving;
     int64_t to = m->revive_to;
     int err = vv_mf_ready(m, w, ix, e);
+    if (err == VV_E_CORRUPT && m->damaged) err = begin_anew(m, w, ix, e);
     if (err) goto out;
     vv_index_summary(ix, &s);
     struct vv_manifest before = *m; /* for numbers only */

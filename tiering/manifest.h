@@ -36,6 +36,7 @@ struct vv_manifest_level { struct vv_pageref *v; size_t n; }; /* sorted by base 
 struct vv_manifest {
     bool loaded;
     bool exists;              /* a head is in the bucket */
+    bool damaged;             /* and cannot be read: the next commit writes it anew */
     char etag[VV_OBJ_ETAG_MAX];
     char sha256[65];          /* of the head in the bucket; "" when there is none */
     uint64_t revision, writer_epoch;
@@ -79,7 +80,8 @@ int vv_manifest_each_ref(const struct vv_manifest *m, const struct vv_manifest_w
                          struct vv_error *e);
 /* A key proven to be no part of the log (gc.c): the next commit names it, the sweep after that deletes it. */
 int vv_manifest_condemn(struct vv_manifest *m, const char *key);
-/* Writes the state of the index (and this deleting_below, which only grows) as the next head; folds full levels first.
+/* Writes the state of the index (and this deleting_below, which only grows) as the next head; folds full levels first. Over a head that is
+ * damaged, too, unless the bucket has what the index does not know (E_STATE). The caller asked the root just now, if m is not loaded.
  * E_CONFLICT: another writer's epoch is in the head. */
 int vv_manifest_commit(struct vv_manifest *m, const struct vv_manifest_where *w, struct vv_index *ix,
                        int64_t deleting_below, struct vv_error *e);

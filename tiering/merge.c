@@ -267,30 +267,12 @@ static int put(struct merge *g)
 
 /* ---- committing ---- */
 
-static int keep_begin(struct vv_tier_part *p)
-{
-    struct vv_tier *t = p->tier;
-    pthread_mutex_lock(&t->mu);
-    while (p->keeping) pthread_cond_wait(&t->idle, &t->mu);
-    p->keeping = true;
-    pthread_mutex_unlock(&t->mu);
-    return atomic_load(&t->fenced) ? VV_E_CONFLICT : VV_OK;
-}
-
-static void keep_end(struct vv_tier_part *p)
-{
-    pthread_mutex_lock(&p->tier->mu);
-    p->keeping = false;
-    pthread_cond_broadcast(&p->tier->idle);
-    pthread_mutex_unlock(&p->tier->mu);
-}
-
 static int commit(struct merge *g)
 {
     struct vv_tier_part *p = g->p;
     struct vv_manifest_where w;
     struct vv_extent now;
-    int err = keep_begin(p);
+    int err = vv_tier_keep_begin(p);
     vv_tier_where(p, &w);
     pthread_mutex_lock(&p->life); /* nobody tombstones a member now */
     bool whole = members_of(g);
@@ -298,7 +280,7 @@ static int commit(struct merge *g)
     if (!err && !whole) err = VV_E_STATE;
     if (!err) err = vv_tier_saw(p->tier, vv_manifest_replace(&p->manifest, &w, p->o.index, &g->x, &g->e));
     if (!err && vv_index_intent(p->o.index, &now)) err = vv_index_replace(p->o.index, &g->x); /* else settled before */
-    keep_end(p);
+    vv_tier_keep_end(p);
     return err;
 }
 
@@ -310,10 +292,10 @@ static int give_up(struct merge *g)
     struct vv_extent n;
     struct vv_segkey k;
     vv_tier_where(p, &w);
-    int err = keep_begin(p);
+    int err = vv_tier_keep_begin(p);
     if (!err) err = vv_tier_saw(p->tier, vv_manifest_without(&p->manifest, &w, p->o.index, &g->e));
     bool pending = !err && vv_index_intent(p->o.index, &n);
-    keep_end(p);
+    vv_tier_keep_end(p);
     if (!pending) return err;
     vv_segkey_of(p->o.topic_id, p->o.partition, &n, &k);
     vv_segkey_format(&k, g->key);
@@ -328,11 +310,11 @@ static int expire(struct merge *g)
     int64_t next = 0;
     int64_t now = vv_wall_ms(p->tier->env);
     vv_tier_where(p, &w);
-    int err = keep_begin(p);
+    int err = vv_tier_keep_begin(p);
     bool loaded = p->manifest.loaded; /* a first look does not read it only for this: the first commit does soon */
     if (!err && loaded) err = vv_tier_saw(p->tier, vv_manifest_expire(&p->manifest, &w, p->o.index, now - g->c.delete_grace_ms,
                                                                           &next, &g->e));
-    keep_end(p);
+    vv_tier_keep_end(p);
     if (!loaded) next = now + LOOK_AGAIN_MS;
     else if (next != INT64_MAX) next += g->c.delete_grace_ms;
     p->merge_expire_ms = err < 0 ? 0 : next;

@@ -1,5 +1,6 @@
 /* root.c — see root.h; the JSON is documented in docs/bucket-format.md. */
 #include "root.h"
+#include "jsoncrc.h"
 #include "keys.h"
 #include "origin.h"
 
@@ -80,14 +81,16 @@ int vv_root_get(struct vv_objstore *store, int64_t deadline_ms, struct vv_root *
     *r = (struct vv_root){0};
     int err = vv_objstore_get_whole(store, VV_KEY_ROOT, ROOT_MAX, deadline_ms, &s, &info, e);
     if (err) return err;
-    err = parse_root(s.p, s.n, r);
+    bool holds = vv_jsoncrc_holds((const char *)s.p, s.n);
+    err = holds ? parse_root(s.p, s.n, r) : VV_E_CORRUPT;
     vv_buf_unref(s.buf);
     if (err) {
         vv_root_release(r);
         if (err == VV_E_UNSUPPORTED)
             return vv_error_set(e, err, "%s in %s has a format that a newer Varve wrote: upgrade this one",
                                 VV_KEY_ROOT, store->url);
-        return vv_error_set(e, err, "%s in %s is damaged", VV_KEY_ROOT, store->url);
+        return vv_error_set(e, err, "%s in %s is damaged%s: bring an older version of it back (object versions, a copy of the bucket)",
+                            VV_KEY_ROOT, store->url, holds ? "" : ", it does not fit its checksum");
     }
     snprintf(r->etag, sizeof r->etag, "%s", info.etag);
     return VV_OK;

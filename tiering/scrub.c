@@ -9,6 +9,7 @@
  *   local damage, object proven just now   the local copy is forgotten (index, then files); the bucket serves
  *   object damaged or missing, local good  put again under the same key, same content and size, read back whole (uploader.c)
  *   both, or only one that is damaged      reported: object and offsets by name; readers get CORRUPT_MESSAGE for those, not for others
+ * And before a partition's first segment the head of its manifest: a damaged one is written anew from the index.
  * A segment that moved on meanwhile (tombstoned, merged, its intent changed) is nobody's damage: what was found is looked at again
  * against the index before it counts.
  *
@@ -250,6 +251,26 @@ static int mend(struct look *l, bool remote_ok)
     return VV_OK;
 }
 
+static int look_head(struct look *l)
+{
+    struct vv_tier_part *p = l->p;
+    struct vv_scrub *s = &p->tier->scrub;
+    struct vv_manifest m = {0};
+    struct vv_manifest_where w;
+    if (l->c.scrub_bytes_per_s <= 0 || atomic_load(&p->tier->fenced)) return VV_OK;
+    vv_tier_where(p, &w);
+    int err = vv_tier_saw(p->tier, vv_manifest_load(&m, &w, NULL, NULL, &l->e));
+    bool damaged = err == VV_E_CORRUPT && m.damaged;
+    vv_manifest_release(&m);
+    if (!damaged) return err == VV_E_CORRUPT || err == VV_E_CONFLICT ? VV_OK : err; /* an intruder is the keeper's to meet */
+    atomic_fetch_add(&s->damages, 1);
+    VLOG_ERROR("scrub: %s-%d: %s", p->topic, (int)p->o.partition, l->e.text);
+    err = vv_keeper_mend_head(p, &l->e);
+    if (!err) atomic_fetch_add(&s->mended, 1);
+    if (err == VV_E_STATE) VLOG_ERROR("scrub: %s-%d: %s", p->topic, (int)p->o.partition, l->e.text);
+    return err == VV_E_STATE || err == VV_E_CONFLICT ? VV_OK : err;
+}
+
 static int look_at(struct look *l)
 {
     bool closed = l->x.state == VV_EXTENT_SEALED || l->x.state == VV_EXTENT_UPLOADING || l->x.state == VV_EXTENT_BOTH;
@@ -328,6 +349,15 @@ static bool due(struct vv_tier *t, const struct vv_tier_config *c)
     return true;
 }
 
+static void back_off(struct look *l, int err)
+{
+    struct vv_scrub *s = &l->p->tier->scrub;
+    if (err == VV_E_SHUTDOWN) return;
+    s->after_us = vv_mono_us(l->p->tier->env) + BACKOFF_US;
+    VLOG_WARN("scrub: %s-%d at offset %" PRId64 ", will go on there: %s", l->p->topic, (int)l->p->o.partition, s->base,
+              l->e.text[0] ? l->e.text : vv_err_name(err));
+}
+
 int vv_scrub_step(struct vv_tier *t)
 {
     struct look l = {0};
@@ -339,19 +369,17 @@ int vv_scrub_step(struct vv_tier *t)
         pass_over(t);
         return 1;
     }
-    int err = vv_index_next(p->o.index, s->base, &l.x);
-    if (err) { /* the end of this partition (or its index cannot be read: the log says so) */
+    int err = s->base ? VV_OK : look_head(&l), found = err ? err : vv_index_next(p->o.index, s->base, &l.x);
+    if (err) {
+        back_off(&l, err);
+    } else if (found) { /* the end of this partition (or its index cannot be read: the log says so) */
         s->partition++;
         s->base = 0;
     } else {
         err = look_at(&l);
         int64_t next = l.x.last == INT64_MAX ? l.x.last : l.x.last + 1;
         vv_extent_release(p->o.index, &l.x);
-        if (err && err != VV_E_SHUTDOWN) {
-            s->after_us = vv_mono_us(t->env) + BACKOFF_US;
-            VLOG_WARN("scrub: %s-%d at offset %" PRId64 ", will go on there: %s", p->topic, (int)p->o.partition, s->base,
-                      l.e.text[0] ? l.e.text : vv_err_name(err));
-        }
+        if (err) back_off(&l, err);
         if (!err) s->base = next;
     }
     vv_blocks_release(&l.blocks);

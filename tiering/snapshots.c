@@ -6,6 +6,7 @@
  * number is bounded by the age of the bucket (ten years: about 900) and by CHANGES_MAX. A copy that cannot be written or deleted is
  * no error of the put: the state itself is in cluster.json. Which copies there are is listed once a life; one writer, so memory is
  * right afterwards. Threads: any; `lock` is held across the store. */
+#include "jsoncrc.h"
 #include "tier_impl.h"
 #include "varve/vlog.h"
 
@@ -29,39 +30,6 @@ struct vv_snapshots {
     int64_t *at; /* ascending */
     size_t n;
 };
-
-/* ---- the checksum ----
- * The last member of the object: `, "crc": "xxxxxxxx"}`, CRC-32C of all bytes before that comma. A flipped bit in a topic's
- * id would be a good list of another topic, with an empty log. */
-
-#define SEAL ", \"crc\": \""
-#define SEAL_BYTES (sizeof SEAL - 1 + 8 + 2)
-
-static char *seal(const char *json, size_t n, size_t *out_n)
-{
-    while (n && json[n - 1] == '\n') n--;
-    bool object = n && json[n - 1] == '}'; /* what else it may be is stored as it is */
-    char *text = malloc(n + SEAL_BYTES + 1);
-    if (!text) return NULL;
-    memcpy(text, json, n);
-    *out_n = n;
-    if (!object) return text;
-    n--;
-    *out_n = n + (size_t)sprintf(text + n, SEAL "%08x\"}", vv_crc32c(0, text, n));
-    return text;
-}
-
-/* Takes the checksum off again. True also for a text without one: whether it makes sense is for its reader to say. */
-static bool unseal(char *text, size_t *n)
-{
-    char want[SEAL_BYTES + 1];
-    if (*n < SEAL_BYTES || memcmp(text + *n - SEAL_BYTES, SEAL, sizeof SEAL - 1)) return true;
-    snprintf(want, sizeof want, SEAL "%08x\"}", vv_crc32c(0, text, *n - SEAL_BYTES));
-    bool holds = !memcmp(text + *n - SEAL_BYTES, want, SEAL_BYTES);
-    *n -= SEAL_BYTES - 1;
-    strcpy(text + *n - 1, "}");
-    return holds;
-}
 
 static void key_of(int64_t ms, char out[VV_KEY_MAX])
 {
@@ -166,7 +134,7 @@ int vv_tier_put_snapshot(struct vv_tier *t, const char *json, size_t n, bool kee
     if (atomic_load(&t->fenced)) return vv_error_set(e, VV_E_CONFLICT, "another writer took over %s", t->store->url);
     struct vv_snapshots *s = snapshots_of(t);
     if (!s) return vv_error_set(e, VV_E_NOMEM, "out of memory");
-    char *text = seal(json, n, &n);
+    char *text = vv_jsoncrc_add(json, n, &n);
     if (!text) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     pthread_mutex_lock(&s->lock);
     int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, VV_KEY_CLUSTER, text, n, NULL, DEADLINE_MS, NULL, e));
@@ -225,7 +193,10 @@ static int get_text(struct vv_objstore *store, const char *key, char **json, siz
     }
     vv_buf_unref(s.buf);
     if (!*json) return vv_error_set(e, VV_E_NOMEM, "out of memory");
-    if (unseal(*json, n)) return VV_OK;
+    if (vv_jsoncrc_holds(*json, *n)) {
+        vv_jsoncrc_strip(*json, n);
+        return VV_OK;
+    }
     free(*json);
     *json = NULL;
     return vv_error_set(e, VV_E_CORRUPT, "%s of %s does not fit its checksum: bring an older version of it back, or a copy (v1/h/)", key,

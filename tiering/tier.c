@@ -3,6 +3,7 @@
  * Work is found, not queued: a part says that it may have something (kicked, dirty, swept, delete_check_us) and an
  * uploader or the housekeeper takes the next part that is due, round robin. vv_tier_step does the same on the caller's
  * thread. Marks (busy, keeping) make each kind of work single per part; closing a part waits for both. */
+#include "jsoncrc.h"
 #include "obj_pair.h"
 #include "tier_impl.h"
 #include "diskcache.h"
@@ -729,10 +730,12 @@ int vv_tier_name_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *t
     vv_uuid_text(topic_id, id);
     vv_key_topic(topic_id, key);
     json_t *o = json_pack("{s:i,s:s,s:s,s:s}", "format", 1, "topic", topic, "topic_id", id, "cluster_id", t->id.cluster_id);
-    char *text = json_dumps(o, JSON_INDENT(1));
+    size_t n = 0;
+    char *plain = json_dumps(o, JSON_INDENT(1)), *text = plain ? vv_jsoncrc_add(plain, strlen(plain), &n) : NULL;
     json_decref(o);
+    free(plain);
     if (!text) return VV_E_NOMEM;
-    int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, key, text, strlen(text), NULL, 60000, NULL, e));
+    int err = vv_tier_saw(t, vv_objstore_put_mem(t->store, key, text, n, NULL, 60000, NULL, e));
     free(text);
     return err;
 }

@@ -172,6 +172,10 @@ int vv_uploader_mend(struct vv_tier_part *p, const struct vv_extent *x, struct v
 int vv_keeper_part_step(struct vv_tier_part *p, bool flush);
 bool vv_keeper_part_due(struct vv_tier_part *p, int64_t now_us); /* mu held */
 int vv_keeper_commit(struct vv_tier_part *p, int64_t deleting_below, struct vv_error *e); /* the next head, and what it lets go */
+/* A part's keeping mark for other threads, waited for; begin: E_CONFLICT = fenced, and end is to be called all the same. */
+int vv_tier_keep_begin(struct vv_tier_part *p);
+void vv_tier_keep_end(struct vv_tier_part *p);
+int vv_keeper_mend_head(struct vv_tier_part *p, struct vv_error *e); /* one that is damaged is written anew, manifest.h. Waits for the keeping mark */
 bool vv_keeper_clock_sane(struct vv_tier *t);
 /* merge.c: one merge of small objects, or the deletion of what was replaced, under the part's merging mark. Results as above. */
 int vv_merge_step(struct vv_tier_part *p);

@@ -4,6 +4,7 @@
 
 #include "follow.h"
 #include "footer.h"
+#include "jsoncrc.h"
 #include "keys.h"
 
 #include <inttypes.h>
@@ -183,10 +184,11 @@ static int inspect_json(const struct vv_args *a, struct vv_bucket *b, const char
     int err = vv_objstore_get_whole(vv_bucket_store(b), key, JSON_MAX, ASK_MS, &s, NULL, &e);
     if (err == VV_E_NOENT) return vv_cli_fail(a, "there is no object %s", key);
     if (err) return vv_cli_bucket_fail(a, err, &e);
-    json_t *o = json_loadb((const char *)s.p, s.n, 0, NULL);
+    bool holds = vv_jsoncrc_holds((const char *)s.p, s.n);
+    json_t *o = holds ? json_loadb((const char *)s.p, s.n, 0, NULL) : NULL;
     vv_buf_unref(s.buf);
     if (o) return print(a, o, json);
-    vv_error_set(&e, VV_E_CORRUPT, "%s is neither a segment nor JSON", key);
+    vv_error_set(&e, VV_E_CORRUPT, holds ? "%s is neither a segment nor JSON" : "%s is damaged: it does not fit its checksum", key);
     return vv_cli_bucket_fail(a, VV_E_CORRUPT, &e);
 }
 

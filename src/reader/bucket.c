@@ -1,6 +1,7 @@
 /* bucket.c — a store URL becomes a bucket: its root is read, its topics are found by skipping through the listing (one
  * LIST of one key
  * per topic and partition, however many objects they have). */
+#include "jsoncrc.h"
 #include "reader_impl.h"
 
 #include <inttypes.h>
@@ -135,7 +136,7 @@ static int read_topic(struct vv_bucket *b, struct vv_uuid id, struct vv_bucket_t
     vv_key_topic(id, key);
     int err = vv_objstore_get_whole(b->store, key, TOPIC_JSON_MAX, b->deadline_ms, &s, NULL, e);
     if (err) return err;
-    json_t *o = json_loadb((const char *)s.p, s.n, 0, NULL);
+    json_t *o = vv_jsoncrc_holds((const char *)s.p, s.n) ? json_loadb((const char *)s.p, s.n, 0, NULL) : NULL;
     vv_buf_unref(s.buf);
     const char *name = json_string_value(json_object_get(o, "topic"));
     const char *topic_id = json_string_value(json_object_get(o, "topic_id"));

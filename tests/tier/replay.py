@@ -346,6 +346,7 @@ def check_hole(cli, scratch, d, victim, base, last):
     """The manifest without one of its segments."""
     head = d.bucket / "v1/m" / victim.parent.parent.name / "00000/head.json"
     manifest = json.loads(d.keep(head))
+    del manifest["crc"]  # as older versions wrote it
     manifest["segments"] = [s for s in manifest["segments"] if s["base"] != base]
     head.write_text(json.dumps(manifest))
     refused(cli, scratch, 3, f"{base}..{last} are in no object", command="verify")
@@ -356,6 +357,9 @@ def check_hole(cli, scratch, d, victim, base, last):
     manifest = json.loads(d.kept[head])
     manifest["segments"][1]["max_ts"] += 1
     head.write_text(json.dumps(manifest))
+    refused(cli, scratch, 3, "does not fit its checksum", command="verify")
+    del manifest["crc"]
+    head.write_text(json.dumps(manifest))
     refused(cli, scratch, 3, "what the manifest says", command="verify")
     d.put_back()
 
@@ -363,7 +367,13 @@ def check_hole(cli, scratch, d, victim, base, last):
 def check_versions(cli, scratch, d, victim):
     """What a newer Varve wrote is not guessed at."""
     root = d.bucket / "v1/root.json"
-    newer = json.loads(d.keep(root))
+    kept = d.keep(root)
+    at = kept.index(b"writer_epoch") + 16
+    root.write_bytes(kept[:at] + bytes([kept[at] ^ 1]) + kept[at + 1:])  # another digit
+    for command, more in (("replay", ("--topic", TOPIC)), ("verify", ()), ("inspect", ("v1/root.json",))):
+        refused(cli, scratch, 3, "v1/root.json", *more, command=command)
+    newer = json.loads(kept)
+    del newer["crc"]
     newer["format"] = 2
     root.write_text(json.dumps(newer))
     for command, more in (("replay", ("--topic", TOPIC)), ("verify", ()), ("ls", ())):

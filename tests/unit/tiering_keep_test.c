@@ -1,5 +1,7 @@
 /* Manifest, deletion and restore: what the bucket knows, when objects go, and that an empty directory gets everything back. */
 #include "tiering_rig.h"
+#include "jsoncrc.h"
+#include "root.h"
 
 static int setup(void **state)
 {
@@ -498,6 +500,255 @@ static void snapshot(void **state)
     free(json);
 }
 
+/* ---- objects that rot under a fixed name ---- */
+
+static uint8_t *get(struct rig *r, const char *key, size_t *n)
+{
+    struct vv_slice s = {0};
+    struct vv_error e = {0};
+    rig_ok(vv_objstore_get_whole(r->store, key, 1 << 20, 0, &s, NULL, &e), &e);
+    uint8_t *p = malloc(s.n + 1);
+    memcpy(p, s.p, s.n);
+    p[s.n] = 0;
+    *n = s.n;
+    vv_buf_unref(s.buf);
+    return p;
+}
+
+static void put(struct rig *r, const char *key, const uint8_t *p, size_t n)
+{
+    struct vv_error e = {0};
+    rig_ok(vv_objstore_put_mem(r->store, key, (const char *)p, n, NULL, 0, NULL, &e), &e);
+}
+
+struct seen { struct vv_manifest m; struct vv_extent v[16]; size_t n; };
+
+static int see(void *ctx, const struct vv_extent *x)
+{
+    struct seen *s = ctx;
+    assert_true(s->n < VV_COUNT(s->v));
+    s->v[s->n++] = *x;
+    return 0;
+}
+
+static int look(struct rig *r, struct seen *s, struct vv_error *e)
+{
+    struct vv_manifest_where w;
+    vv_tier_where(r->part, &w);
+    *s = (struct seen){0};
+    return vv_manifest_load(&s->m, &w, see, s, e);
+}
+
+/* Every byte of a head, flipped: told by name, or it changed nothing that is said. */
+static void every_byte_of_a_head(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct seen was, now;
+    char key[VV_KEY_MAX];
+    size_t n, believed = 0;
+    seal_many(r, 4);
+    rig_settle(r);
+    vv_key_head(r->topic_id, 2, key);
+    uint8_t *p = get(r, key, &n);
+    rig_ok(look(r, &was, &e), &e);
+    assert_int_equal(was.n, 4);
+    for (size_t i = 0; i < n; i++) {
+        for (unsigned bit = 1; bit < 256; bit <<= 4) {
+            p[i] ^= (uint8_t)bit;
+            put(r, key, p, n);
+            p[i] ^= (uint8_t)bit;
+            e.text[0] = 0;
+            int err = look(r, &now, &e);
+            if (err) {
+                assert_int_equal(err, VV_E_CORRUPT);
+                assert_non_null(strstr(e.text, key));
+            } else { /* the name of the checksum: what was said is what was meant */
+                believed++;
+                assert_true(i >= n - 20);
+                assert_memory_equal(now.v, was.v, sizeof was.v);
+                assert_int_equal(now.m.revision, was.m.revision);
+                assert_int_equal(now.m.next_offset, was.m.next_offset);
+            }
+            vv_manifest_release(&now.m);
+        }
+    }
+    assert_true(believed < 10 * 2);
+    for (size_t cut = 0; cut < n; cut += 7) { /* cut short, too */
+        put(r, key, p, cut);
+        assert_int_equal(look(r, &now, &e), VV_E_CORRUPT);
+        vv_manifest_release(&now.m);
+    }
+    put(r, key, p, n);
+    vv_manifest_release(&was.m);
+    free(p);
+    check_restore(r);
+}
+
+static void every_byte_of_the_root(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct vv_root was, now;
+    struct vv_uuid gone = {{9}};
+    size_t n;
+    rig_ok(vv_tier_delete_topic(r->tier, gone, "gone", rig_wall_ms, &e), &e);
+    rig_ok(vv_root_get(r->store, 0, &was, &e), &e);
+    assert_int_equal(was.deleted_count, 1);
+    uint8_t *p = get(r, VV_KEY_ROOT, &n);
+    for (size_t i = 0; i < n; i++) {
+        for (unsigned bit = 1; bit < 256; bit <<= 4) {
+            p[i] ^= (uint8_t)bit;
+            put(r, VV_KEY_ROOT, p, n);
+            p[i] ^= (uint8_t)bit;
+            int err = vv_root_get(r->store, 0, &now, &e);
+            if (err) {
+                assert_int_equal(err, VV_E_CORRUPT);
+                assert_non_null(strstr(e.text, VV_KEY_ROOT));
+                assert_non_null(strstr(e.text, "bring an older version of it back"));
+                continue;
+            }
+            assert_true(i >= n - 20);
+            assert_string_equal(now.cluster_id, was.cluster_id);
+            assert_int_equal(now.writer_epoch, was.writer_epoch);
+            assert_int_equal(now.deleted_count, 1);
+            assert_memory_equal(&now.deleted[0].id, &gone, sizeof gone);
+            vv_root_release(&now);
+        }
+    }
+    p[n / 2] ^= 1; /* nobody starts on such a root, and nothing is written over it */
+    put(r, VV_KEY_ROOT, p, n);
+    struct vv_tier *other;
+    assert_int_equal(vv_tier_open(&rig_env, r->store, &r->config, &r->id, true, &other, &e), VV_E_CORRUPT);
+    size_t m;
+    uint8_t *q = get(r, VV_KEY_ROOT, &m);
+    assert_int_equal(m, n);
+    assert_memory_equal(p, q, n);
+    p[n / 2] ^= 1;
+    put(r, VV_KEY_ROOT, p, n);
+    free(p);
+    free(q);
+    vv_root_release(&was);
+}
+
+/* What older versions wrote has no checksum. */
+static void without_a_checksum(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct vv_root root;
+    char head[VV_KEY_MAX];
+    seal_many(r, 3);
+    rig_settle(r);
+    vv_key_head(r->topic_id, 2, head);
+    const char *keys[] = {head, VV_KEY_ROOT};
+    for (size_t i = 0; i < VV_COUNT(keys); i++) {
+        size_t n;
+        uint8_t *p = get(r, keys[i], &n);
+        assert_non_null(strstr((char *)p, ", \"crc\": \""));
+        vv_jsoncrc_strip((char *)p, &n);
+        assert_null(strstr((char *)p, "\"crc\""));
+        put(r, keys[i], p, n);
+        free(p);
+    }
+    rig_ok(vv_root_get(r->store, 0, &root, &e), &e);
+    vv_root_release(&root);
+    check_restore(r);
+    rig_crash(r);
+    rig_open(r);
+    seal_many(r, 2);
+    rig_settle(r);
+    check_restore(r);
+}
+
+static void damage_head(struct rig *r, char key[VV_KEY_MAX])
+{
+    size_t n;
+    vv_key_head(r->topic_id, 2, key);
+    uint8_t *p = get(r, key, &n);
+    p[n / 2] ^= 1;
+    put(r, key, p, n);
+    free(p);
+}
+
+/* The head of a long history rots while its writer is away, or at work: the next commit writes it anew, tombstones and all. */
+static void a_damaged_head_is_written_anew(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct vv_manifest_where w;
+    struct vv_manifest m = {0};
+    struct back b;
+    char key[VV_KEY_MAX];
+    r->config.delete_grace_ms = 400000; /* more than a settling: some of it is dead and kept, some gone */
+    vv_tier_configure(r->tier, &r->config);
+    seal_many(r, 600);
+    rig_settle(r);
+    int64_t starts[] = {900, 1500};
+    for (size_t i = 0; i < VV_COUNT(starts); i++) {
+        assert_int_equal(vv_index_set_log_start(r->index, starts[i]), 0);
+        vv_tier_part_log_start_moved(r->part);
+        rig_settle(r);
+        if (!i) rig_advance(300000);
+    }
+    for (int i = 0; i < 10 && rig_segments(r) == 600; i++) rig_settle(r);
+    assert_int_equal(rig_segments(r), 510);
+    for (int away = 0; away < 2; away++) {
+        damage_head(r, key);
+        assert_int_equal(restore(r, &b, &e), VV_E_CORRUPT);
+        assert_non_null(strstr(e.text, key));
+        back_free(&b);
+        if (away) {
+            rig_crash(r);
+            rig_open(r);
+        }
+        seal_many(r, 3);
+        rig_settle(r);
+        check_restore(r);
+        vv_tier_where(r->part, &w);
+        rig_ok(vv_manifest_load(&m, &w, NULL, NULL, &e), &e);
+        assert_int_equal(m.log_start, 1500);
+        assert_int_equal(m.deleting_below, 900);
+        assert_int_equal(m.next_offset, r->log.end);
+        vv_manifest_release(&m);
+    }
+    assert_int_equal(vv_index_set_log_start(r->index, 1600), 0); /* and it goes on: the dead are deleted when it is time */
+    vv_tier_part_log_start_moved(r->part);
+    for (int i = 0; i < 10; i++) rig_settle(r);
+    assert_int_equal(rig_segments(r), 606 - 160);
+    check_restore(r);
+}
+
+/* Only the manifest can tell an older data directory: without it nothing is written over what that one does not know. */
+static void an_older_directory_writes_no_head_anew(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct vv_segkey k = {.topic_id = r->topic_id, .partition = 2, .base = 40, .last = 49, .epoch = 3, .nonce = 77};
+    char key[VV_KEY_MAX], head[VV_KEY_MAX];
+    size_t n, m;
+    seal_many(r, 3);
+    rig_settle(r);
+    vv_segkey_format(&k, key);
+    put(r, key, (const uint8_t *)"somebody's", 10);
+    damage_head(r, head);
+    uint8_t *p = get(r, head, &n);
+    rig_crash(r);
+    rig_open(r);
+    seal_many(r, 1);
+    rig_settle(r);
+    assert_int_equal(vv_keeper_mend_head(r->part, &e), VV_E_STATE);
+    assert_non_null(strstr(e.text, key));
+    uint8_t *q = get(r, head, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(p, q, n);
+    free(p);
+    free(q);
+    rig_ok(vv_objstore_delete(r->store, key, 0, &e), &e);
+    rig_settle(r);
+    check_restore(r);
+}
+
 static void with_threads(void **state)
 {
     struct rig *r = *state;
@@ -523,7 +774,8 @@ int main(void)
         T(roll_forward_stops_at_a_hole_and_at_foreign_bytes), T(roll_forward_passes_a_deleted_hole), T(deletion_is_a_protocol),
         T(deletion_survives_crashes_and_failures), T(expired_before_upload), T(a_jumping_clock_deletes_nothing),
         T(topic_deletion), T(deletions_keep_to_their_rate), T(deleted_topic_is_not_restored), T(old_local_data_is_refused),
-        T(head_commits_survive_lost_replies), T(snapshot), T(with_threads),
+        T(head_commits_survive_lost_replies), T(every_byte_of_a_head), T(every_byte_of_the_root), T(without_a_checksum),
+        T(a_damaged_head_is_written_anew), T(an_older_directory_writes_no_head_anew), T(snapshot), T(with_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

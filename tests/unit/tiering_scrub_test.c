@@ -94,6 +94,27 @@ static void local_rot_is_mended_from_the_bucket(void **state)
     assert_int_equal(r->tier->scrub.mended, 1);
 }
 
+static void a_damaged_head_is_mended(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct vv_manifest m = {0};
+    struct vv_manifest_where w;
+    char key[VV_KEY_MAX], path[512];
+    for (int i = 0; i < 3; i++) rig_seal(r, 4, 1000);
+    rig_settle(r);
+    vv_key_head(r->topic_id, 2, key);
+    snprintf(path, sizeof path, "%s/%s", r->bucket, key);
+    flip(path, 150);
+    passes(r, 2);
+    assert_int_equal(r->tier->scrub.damages, 1);
+    assert_int_equal(r->tier->scrub.mended, 1);
+    vv_tier_where(r->part, &w);
+    rig_ok(vv_manifest_load(&m, &w, NULL, NULL, &e), &e);
+    assert_int_equal(m.next_offset, r->log.end);
+    vv_manifest_release(&m);
+}
+
 static void remote_rot_is_mended_from_the_disk(void **state)
 {
     struct rig *r = *state;
@@ -220,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(healthy_data_is_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(local_rot_is_mended_from_the_bucket, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_damaged_head_is_mended, setup, teardown),
         cmocka_unit_test_setup_teardown(remote_rot_is_mended_from_the_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(a_mended_object_keeps_its_size, setup, teardown),
         cmocka_unit_test_setup_teardown(what_has_no_other_copy_is_told, setup, teardown),
