@@ -10,6 +10,7 @@
 #include <zstd.h>
 
 #define LEVEL 3 /* bench/README.md, "Sealed objects" */
+#define VV_ZSTD_BLOCK 131072 /* of a zstd frame: the most that a block of it holds */
 
 struct vv_blockcodec {
     unsigned flags;
@@ -126,6 +127,11 @@ size_t vv_block_stored_max(const struct vv_blockcodec *c, size_t n)
     return n + (c->flags & VV_OBJECT_ENCRYPTED ? VV_SEAL_TAG_BYTES : 0);
 }
 
+bool vv_block_may_unpack(size_t packed_n, size_t n)
+{
+    return n <= VV_PACKED_MAX && n / (VV_ZSTD_BLOCK / 4) <= packed_n; /* a run of 128 KiB takes four bytes */
+}
+
 /* Into dst, which has room for less than n: *packed_n 0 if it does not get smaller. */
 static int pack(struct vv_blockcodec *c, const uint8_t *p, size_t n, uint8_t *dst, size_t *packed_n)
 {
@@ -143,7 +149,7 @@ int vv_block_store(struct vv_blockcodec *c, uint32_t number, const uint8_t *p, s
     size_t packed = 0;
     int err = n && n <= INT_MAX ? VV_OK : VV_E_LIMIT;
     *how = VV_STORED_PLAIN;
-    if (!err && c->flags & VV_OBJECT_COMPRESSED) {
+    if (!err && c->flags & VV_OBJECT_COMPRESSED && n <= VV_PACKED_MAX) {
         if (encrypt) err = room(c, n);
         if (!err) err = pack(c, p, n, encrypt ? c->scratch : dst, &packed);
     }

@@ -9,6 +9,7 @@
 #define VARVE_TIERING_BLOCKCODEC_H
 #include "varve/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,10 @@
 #define VV_OBJECT_COMPRESSED 1u
 #define VV_OBJECT_ENCRYPTED 2u
 #define VV_OBJECT_FLAGS (VV_OBJECT_COMPRESSED | VV_OBJECT_ENCRYPTED)
+
+/* A compressed block has at most so many bytes: what a footer declares costs its reader memory. A larger batch (socket.request.max.bytes is
+ * 100 MiB unless told) is stored as it is. */
+#define VV_PACKED_MAX (128u << 20)
 
 #define VV_DATA_KEY_BYTES 32u
 #define VV_SEAL_NONCE_BYTES 12u
@@ -33,6 +38,8 @@ struct vv_blockcodec;
 struct vv_blockcodec *vv_blockcodec_new(unsigned flags, const uint8_t *key, const char *object);
 void vv_blockcodec_free(struct vv_blockcodec *c); /* NULL is fine; wipes the key */
 size_t vv_block_stored_max(const struct vv_blockcodec *c, size_t n); /* room that storing n bytes may need */
+/* Can a zstd frame of so many bytes hold n, of those that vv_block_store makes? */
+bool vv_block_may_unpack(size_t packed_n, size_t n);
 /* The block of this number, n bytes, into dst. */
 int vv_block_store(struct vv_blockcodec *c, uint32_t number, const uint8_t *p, size_t n, uint8_t *dst, uint32_t *stored_n,
                    uint32_t *how);

@@ -496,7 +496,7 @@ static int get_footer(struct decoder *d, const uint8_t *p, size_t n)
     return err;
 }
 
-/* Stored blocks tile the stored bytes; what is not compressed has its own length. */
+/* Stored blocks tile the stored bytes; what is not compressed has its own length, what is has one that its bytes can have. */
 static int check_stored(const struct vv_footer *f)
 {
     const uint32_t extra = f->flags & VV_OBJECT_ENCRYPTED ? VV_SEAL_TAG_BYTES : 0;
@@ -506,6 +506,7 @@ static int check_stored(const struct vv_footer *f)
         uint64_t plain = (uint64_t)f->blocks.v[i].n + extra;
         if (x->at != at || x->n <= extra || x->n > plain) return VV_E_CORRUPT;
         bool packed = x->how == VV_STORED_ZSTD && f->flags & VV_OBJECT_COMPRESSED;
+        if (packed && !vv_block_may_unpack(x->n - extra, f->blocks.v[i].n)) return VV_E_CORRUPT;
         if (packed ? x->n == plain : x->how != VV_STORED_PLAIN || x->n != plain) return VV_E_CORRUPT;
         at += x->n;
     }

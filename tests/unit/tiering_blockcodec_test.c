@@ -142,6 +142,27 @@ static void a_changed_block_does_not_open(void **state)
     }
 }
 
+/* The smallest that zstd can make of a block is believed. */
+static void the_best_of_cases_fits(void **state)
+{
+    (void)state;
+    const size_t n = 16u << 20;
+    uint8_t *plain = calloc(1, n), *stored = malloc(n + 16), *back = malloc(n);
+    uint32_t got, how;
+    struct vv_blockcodec *c = vv_blockcodec_new(VV_OBJECT_COMPRESSED, data_key, OBJECT);
+    for (size_t some = 4096; some <= n; some *= 4) {
+        assert_int_equal(vv_block_store(c, 0, plain, some, stored, &got, &how), 0);
+        assert_int_equal(how, VV_STORED_ZSTD);
+        assert_true(vv_block_may_unpack(got, some));
+        assert_int_equal(vv_block_load(c, 0, how, stored, got, back, some), 0);
+        assert_memory_equal(back, plain, some);
+    }
+    vv_blockcodec_free(c);
+    free(plain);
+    free(stored);
+    free(back);
+}
+
 /* ---- footers ---- */
 
 static uint8_t data[70000], object[80000];
@@ -253,6 +274,55 @@ static void every_forged_bit_of_an_encrypted_footer_is_found(void **state)
     vv_footer_release(&f);
     free(good);
     vv_keyring_free(keys);
+}
+
+/* Checksums and all: a footer that declares more than its bytes can hold costs its reader nothing. */
+static void declared_sizes_are_bounded(void **state)
+{
+    (void)state;
+    static const struct { uint32_t n, stored; int want; } cases[] = {
+        {UINT32_MAX, 20, VV_E_CORRUPT},
+        {UINT32_MAX, 1u << 30, VV_E_CORRUPT},
+        {VV_PACKED_MAX + 1, 1u << 20, VV_E_CORRUPT},
+        {VV_PACKED_MAX, 4096, 0},
+        {VV_PACKED_MAX, 4095, VV_E_CORRUPT},
+        {1u << 20, 31, VV_E_CORRUPT},
+        {65536, 20, 0},
+    };
+    for (size_t i = 0; i < VV_COUNT(cases); i++) {
+        struct vv_footer f = {.flags = VV_OBJECT_COMPRESSED, .topic = strdup("flights"), .cluster_id = strdup("c1"), .key = {.last = 9}}, g;
+        struct vv_error e = {0};
+        uint8_t *p;
+        size_t n;
+        f.data_bytes = cases[i].n;
+        f.stored_bytes = cases[i].stored;
+        f.stored = calloc(1, sizeof *f.stored);
+        *f.stored = (struct vv_stored){0, cases[i].stored, VV_STORED_ZSTD};
+        assert_int_equal(vv_blocks_append(&f.blocks, data, 1, 0, 0, 0, 1), 0);
+        f.blocks.v[0].n = cases[i].n;
+        f.blocks.bytes = cases[i].n;
+        assert_int_equal(vv_footer_encode(&f, &p, &n), 0);
+        assert_int_equal(vv_footer_decode(p, n, f.stored_bytes + n, NULL, &g, NULL, &e), cases[i].want);
+        vv_footer_release(&g);
+        vv_footer_release(&f);
+        free(p);
+    }
+}
+
+/* A batch beyond the bound is stored as it is, and comes back. */
+static void a_giant_is_not_compressed(void **state)
+{
+    (void)state;
+    const size_t n = VV_PACKED_MAX + 1;
+    uint8_t *plain = calloc(1, n), *stored = malloc(n + 16);
+    uint32_t got, how;
+    struct vv_blockcodec *c = vv_blockcodec_new(VV_OBJECT_COMPRESSED, data_key, OBJECT);
+    assert_int_equal(vv_block_store(c, 0, plain, n, stored, &got, &how), 0);
+    assert_int_equal(how, VV_STORED_PLAIN);
+    assert_int_equal(got, n);
+    vv_blockcodec_free(c);
+    free(plain);
+    free(stored);
 }
 
 /* The enemy's other trade: whole parts of one object put into another. */
@@ -381,6 +451,9 @@ int main(void)
         cmocka_unit_test(gcm_vector),
         cmocka_unit_test(blocks_come_back),
         cmocka_unit_test(a_changed_block_does_not_open),
+        cmocka_unit_test(the_best_of_cases_fits),
+        cmocka_unit_test(a_giant_is_not_compressed),
+        cmocka_unit_test(declared_sizes_are_bounded),
         cmocka_unit_test(objects_come_back),
         cmocka_unit_test(every_forged_bit_of_an_encrypted_footer_is_found),
         cmocka_unit_test(parts_of_other_objects_do_not_fit),
