@@ -121,6 +121,9 @@ struct vv_scan_plan { uint64_t segments, footers_only, gets, bytes; };
 int vv_scan_plan(struct vv_bucket_log *log, const struct vv_scan_opts *o, struct vv_scan_plan *out, struct vv_error *e);
 
 int vv_scan_open(struct vv_bucket_log *log, const struct vv_scan_opts *o, struct vv_scan **out, struct vv_error *e);
+/* Asks for what it will read first, and for more of it as footers come in; nothing of it is needed before vv_scan_next, which does it too: for
+ * who reads another scan meanwhile. True: all of the window is asked for. Waits for nothing but a page of the manifest. */
+bool vv_scan_ask(struct vv_scan *s);
 /* The next batch that touches the window. After an error of a segment (E_CORRUPT) vv_scan_skip() gives that segment
  * up, and the scan goes on behind it; without that the same error comes again. [blocking] */
 int vv_scan_next(struct vv_scan *s, struct vv_scan_batch *out, struct vv_error *e);

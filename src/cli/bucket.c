@@ -5,6 +5,8 @@
 #include "config.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +46,53 @@ int vv_cli_bucket_fail(const struct vv_args *a, int err, const struct vv_error *
     return err == VV_E_CORRUPT ? VV_EXIT_DAMAGE : VV_EXIT_FAILED;
 }
 
+/* Opening a log is a few requests one after the other: so many at a time. */
+#define OPENERS 16
+
+struct opening {
+    struct vv_bucket *b;
+    const struct vv_bucket_topic *t;
+    struct vv_bucket_log **v; /* by position in t->partitions */
+    _Atomic size_t next;
+    pthread_mutex_t mu;
+    size_t failed; /* mu: the first by number; SIZE_MAX none */
+    int err;
+    struct vv_error e;
+};
+
+static void *open_some(void *arg)
+{
+    struct opening *o = arg;
+    for (size_t i; (i = atomic_fetch_add(&o->next, 1)) < o->t->partition_count;) {
+        struct vv_error e = {0};
+        int err = vv_bucket_log_open(o->b, o->t, o->t->partitions[i], &o->v[i], &e);
+        if (!err) continue;
+        atomic_store(&o->next, o->t->partition_count);
+        pthread_mutex_lock(&o->mu);
+        if (i < o->failed) {
+            o->failed = i;
+            o->err = err;
+            o->e = e;
+        }
+        pthread_mutex_unlock(&o->mu);
+    }
+    return NULL;
+}
+
+static int open_all(struct vv_bucket *b, const struct vv_bucket_topic *t, struct vv_cli_logs *out, struct vv_error *e)
+{
+    struct opening o = {.b = b, .t = t, .v = out->v, .mu = PTHREAD_MUTEX_INITIALIZER, .failed = SIZE_MAX};
+    pthread_t threads[OPENERS];
+    size_t n = 0;
+    while (n < OPENERS && n + 1 < t->partition_count && !pthread_create(&threads[n], NULL, open_some, &o)) n++;
+    open_some(&o); /* this thread too: none is needed for one partition, or when there can be none */
+    while (n) pthread_join(threads[--n], NULL);
+    for (size_t i = 0; i < t->partition_count; i++)
+        if (out->v[i]) out->v[out->n++] = out->v[i];
+    if (o.err) *e = o.e;
+    return o.err;
+}
+
 int vv_cli_logs_open(const struct vv_args *a, struct vv_bucket *b, const char *topic, int32_t partition,
                      struct vv_cli_logs *out)
 {
@@ -56,11 +105,8 @@ int vv_cli_logs_open(const struct vv_args *a, struct vv_bucket *b, const char *t
     if (!out->v) err = vv_error_set(&e, VV_E_NOMEM, "out of memory");
     if (!err && partition >= 0)
         err = vv_bucket_log_open(b, &t, partition, &out->v[0], &e);
-    else
-        for (size_t i = 0; i < t.partition_count && !err; i++) {
-            err = vv_bucket_log_open(b, &t, t.partitions[i], &out->v[i], &e);
-            out->n += !err;
-        }
+    else if (!err)
+        err = open_all(b, &t, out, &e);
     if (partition >= 0) out->n = !err;
     vv_bucket_topic_release(&t);
     return err ? vv_cli_bucket_fail(a, err, &e) : VV_EXIT_DONE;

@@ -7,6 +7,7 @@
 #include "prewarm.h"
 #include "feed.h"
 #include "progress.h"
+#include "scans.h"
 #include "table.h"
 
 #include <errno.h>
@@ -59,9 +60,11 @@ struct replay {
     FILE *to;
     char *part; /* FILE.part; NULL = write straight */
     struct vv_progress progress;
-    struct vv_scan *scan;
+    struct vv_scans scans;
+    struct vv_scan *scan; /* the one of `scans` that is read */
     uint64_t done_bytes; /* of the partitions before */
     uint64_t seen;
+    int64_t segment; /* the base offset of the one that records come from */
 };
 
 /* ---- the question ---- */
@@ -86,6 +89,7 @@ static int parse(struct replay *r)
 {
     const char *format = vv_arg(r->a, "format"), *re = vv_arg(r->a, "grep");
     r->window = VV_SCAN_ALL;
+    r->segment = -1;
     r->key = vv_arg(r->a, "key");
     r->key_n = r->key ? strlen(r->key) : 0;
     r->output = vv_arg(r->a, "output");
@@ -258,10 +262,12 @@ static int on_record(void *ctx, const struct vv_scan_batch *b, const struct vv_r
 {
     struct replay *r = ctx;
     if (!r->feed && !r->to && open_output(r)) return STOP_SAID;
-    if (!(r->seen++ & 1023)) {
+    if (!(r->seen++ & 1023) || b->segment->base != r->segment) {
         struct vv_scan_stats s;
+        r->segment = b->segment->base;
         vv_scan_stats(r->scan, &s);
         vv_progress_show(&r->progress, r->done_bytes + s.bytes, r->x.records);
+        vv_scans_ahead(&r->scans);
     }
     if (!matches(r, rec)) return 0;
     if (r->feed) {
@@ -273,20 +279,23 @@ static int on_record(void *ctx, const struct vv_scan_batch *b, const struct vv_r
     return r->x.out.n >= FLUSH_BYTES && !flush_export(r) ? STOP_WRITE : 0;
 }
 
-static int read_one(struct replay *r, struct vv_bucket_log *log)
+/* One partition after the other. */
+static int read_logs(struct replay *r, const struct vv_cli_logs *logs)
 {
     struct vv_error e = {0};
+    struct vv_bucket_log *log;
     struct vv_scan_stats s;
-    r->x.partition = vv_bucket_log_info(log)->partition;
-    int err = vv_scan_open(log, &r->window, &r->scan, &e);
-    if (!err) err = vv_scan_each(r->scan, on_record, r, &e);
-    int saved = errno;
-    if (r->scan) {
+    int err, saved = 0;
+    r->scans = (struct vv_scans){.logs = logs, .window = &r->window};
+    while (!(err = vv_scans_next(&r->scans, &r->scan, &log, &e)) && log) {
+        r->x.partition = vv_bucket_log_info(log)->partition;
+        err = vv_scan_each(r->scan, on_record, r, &e);
+        saved = errno;
         vv_scan_stats(r->scan, &s);
         r->done_bytes += s.bytes;
+        if (err) break;
     }
-    vv_scan_close(r->scan);
-    r->scan = NULL;
+    vv_scans_end(&r->scans);
     if (!err) return VV_EXIT_DONE;
     vv_progress_end(&r->progress);
     if (err == STOP_WRITE) return vv_cli_fail(r->a, "cannot write the output: %s", strerror(saved));
@@ -313,7 +322,7 @@ static int feed_all(struct replay *r, const struct vv_cli_logs *logs, const stru
     int rc = open_feed(r, logs);
     if (rc) return rc;
     vv_progress_begin(&r->progress, "varve replay", plan->bytes, true);
-    for (size_t i = 0; i < logs->n && !rc; i++) rc = read_one(r, logs->v[i]);
+    rc = read_logs(r, logs);
     if (!rc && vv_feed_flush(r->feed, &e)) rc = vv_cli_fail(r->a, "%s", e.text);
     vv_progress_end(&r->progress);
     if (!rc) vv_progress_sum(&r->progress, r->done_bytes, r->x.records);
@@ -323,11 +332,10 @@ static int feed_all(struct replay *r, const struct vv_cli_logs *logs, const stru
 
 static int read_all(struct replay *r, const struct vv_cli_logs *logs, const struct vv_scan_plan *plan)
 {
-    int rc = VV_EXIT_DONE;
     if (vv_arg(r->a, "to-kafka")) return feed_all(r, logs, plan);
     vv_progress_begin(&r->progress, "varve replay", plan->bytes, r->output || !isatty(STDOUT_FILENO));
     vv_export_begin(&r->x);
-    for (size_t i = 0; i < logs->n && !rc; i++) rc = read_one(r, logs->v[i]);
+    int rc = read_logs(r, logs);
     vv_progress_end(&r->progress);
     if (!rc && !r->to) rc = open_output(r); /* an empty answer */
     if (!r->to) return rc;
@@ -392,8 +400,8 @@ const struct vv_command vv_cmd_replay = {
     .summary = "Read, search and export a topic from its bucket, without a broker.",
     .text = "URL is fs:DIR or s3://BUCKET/PREFIX; credentials are found as the broker finds them. Every checksum is\n"
             "verified, records below the log start and of aborted transactions are left out, nothing is written to the\n"
-            "bucket. Partitions come one after the other, each in offset order. --to is exclusive; a time window is exact\n"
-            "for records in any order. On a terminal the progress goes to stderr. Exit code 3: a damaged or missing object,\n"
+            "bucket. Partitions come one after the other, each in offset order; while one is read the next is on its way.\n"
+            "--to is exclusive; a time window is exact for records in any order. On a terminal the progress goes to stderr. Exit code 3: a damaged or missing object,\n"
             "named.\n"
             "--prewarm with HOST:PORT instead of URL reads nothing out: the broker there brings the window from its bucket to its\n"
             "disk cache, so that replays of it need the bucket no more. A window larger than that cache leaves its end there.",

@@ -347,17 +347,27 @@ static bool plan_segment(struct vv_scan *s, struct scan_segment *seg)
     return true;
 }
 
-static void pump(struct vv_scan *s)
+/* Asks for whatever may be asked for; the head's footer is waited for when the consumer needs it. True: nothing is left to be asked for. */
+static bool pump(struct vv_scan *s, bool needed)
 {
     fill(s);
     for (unsigned i = 0; i < s->count; i++) {
         struct scan_segment *seg = ring_at(s, i);
         if (!seg->decoded && !seg->err) {
-            if (i && !is_here(s, &seg->g)) return;
+            if ((i || !needed) && !is_here(s, &seg->g)) {
+                if (seg->whole) continue; /* all of it is asked for */
+                return false;
+            }
             decode(s, seg);
         }
-        if (!seg->err && !plan_segment(s, seg)) return;
+        if (!seg->err && !plan_segment(s, seg)) return false;
     }
+    return s->no_more;
+}
+
+bool vv_scan_ask(struct vv_scan *s)
+{
+    return pump(s, false);
 }
 
 /* ---- leaving ---- */
@@ -525,12 +535,12 @@ static int step(struct vv_scan *s, struct vv_scan_batch *out)
         if (err || out->p) return err;
         s->cur = NULL;
         drop_first_chunk(s, seg);
-        pump(s);
+        pump(s, true);
         return seg->err;
     }
     if (seg->chunks) return take_chunk(s, seg);
     if (seg->decoded && seg->planned) return finish(s, seg);
-    pump(s);
+    pump(s, true);
     return seg->err;
 }
 
@@ -539,7 +549,7 @@ int vv_scan_next(struct vv_scan *s, struct vv_scan_batch *out, struct vv_error *
     for (;;) {
         *out = (struct vv_scan_batch){0};
         if (!s->count) {
-            pump(s);
+            pump(s, true);
             if (!s->count) {
                 if (s->cursor_err && e) *e = s->cursor_error;
                 return s->cursor_err;

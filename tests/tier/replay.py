@@ -20,11 +20,13 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path[:0] = [str(ROOT / "tests/clients"), str(ROOT / "tests/crash")]
+sys.path[:0] = [str(ROOT / "tests/clients"), str(ROOT / "tests/crash"), str(ROOT / "tests/tier")]
 import broker  # noqa: E402
 import ledger  # noqa: E402
+from s3front import S3Front  # noqa: E402
 
 VARVE = pathlib.Path(os.environ.get("VARVE", ROOT / "build/varve"))
 TOPIC, PARTITIONS, BATCHES, BATCH = "cars", 2, 120, 20
@@ -486,6 +488,30 @@ def check_rotation(cli, scratch, settings, keys):
     check(not any(base64.b64encode(k).decode() in said for k in KEYS.values()), "no key in the log")
 
 
+def check_ahead():
+    """While a partition's last object does not come, those of the next one are asked for; the order of what comes out is the same."""
+    with S3Front() as s3, broker.Scratch() as scratch:
+        settings = s3.settings("ahead")
+        cli = Cli(settings["tier.url"], settings)
+        want = cli_order(fill(scratch, settings))
+        last = s3.keys(r"/00000/.*\.seg$")[-1]
+        rule = s3.rule("GET", re.escape(last), do="stall", nth=1)
+        asked = s3.count("GET", r"/00001/.*\.seg$")
+        with tempfile.TemporaryFile() as out:
+            replay = subprocess.Popen([VARVE, "replay", cli.url, "--topic", TOPIC, *cli.sets], env=cli.env, stdout=out)
+            check(rule.reached.wait(60), "the end of the first partition is asked for")
+            broker.wait_for("the next is asked for", lambda: s3.count("GET", r"/00001/.*\.seg$") > asked)
+            check(replay.poll() is None, "it waits for the first")
+            s3.clear()
+            check(replay.wait(60) == 0, "the replay ends")
+            out.seek(0)
+            same(cli_order(json.loads(line) for line in out), want, "the partitions in order")
+
+
+def cli_order(records):
+    return [(r["partition"], r["offset"], r["value"]) for r in records]
+
+
 def contents(bucket):
     return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in pathlib.Path(bucket).rglob("*") if p.is_file()}
 
@@ -514,6 +540,7 @@ def main():
             check_bad_input(cli, scratch)
             if not sealed:
                 check_feed(cli, sent, scratch)
+                check_ahead()
             check(contents(bucket) == before, "nothing was written to the bucket")
             check_damage(cli, scratch, bucket, sent)
             check(contents(bucket) == before, "the bucket is as it was")

@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <cmocka.h>
 #include <ftw.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -267,6 +268,40 @@ static void closed_early(void **state)
         vv_scan_close(s);
     }
     close_log(log);
+}
+
+/* Who reads one scan asks for the next one's beginning, again and again until all is asked for or as much as may be. */
+static void asked_for_ahead(void **state)
+{
+    (void)state;
+    make_log(1, 900, 1500); /* chunks, and whole objects behind them */
+    make_log(4, 30, 3000);
+    static const struct vv_bucket_opts how[] = {{.gets_max = 0}, {.chunk_bytes = 1, .memory_max = 1, .gets_max = 1}};
+    for (size_t i = 0; i < VV_COUNT(how); i++) {
+        struct vv_bucket_log *log = open_log(&how[i]);
+        struct vv_scan_opts all = VV_SCAN_ALL;
+        struct vv_scan_stats stats, later;
+        struct vv_scan *s, *unread;
+        struct vv_error e;
+        bool little = how[i].memory_max;
+        assert_int_equal(vv_scan_open(log, &all, &s, &e), 0);
+        assert_int_equal(vv_scan_open(log, &all, &unread, &e), 0);
+        if (little) assert_false(vv_scan_ask(s) || vv_scan_ask(unread)); /* a byte of memory is not enough for all of it */
+        while (!little && !(vv_scan_ask(s) && vv_scan_ask(unread))) sched_yield();
+        vv_scan_stats(s, &stats);
+        assert_true(stats.gets > (little ? 0 : segment_n));
+        hits.n = 0;
+        assert_int_equal(vv_scan_each(s, hit, &hits, &e), 0);
+        vv_scan_stats(s, &later);
+        if (!little) assert_int_equal(later.gets, stats.gets);
+        size_t n = 0;
+        for (size_t k = 0; k < fact_n; k++)
+            if (!facts[k].hidden) assert_int_equal(hits.v[n++], facts[k].offset);
+        assert_int_equal(hits.n, n);
+        vv_scan_close(unread);
+        vv_scan_close(s);
+        close_log(log);
+    }
 }
 
 /* A sequential replay: hardly more bytes than it serves, and few GETs. In proportion to a TB of segments of 64 MiB, read in chunks of
@@ -543,7 +578,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define VV_T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        VV_T(windows), VV_T(closed_early), VV_T(few_gets_hardly_a_byte_twice), VV_T(stumbling_store), VV_T(transactions), VV_T(log_start),
+        VV_T(windows), VV_T(closed_early), VV_T(asked_for_ahead), VV_T(few_gets_hardly_a_byte_twice), VV_T(stumbling_store), VV_T(transactions), VV_T(log_start),
         VV_T(pages),   VV_T(verify_goes_on), VV_T(rot), VV_T(fenced_writer), VV_T(no_bucket),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
