@@ -4,9 +4,6 @@
 
 #include <openssl/evp.h>
 #include <stdio.h>
-#include <stdlib.h>
-
-#define WINDOW (1u << 20)
 
 static void digest(const void *p, size_t n, uint8_t out[VV_CHAIN_BYTES])
 {
@@ -49,21 +46,4 @@ void vv_chain_next(uint8_t chain[VV_CHAIN_BYTES], const struct vv_link *l)
 void vv_chain_text(const uint8_t chain[VV_CHAIN_BYTES], char out[2 * VV_CHAIN_BYTES + 1])
 {
     for (size_t i = 0; i < VV_CHAIN_BYTES; i++) snprintf(out + i * 2, 3, "%02x", chain[i]);
-}
-
-int vv_chain_segment(struct vv_segment *s, uint64_t n, uint8_t sha256[VV_CHAIN_BYTES])
-{
-    EVP_MD_CTX *md = EVP_MD_CTX_new();
-    uint8_t *buf = malloc(WINDOW);
-    int err = md && buf && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 ? VV_OK : VV_E_NOMEM;
-    for (uint64_t at = 0; !err && at < n;) {
-        size_t take = (size_t)VV_MIN(n - at, (uint64_t)WINDOW);
-        err = vv_segment_read_raw(s, buf, take, at);
-        if (!err && EVP_DigestUpdate(md, buf, take) != 1) err = VV_E_NOMEM;
-        at += take;
-    }
-    if (!err && EVP_DigestFinal_ex(md, sha256, NULL) != 1) err = VV_E_NOMEM;
-    EVP_MD_CTX_free(md);
-    free(buf);
-    return err;
 }

@@ -6,7 +6,7 @@
  * prove later that what is still there was there then, unchanged: `varve verify --anchor`. CRCs find rot, this finds forgery.
  *
  * An object that holds several segments (merged) carries their links one by one: the chain does not depend on how segments are packed.
- * Pure but for vv_chain_segment. Any thread. */
+ * Pure. Any thread. */
 #ifndef VARVE_TIERING_CHAIN_H
 #define VARVE_TIERING_CHAIN_H
 #include "varve/bytes.h"
@@ -27,6 +27,4 @@ void vv_chain_next(uint8_t chain[VV_CHAIN_BYTES], const struct vv_link *l);
 void vv_link_put(const struct vv_link *l, uint8_t p[VV_LINK_BYTES]);
 void vv_link_get(const uint8_t p[VV_LINK_BYTES], struct vv_link *l);
 void vv_chain_text(const uint8_t chain[VV_CHAIN_BYTES], char out[2 * VV_CHAIN_BYTES + 1]);
-/* The SHA-256 of a sealed segment's first n bytes. [blocking: disk] */
-int vv_chain_segment(struct vv_segment *s, uint64_t n, uint8_t sha256[VV_CHAIN_BYTES]);
 #endif

@@ -406,6 +406,8 @@ static int fault_put(struct vv_objstore *base, const char *key, const struct vv_
     if (err) return err;
     struct flipped flipped = {.src = src};
     struct vv_objsrc lie = *src;
+    struct vv_objput believed = *how; /* what it then stores is of the store's making: it has its own sums */
+    if (v.action == VV_FAULT_TRUNCATE || v.action == VV_FAULT_FLIP) believed.sums = NULL;
     if (v.action == VV_FAULT_DROP_WRITE) {
         snprintf(info->etag, sizeof info->etag, "\"%032llx\"", (unsigned long long)v.random);
     } else {
@@ -415,10 +417,15 @@ static int fault_put(struct vv_objstore *base, const char *key, const struct vv_
             lie.read = flipped_read;
             lie.ctx = &flipped;
         }
-        err = vv_objstore_put(s->inner, key, &lie, how, deadline_ms, info, e);
+        err = vv_objstore_put(s->inner, key, &lie, &believed, deadline_ms, info, e);
     }
     info->size = src->size;
     return after(&v, err, VV_OBJ_PUT, key, e);
+}
+
+static struct vv_objsumming fault_summing(struct vv_objstore *base, uint64_t n)
+{
+    return vv_objstore_summing(((struct obj_fault *)base)->inner, n);
 }
 
 static int fault_delete(struct vv_objstore *base, const char *key, int64_t deadline_ms,
@@ -547,6 +554,7 @@ static const struct vv_objstore_ops fault_ops = {
     .get = fault_get,
     .head = fault_head,
     .put = fault_put,
+    .summing = fault_summing,
     .del = fault_delete,
     .delete_many = fault_delete_many,
     .list = fault_list,

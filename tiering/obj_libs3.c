@@ -14,6 +14,7 @@
 #include "libs3/libs3_api.h"
 #include "obj_pool.h"
 #include "obj_s3.h"
+#include "objsum.h"
 #include "varve/bytes.h"
 
 #include <dlfcn.h>
@@ -25,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SESSIONS_MAX = 16, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000, HASH_CHUNK = 1 << 20 };
+enum { SESSIONS_MAX = 16, PAUSE_FIRST_MS = 100, PAUSE_MAX_MS = 5000 };
 #define PUT_MAX (5ull << 30) /* S3's limit of a single PUT */
 
 struct obj_libs3 {
@@ -384,25 +385,10 @@ static void run_put(struct request *r, const struct vv_libs3_call *call)
     r->s->api->put(call, r->src->size, r->md5_base64, on_source, &r->answer);
 }
 
-static int hash_source(struct request *r, struct vv_error *e)
+static struct vv_objsumming libs3_summing(struct vv_objstore *base, uint64_t n)
 {
-    uint8_t hash[EVP_MAX_MD_SIZE];
-    uint8_t *chunk = malloc(HASH_CHUNK);
-    EVP_MD_CTX *md5 = EVP_MD_CTX_new();
-    int err = chunk && md5 && EVP_DigestInit_ex(md5, EVP_md5(), NULL) == 1 ? VV_OK : VV_E_NOMEM;
-    for (uint64_t at = 0; at < r->src->size && !err;) {
-        size_t n = (size_t)VV_MIN(r->src->size - at, (uint64_t)HASH_CHUNK);
-        err = r->src->read(r->src->ctx, at, chunk, n);
-        if (!err && EVP_DigestUpdate(md5, chunk, n) != 1) err = VV_E_IO;
-        at += n;
-    }
-    if (!err && EVP_DigestFinal_ex(md5, hash, NULL) != 1) err = VV_E_IO;
-    if (!err) EVP_EncodeBlock((unsigned char *)r->md5_base64, hash, 16);
-    EVP_MD_CTX_free(md5);
-    free(chunk);
-    return err ? vv_error_set(e, err, "put %s: reading or summing the bytes to send: %s", r->key,
-                              vv_err_name(err))
-               : VV_OK;
+    (void)base, (void)n;
+    return (struct vv_objsumming){VV_SUM_WHOLE, VV_SUM_MD5};
 }
 
 static int libs3_put(struct vv_objstore *base, const char *key, const struct vv_objsrc *src,
@@ -410,7 +396,6 @@ static int libs3_put(struct vv_objstore *base, const char *key, const struct vv_
                      struct vv_error *e)
 {
     struct request r;
-    (void)how; /* without the capability no condition comes here */
     int err = request_init(&r, (struct obj_libs3 *)base, VV_OBJ_PUT, key, deadline_ms, e);
     if (err) return err;
     if (src->size > PUT_MAX)
@@ -418,8 +403,12 @@ static int libs3_put(struct vv_objstore *base, const char *key, const struct vv_
                             key);
     r.run = run_put;
     r.src = src;
-    err = hash_source(&r, e);
-    if (!err) err = request_run(&r, e);
+    const struct vv_objsum *known = vv_objsums_for(how->sums, libs3_summing(base, src->size), 1); /* no condition comes here */
+    struct vv_objsum sum;
+    if (!known) err = vv_objsum_source(src, 0, src->size, VV_SUM_MD5, &sum);
+    if (err) return vv_error_set(e, err, "put %s: reading or summing the bytes to send: %s", key, vv_err_name(err));
+    EVP_EncodeBlock((unsigned char *)r.md5_base64, (known ? known : &sum)->md5, 16);
+    err = request_run(&r, e);
     if (err) return err;
     answer_info(&r, info);
     info->size = src->size;
@@ -519,6 +508,7 @@ static const struct vv_objstore_ops libs3_ops = {
     .get = libs3_get,
     .head = libs3_head,
     .put = libs3_put,
+    .summing = libs3_summing,
     .del = libs3_delete,
     .delete_many = libs3_delete_many,
     .list = libs3_list,

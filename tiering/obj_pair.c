@@ -145,6 +145,11 @@ static int pair_put(struct vv_objstore *base, const char *key, const struct vv_o
     return vv_objstore_put(atomic_load(&((struct obj_pair *)base)->first), key, src, how, deadline_ms, info, e);
 }
 
+static struct vv_objsumming pair_summing(struct vv_objstore *base, uint64_t n)
+{
+    return vv_objstore_summing(atomic_load(&((struct obj_pair *)base)->first), n);
+}
+
 static int pair_delete(struct vv_objstore *base, const char *key, int64_t deadline_ms, struct vv_error *e)
 {
     return vv_objstore_delete(atomic_load(&((struct obj_pair *)base)->first), key, deadline_ms, e);
@@ -201,6 +206,7 @@ static const struct vv_objstore_ops pair_ops = {
     .get = pair_get,
     .head = pair_head,
     .put = pair_put,
+    .summing = pair_summing,
     .del = pair_delete,
     .delete_many = pair_delete_many,
     .list = pair_list,

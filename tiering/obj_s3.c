@@ -12,6 +12,7 @@
  *
  * Threads: any; see obj_s3.h for what the lock guards. */
 #include "obj_s3.h"
+#include "objsum.h"
 #include "xml.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
@@ -116,6 +117,12 @@ void s3_protection(struct s3_call *c, const struct vv_objput *how)
     if (s->kms_key_id[0]) s3_call_header(c, "x-amz-server-side-encryption-aws-kms-key-id", s->kms_key_id);
 }
 
+static struct vv_objsumming s3_summing(struct vv_objstore *base, uint64_t n)
+{
+    const struct obj_s3 *s = (const struct obj_s3 *)base;
+    return (struct vv_objsumming){n > s->multipart_above ? s3_part_size(s, n) : VV_SUM_WHOLE, s3_sums(s)};
+}
+
 static int s3_put(struct vv_objstore *base, const char *key, const struct vv_objsrc *src,
                   const struct vv_objput *how, int64_t deadline_ms, struct vv_objinfo *info,
                   struct vv_error *e)
@@ -129,7 +136,7 @@ static int s3_put(struct vv_objstore *base, const char *key, const struct vv_obj
     c.src_n = src->size;
     s3_conditions(&c, how);
     s3_protection(&c, how);
-    int err = s3_call_hash(&c, e);
+    int err = s3_call_hash(&c, how->sums, vv_objsums_for(how->sums, s3_summing(base, src->size), 1), e);
     if (!err) err = s3_call_run(&c, e);
     if (err == VV_E_NOENT && how->if_match) /* AWS: 404 when the object to match is gone */
         err = vv_error_set(e, VV_E_CONFLICT, "%s: put %s: the object to replace is gone", base->url,
@@ -229,7 +236,7 @@ static int bulk_delete(struct bulk *b, int64_t deadline_ms, struct vv_error *e)
     c.src = &src;
     c.src_n = n;
     c.body_max = S3_XML_MAX;
-    int err = s3_call_hash(&c, e);
+    int err = s3_call_hash(&c, NULL, NULL, e);
     if (!err) err = s3_call_run(&c, e);
     if (!err && vv_xml_parse(c.buf ? c.buf->data : NULL, c.got, on_delete_element, b))
         err = proto(b->s, e, "bulk delete");
@@ -394,6 +401,7 @@ static const struct vv_objstore_ops s3_ops = {
     .get = s3_get,
     .head = s3_head,
     .put = s3_put,
+    .summing = s3_summing,
     .del = s3_delete,
     .delete_many = s3_delete_many,
     .list = s3_list,

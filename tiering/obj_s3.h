@@ -55,6 +55,7 @@ struct s3_call {
     /* body sent: src[src_at, src_at + src_n) */
     const struct vv_objsrc *src;
     uint64_t src_at, src_n, sent;
+    uint8_t md5[16];
     char md5_base64[32], sha256[65];
     char md5_etag[36]; /* "\"hex\"" */
     int src_err;
@@ -93,8 +94,14 @@ void s3_call_init(struct s3_call *c, struct obj_s3 *s, enum vv_objop op, const c
 void s3_call_release(struct s3_call *c);
 void s3_call_query(struct s3_call *c, const char *name, const char *value);
 void s3_call_header(struct s3_call *c, const char *name, const char *value);
-/* Checksums of the body; must come before the first attempt of a call with a body. */
-int s3_call_hash(struct s3_call *c, struct vv_error *e);
+/* Checksums of the body, by reading it, or *sum, one of `known` (else both NULL); must come before the first attempt of a call
+ * with a body. */
+int s3_call_hash(struct s3_call *c, const struct vv_objsums *known, const struct vv_objsum *sum, struct vv_error *e);
+/* What a body must carry, enum vv_objsum_kind. */
+static inline unsigned s3_sums(const struct obj_s3 *s)
+{
+    return VV_SUM_MD5 | (s->https ? 0 : VV_SUM_SHA256);
+}
 /* Sets up an attempt on curl: signed now. */
 int s3_attempt_begin(struct s3_call *c, CURL *curl, struct vv_error *e);
 /* The verdict on an attempt. *delay_ms >= 0: try again after that long; else the returned outcome
@@ -111,6 +118,7 @@ void s3_loop_submit(struct s3_loop *loop, struct vv_objget *get);
 void s3_loop_cancel(struct s3_loop *loop, struct vv_objget *get);
 
 /* obj_s3_multipart.c */
+uint64_t s3_part_size(const struct obj_s3 *s, uint64_t n); /* of a put of n bytes in parts */
 int s3_multipart_put(struct obj_s3 *s, const char *key, const struct vv_objsrc *src,
                      const struct vv_objput *how, int64_t deadline_ms, struct vv_objinfo *info,
                      struct vv_error *e);

@@ -11,16 +11,18 @@
  *
  * Payload. Every body carries Content-MD5 in a signed header, so what the store stores is what we
  * summed: that is the checksum of "verify before you forget", and for single PUTs it is the ETag.
- * Over https the payload itself goes as UNSIGNED-PAYLOAD (TLS keeps it; one hash pass at MD5's
- * speed), over http the SHA-256 is signed too, because nothing else binds body to request there for
- * stores that ignore Content-MD5. Hashing is a pass of its own over the source (from the page
- * cache): the sums are needed in the header, and trailers would shut out older stores.
+ * Over http the SHA-256 is signed too, because nothing else binds body to request there for stores
+ * that ignore Content-MD5; over https the payload goes as UNSIGNED-PAYLOAD (TLS keeps it, MD5 is
+ * the only pass) unless the caller has its SHA-256 anyway. The sums are needed in the header, and
+ * trailers would shut out older stores, so they come first: from the caller (vv_objput.sums), or by
+ * a pass of their own over the source. What changes between summing and sending, the store refuses.
  *
  * Limits: an error body is read up to S3_ERROR_BODY_MAX, a good one up to body_max; a stall of half
  * the remaining time ends an attempt. Texts of the server reach ours only cut and without control
  * characters; secrets never do. Threads: a call is one thread's; what it touches in obj_s3 is
  * atomic or guarded by its lock. */
 #include "obj_s3.h"
+#include "objsum.h"
 #include "xml.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
@@ -38,7 +40,6 @@ enum {
     PAUSE_MAX_MS = 5000,
     CONNECT_MS = 10 * 1000,
     SKEW_MS = 5 * 60 * 1000,
-    HASH_CHUNK = 1 << 20,
     BODY_FIRST = 16 * 1024,
 };
 
@@ -88,54 +89,28 @@ void s3_call_header(struct s3_call *c, const char *name, const char *value)
     c->headers[c->header_count++] = (struct vv_sigv4_kv){name, value};
 }
 
-static int hash_source(struct s3_call *c, EVP_MD_CTX *md5, EVP_MD_CTX *sha, uint8_t *chunk,
-                       size_t cap)
+int s3_call_hash(struct s3_call *c, const struct vv_objsums *known, const struct vv_objsum *sum, struct vv_error *e)
 {
-    for (uint64_t done = 0; done < c->src_n;) {
-        size_t n = (size_t)VV_MIN(c->src_n - done, (uint64_t)cap);
-        int err = c->src->read(c->src->ctx, c->src_at + done, chunk, n);
-        if (err) return err;
-        if (EVP_DigestUpdate(md5, chunk, n) != 1 || (sha && EVP_DigestUpdate(sha, chunk, n) != 1))
-            return VV_E_IO;
-        done += n;
+    struct vv_objsum own;
+    unsigned kinds = s3_sums(c->s);
+    if (sum) {
+        kinds |= known->as.kinds;
+    } else {
+        int err = vv_objsum_source(c->src, c->src_at, c->src_n, kinds, &own);
+        if (err) return vv_error_set(e, err, "%s: reading or summing the bytes to send: %s", c->key ? c->key : "request", vv_err_name(err));
+        sum = &own;
     }
-    return VV_OK;
-}
-
-int s3_call_hash(struct s3_call *c, struct vv_error *e)
-{
-    uint8_t hash[EVP_MAX_MD_SIZE];
-    size_t cap = (size_t)VV_MIN(VV_MAX(c->src_n, (uint64_t)1), (uint64_t)HASH_CHUNK);
-    bool sign_payload = !c->s->https;
-    uint8_t *chunk = malloc(cap);
-    EVP_MD_CTX *md5 = EVP_MD_CTX_new(), *sha = sign_payload ? EVP_MD_CTX_new() : NULL;
-    int err = VV_E_NOMEM;
-    if (!chunk || !md5 || (sign_payload && !sha)) goto out;
-    err = VV_E_IO;
-    if (EVP_DigestInit_ex(md5, EVP_md5(), NULL) != 1) goto out;
-    if (sha && EVP_DigestInit_ex(sha, EVP_sha256(), NULL) != 1) goto out;
-    err = hash_source(c, md5, sha, chunk, cap);
-    if (err) goto out;
-    err = VV_E_IO;
-    if (EVP_DigestFinal_ex(md5, hash, NULL) != 1) goto out;
-    EVP_EncodeBlock((unsigned char *)c->md5_base64, hash, 16);
+    memcpy(c->md5, sum->md5, sizeof c->md5);
+    EVP_EncodeBlock((unsigned char *)c->md5_base64, sum->md5, 16);
     c->md5_etag[0] = '"';
-    vv_sigv4_hex(hash, 16, c->md5_etag + 1);
+    vv_sigv4_hex(sum->md5, 16, c->md5_etag + 1);
     memcpy(c->md5_etag + 33, "\"", 2);
-    if (sha && EVP_DigestFinal_ex(sha, hash, NULL) != 1) goto out;
-    if (sha)
-        vv_sigv4_hex(hash, 32, c->sha256);
+    if (kinds & VV_SUM_SHA256)
+        vv_sigv4_hex(sum->sha256, 32, c->sha256);
     else
         memcpy(c->sha256, VV_SIGV4_UNSIGNED, sizeof VV_SIGV4_UNSIGNED);
     s3_call_header(c, "content-md5", c->md5_base64);
-    err = VV_OK;
-out:
-    EVP_MD_CTX_free(md5);
-    EVP_MD_CTX_free(sha);
-    free(chunk);
-    return err ? vv_error_set(e, err, "%s: reading or summing the bytes to send: %s",
-                              c->key ? c->key : "request", vv_err_name(err))
-               : VV_OK;
+    return VV_OK;
 }
 
 static bool add_line(struct s3_call *c, const char *name, const char *value)

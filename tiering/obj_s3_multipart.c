@@ -12,6 +12,7 @@
  *
  * Limits: VV_OBJ_PARTS_MAX parts; a part grows so that they suffice. Threads: as sync calls. */
 #include "obj_s3.h"
+#include "objsum.h"
 #include "xml.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
@@ -71,15 +72,7 @@ static int create(struct upload *u, const struct vv_objput *how, struct vv_error
     return err;
 }
 
-static void from_hex(const char *hex, uint8_t *out, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        char pair[3] = {hex[2 * i], hex[2 * i + 1], 0};
-        out[i] = (uint8_t)strtoul(pair, NULL, 16);
-    }
-}
-
-static int put_part(struct upload *u, unsigned i, struct vv_error *e)
+static int put_part(struct upload *u, unsigned i, const struct vv_objsums *sums, struct vv_error *e)
 {
     struct s3_call c;
     char number[16];
@@ -90,13 +83,13 @@ static int put_part(struct upload *u, unsigned i, struct vv_error *e)
     c.src = u->src;
     c.src_at = i * u->part_size;
     c.src_n = VV_MIN(u->part_size, u->src->size - c.src_at);
-    int err = s3_call_hash(&c, e);
+    int err = s3_call_hash(&c, sums, sums ? &sums->v[i] : NULL, e);
     if (!err) err = s3_call_run(&c, e);
     if (!err && !c.info.etag[0]) err = failed(u, e, VV_E_PROTO, "a part without ETag");
     if (!err && strpbrk(c.info.etag, "<>&")) err = failed(u, e, VV_E_PROTO, "an ETag that is none");
     if (!err) {
         memcpy(u->etags[i], c.info.etag, VV_OBJ_ETAG_MAX);
-        from_hex(c.md5_etag + 1, u->md5s + 16 * i, 16);
+        memcpy(u->md5s + 16 * i, c.md5, 16);
     }
     s3_call_release(&c);
     return err;
@@ -161,7 +154,7 @@ static int complete_once(struct upload *u, const struct vv_objsrc *body,
     c.src = body;
     c.src_n = body->size;
     c.body_max = 64 * 1024;
-    int err = s3_call_hash(&c, e);
+    int err = s3_call_hash(&c, NULL, NULL, e);
     if (!err) err = s3_call_run(&c, e);
     *unknown = c.unknown_outcome || err == VV_E_TIMEOUT;
     if (!err && vv_xml_parse(c.buf ? c.buf->data : NULL, c.got, on_complete_element, &done))
@@ -225,21 +218,27 @@ static int abort_upload(struct obj_s3 *s, const char *key, const char *id, int64
     return err;
 }
 
+uint64_t s3_part_size(const struct obj_s3 *s, uint64_t n)
+{
+    return VV_MAX(s->part_size, (n + VV_OBJ_PARTS_MAX - 1) / VV_OBJ_PARTS_MAX);
+}
+
 int s3_multipart_put(struct obj_s3 *s, const char *key, const struct vv_objsrc *src,
                      const struct vv_objput *how, int64_t deadline_ms, struct vv_objinfo *info,
                      struct vv_error *e)
 {
     struct upload u = {.s = s, .key = key, .src = src};
     u.deadline_us = vv_mono_us(s->base.env) + deadline_ms * 1000;
-    u.part_size = VV_MAX(s->part_size, (src->size + VV_OBJ_PARTS_MAX - 1) / VV_OBJ_PARTS_MAX);
+    u.part_size = s3_part_size(s, src->size);
     uint64_t parts = (src->size + u.part_size - 1) / u.part_size;
     u.parts = (unsigned)parts;
     if (src->size > (5ull << 40)) return failed(&u, e, VV_E_LIMIT, "an object has at most 5 TiB");
+    const struct vv_objsums *sums = vv_objsums_for(how->sums, (struct vv_objsumming){u.part_size, s3_sums(s)}, parts) ? how->sums : NULL;
     u.etags = calloc(u.parts, sizeof *u.etags);
     u.md5s = calloc(u.parts, 16);
     int err = u.etags && u.md5s ? create(&u, how, e) : failed(&u, e, VV_E_NOMEM, "out of memory");
     for (unsigned i = 0; i < u.parts && !err; i++)
-        err = put_part(&u, i, e);
+        err = put_part(&u, i, sums, e);
     if (!err) err = complete(&u, how, e);
     if (!err) {
         memcpy(info->etag, u.etag, sizeof info->etag);

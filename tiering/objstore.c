@@ -241,6 +241,11 @@ int vv_objstore_put(struct vv_objstore *s, const char *key, const struct vv_objs
     return err;
 }
 
+struct vv_objsumming vv_objstore_summing(struct vv_objstore *s, uint64_t n)
+{
+    return s->ops->summing ? s->ops->summing(s, n) : (struct vv_objsumming){0};
+}
+
 static int mem_read(void *ctx, uint64_t at, void *dst, size_t n)
 {
     memcpy(dst, (const uint8_t *)ctx + at, n);

@@ -7,13 +7,17 @@
  * the put), else it puts it (only if absent, where the store can), and again over it if what is there is wrong.
  * Nothing is BOTH before the footer was read back and compared (verify_full, or a store that checks no checksum: all blocks). An object that is adopted, because its put
  * got no answer in this try, is always read back whole: nobody vouched for its bytes.
- * Local bytes are checked against the block table while they are read for the put, so rot since the append is refused.
- * Compressed or encrypted, the stored bytes are made block by block whenever the store asks for them: always the same ones within a
+ * The segment is read twice: once before the put, block by block, for everything that must be known before it (the chain's SHA-256, the sums
+ * the store is told, the sizes of compressed blocks), all of it while a block is in the processor's cache; and once as it is sent. Both
+ * times each block is checked against the block table, so rot since the append is refused: what the chain and the store's sums say is
+ * what was appended, and what is sent is that or refused by the store.
+ * Compressed or encrypted, the stored bytes are made block by block whenever they are wanted: always the same ones within a
  * try, for the data key is the try's own; the next try has another, and what an earlier one left is read back with the key in its footer.
  * Failures back off per partition; others go on. Segments wholly below the log start are not uploaded but dropped.
  *
  * Thread: whoever holds the part's busy mark. */
 #include "follow.h"
+#include "objsum.h"
 #include "tier_impl.h"
 #include "varve/vlog.h"
 
@@ -40,6 +44,7 @@ struct upload {
     /* the running check of the source */
     uint64_t at;             /* next byte in sequence */
     uint32_t block, crc;     /* block that holds `at`, CRC of its bytes so far */
+    struct vv_summer sums;   /* of what will be sent, as the store wants them; over the footer too */
     /* blocks that are stored otherwise than they are */
     struct vv_blockcodec *codec;
     uint8_t *plain, *stored; /* room for the largest block, and for what it may take */
@@ -116,40 +121,70 @@ static void pay(struct upload *u, size_t n)
     pthread_mutex_unlock(&t->mu);
 }
 
-/* The local block, checked, as it is to be stored, in u->stored. */
-static int store_block(struct upload *u, uint32_t i, uint32_t *n, uint32_t *how)
+/* The local block, checked, in u->plain. */
+static int load_block(struct upload *u, uint32_t i)
 {
     const struct vv_block *b = &u->footer.blocks.v[i];
-    u->stored_block = UINT32_MAX;
     int err = vv_segment_read_raw(u->x.local, u->plain, b->n, b->at);
-    if (!err && vv_crc32c(0, u->plain, b->n) != b->crc) err = rotten(u, b);
-    if (!err) err = vv_block_store(u->codec, i, u->plain, b->n, u->stored, n, how);
+    return err || vv_crc32c(0, u->plain, b->n) == b->crc ? err : rotten(u, b);
+}
+
+/* What is in u->plain as it is to be stored, in u->stored. */
+static int store_block(struct upload *u, uint32_t i, uint32_t *n, uint32_t *how)
+{
+    u->stored_block = UINT32_MAX;
+    int err = vv_block_store(u->codec, i, u->plain, u->footer.blocks.v[i].n, u->stored, n, how);
     if (!err) u->stored_block = i;
     return err;
 }
 
-/* Before the put, which must know the size: every block once. What is only encrypted tells its size without that. */
-static int plan_stored(struct upload *u)
+/* The pass before the put: every block once. What is only encrypted tells its size without being made. */
+static int pass_blocks(struct upload *u, struct vv_summer *chain)
 {
     struct vv_footer *f = &u->footer;
-    uint32_t largest = 0;
-    for (uint32_t i = 0; i < f->blocks.count; i++) largest = VV_MAX(largest, f->blocks.v[i].n);
-    f->stored = calloc(f->blocks.count + 1, sizeof *f->stored);
-    u->codec = vv_footer_codec(f);
-    u->plain = malloc(largest + 1);
-    u->stored = malloc(u->codec ? vv_block_stored_max(u->codec, largest) + 1 : 1);
-    if (!f->stored || !u->codec || !u->plain || !u->stored) return VV_E_NOMEM;
+    bool make = f->flags & VV_OBJECT_COMPRESSED || (f->flags && u->sums.as.kinds);
     for (uint32_t i = 0; i < f->blocks.count; i++) {
-        struct vv_stored *x = &f->stored[i];
-        x->at = f->stored_bytes;
-        x->how = VV_STORED_PLAIN;
-        x->n = (uint32_t)vv_block_stored_max(u->codec, f->blocks.v[i].n);
+        uint32_t n = f->flags ? (uint32_t)vv_block_stored_max(u->codec, f->blocks.v[i].n) : f->blocks.v[i].n, how = VV_STORED_PLAIN;
         if (vv_tier_overdue(u->p->tier)) return VV_E_SHUTDOWN;
-        int err = f->flags & VV_OBJECT_COMPRESSED ? store_block(u, i, &x->n, &x->how) : VV_OK;
+        int err = load_block(u, i);
+        if (!err && make) err = store_block(u, i, &n, &how);
         if (err) return err;
-        f->stored_bytes += x->n;
+        vv_summer_feed(chain, u->plain, f->blocks.v[i].n);
+        vv_summer_feed(&u->sums, make ? u->stored : u->plain, n);
+        if (!f->flags) continue;
+        f->stored[i] = (struct vv_stored){.at = f->stored_bytes, .n = n, .how = how};
+        f->stored_bytes += n;
     }
     return VV_OK;
+}
+
+/* Makes the link's SHA-256, the sums of what will be sent before the footer, and where the stored blocks lie. A segment that rotted is left
+ * to bring(): its object may be there already. The SHA-256 of a put in one request is the link's and goes on over the footer. */
+static int pass(struct upload *u)
+{
+    struct vv_footer *f = &u->footer;
+    struct vv_summer chain = {0};
+    uint32_t largest = 0;
+    for (uint32_t i = 0; i < f->blocks.count; i++) largest = VV_MAX(largest, f->blocks.v[i].n);
+    u->plain = malloc(largest + 1);
+    if (!u->plain) return VV_E_NOMEM;
+    if (f->flags) {
+        f->stored = calloc(f->blocks.count + 1, sizeof *f->stored);
+        u->codec = vv_footer_codec(f);
+        u->stored = malloc(u->codec ? vv_block_stored_max(u->codec, largest) + 1 : 1);
+        if (!f->stored || !u->codec || !u->stored) return VV_E_NOMEM;
+    }
+    struct vv_objsumming as = vv_objstore_summing(u->p->tier->store, f->data_bytes); /* at the border between whole and parts a guess */
+    bool shared = !f->flags && as.kinds && as.piece == VV_SUM_WHOLE;
+    if (shared) as.kinds |= VV_SUM_SHA256;
+    else vv_summer_begin(&chain, (struct vv_objsumming){VV_SUM_WHOLE, VV_SUM_SHA256});
+    if (as.kinds) vv_summer_begin(&u->sums, as);
+    f->stored_bytes = f->flags ? 0 : f->data_bytes;
+    int err = pass_blocks(u, &chain);
+    if (!err) vv_summer_sha256(shared ? &u->sums : &chain, f->links[0].sha256);
+    if (!err) err = shared ? u->sums.err : chain.err;
+    vv_summer_release(&chain);
+    return err == VV_E_CORRUPT && !f->flags && u->rot.code ? VV_OK : err;
 }
 
 static int read_plain(struct upload *u, uint64_t at, uint8_t *p, size_t n)
@@ -170,7 +205,8 @@ static int read_stored(struct upload *u, uint64_t at, uint8_t *p, size_t n)
     }
     while (n) {
         uint32_t got = v[lo].n, how = v[lo].how;
-        int err = u->stored_block == lo ? VV_OK : store_block(u, lo, &got, &how);
+        int err = u->stored_block == lo ? VV_OK : load_block(u, lo);
+        if (!err && u->stored_block != lo) err = store_block(u, lo, &got, &how);
         if (err) return err;
         VV_ASSERT(got == v[lo].n && how == v[lo].how);
         size_t skip = (size_t)(at - v[lo].at), take = VV_MIN(n, got - skip);
@@ -260,19 +296,17 @@ static int make_link(struct upload *u, struct vv_footer *f)
     if (!f->links) return VV_E_NOMEM;
     f->link_count = 1;
     *f->links = (struct vv_link){.base = u->x.base, .last = u->x.last, .bytes = f->data_bytes};
-    return vv_chain_segment(u->x.local, f->data_bytes, f->links[0].sha256);
+    return VV_OK;
 }
 
-/* How the blocks are stored, and with that how many bytes they take. */
+/* How the blocks are stored. */
 static int choose_form(struct upload *u)
 {
     struct vv_footer *f = &u->footer;
     struct vv_tier *t = u->p->tier;
     if (u->config.compress) f->flags |= VV_OBJECT_COMPRESSED;
     if (u->config.encrypt) f->flags |= VV_OBJECT_ENCRYPTED;
-    f->stored_bytes = f->flags ? 0 : f->data_bytes;
-    int err = f->flags & VV_OBJECT_ENCRYPTED ? vv_footer_make_key(f, t->store->keys, t->env, &u->e) : VV_OK;
-    return err || !f->flags ? err : plan_stored(u);
+    return f->flags & VV_OBJECT_ENCRYPTED ? vv_footer_make_key(f, t->store->keys, t->env, &u->e) : VV_OK;
 }
 
 static int make_footer(struct upload *u)
@@ -301,6 +335,8 @@ static int make_footer(struct upload *u)
     if (!err) err = vv_segment_snapshot(u->x.local, &f->snapshot, &f->snapshot_n);
     if (!err) err = make_link(u, f);
     if (!err) err = choose_form(u);
+    if (!err) err = pass(u);
+    if (err && u->rot.code) u->e = u->rot;
     if (!err) err = vv_footer_encode(f, &u->tail, &u->tail_n);
     return err;
 }
@@ -430,6 +466,10 @@ static int put_object(struct upload *u, bool *stored_wrong)
     struct vv_objput how = {.if_none_match = !overwrite && (t->store->caps & VV_OBJ_CAP_IF_NONE_MATCH), .cold = true};
     struct vv_objsrc src = {.size = u->footer.stored_bytes + u->tail_n, .read = source_read, .ctx = u};
     struct vv_objinfo told;
+    vv_summer_feed(&u->sums, u->tail, u->tail_n);
+    bool summed = u->sums.as.kinds && !vv_summer_end(&u->sums);
+    struct vv_objsums sums = {.as = u->sums.as, .count = u->sums.count, .v = u->sums.v};
+    if (summed) how.sums = &sums;
     int err = vv_objstore_put(t->store, u->key, &src, &how, PUT_DEADLINE_MS(src.size), &told, &u->e);
     if (err && u->rot.code) { /* not the store's fault */
         u->e = u->rot;
@@ -462,6 +502,10 @@ static int bring(struct upload *u, bool look_first, struct vv_objinfo *info)
         if (!err) return VV_OK; /* adopted */
         if (err == VV_E_CORRUPT || err == VV_E_KEY) set_overwrite(p, true); /* an earlier try's, under a key that is gone: again */
         if (err != VV_E_NOENT && err != VV_E_CORRUPT && err != VV_E_KEY) return err;
+    }
+    if (u->rot.code) {
+        u->e = u->rot;
+        return VV_E_CORRUPT;
     }
     err = put_object(u, &wrong);
     if (err && err != VV_E_CONFLICT && !wrong) return err; /* unknown outcomes too: the next try looks first */
@@ -503,6 +547,7 @@ static void release(struct upload *u)
     vv_blockcodec_free(u->codec);
     free(u->plain);
     free(u->stored);
+    vv_summer_release(&u->sums);
 }
 
 static int upload(struct upload *u)
@@ -527,6 +572,7 @@ static int upload(struct upload *u)
     err = vv_index_move(p->o.index, u->x.base, VV_EXTENT_BOTH, &u->x);
     if (err) return err;
     vv_chain_next(p->chain, u->footer.links);
+    if (u->rot.code) p->chain_known = false; /* adopted; its SHA-256 is in its footer */
     set_overwrite(p, false);
     return VV_OK;
 }
@@ -649,6 +695,10 @@ static int put_again(struct upload *u)
     vv_segkey_of(p->o.topic_id, p->o.partition, &u->x, &k);
     vv_segkey_format(&k, u->key);
     int err = make_footer(u);
+    if (!err && u->rot.code) {
+        u->e = u->rot;
+        err = VV_E_CORRUPT;
+    }
     if (!err) err = fit_tail(u);
     if (err) return err;
     src.size = vv_extent_footer_at(&u->x) + u->tail_n;

@@ -128,17 +128,37 @@ struct vv_objget {
 /* ---- upload source: where the bytes of a put come from ----
  * read() delivers exactly n bytes at `at` (at + n <= size) or fails with a vv_err that the put then returns.
  * It is called on the thread that called put, never twice at a time, in pieces of at most 1 MiB, and more than once
- * for the same bytes (checksum first, then sending; again on every retry): it must deliver the same bytes. */
+ * for the same bytes (checksum first, unless the caller brings it; then sending; again on every retry): it must deliver
+ * the same bytes. */
 struct vv_objsrc {
     uint64_t size;
     int (*read)(void *ctx, uint64_t at, void *dst, size_t n);
     void *ctx;
 };
 
+/* ---- the sums of a put's bytes, from a caller that reads them anyway (tiering/objsum.h makes them) ----
+ * They are what the store at the other end is told and checks: a put whose bytes are others fails with E_CORRUPT. One for each
+ * `piece` bytes; sums of other pieces than the put sends, or without those that it needs, are not used: it reads once more. */
+enum vv_objsum_kind { VV_SUM_MD5 = 1, VV_SUM_SHA256 = 2 };
+#define VV_SUM_WHOLE UINT64_MAX /* the piece of a put in one request */
+struct vv_objsum {
+    uint8_t md5[16], sha256[32];
+};
+struct vv_objsumming { /* how a put sums */
+    uint64_t piece;
+    unsigned kinds; /* enum vv_objsum_kind; 0 = it sums nothing */
+};
+struct vv_objsums {
+    struct vv_objsumming as;
+    size_t count;
+    const struct vv_objsum *v;
+};
+
 struct vv_objput {
     bool if_none_match;   /* If-None-Match: * — only if absent */
     const char *if_match; /* If-Match — only if the ETag is this one; NULL = no condition */
     bool cold;            /* written once and kept for long: in the configured storage class */
+    const struct vv_objsums *sums; /* NULL = the put makes what it needs */
 };
 
 enum vv_objget_kind {
@@ -179,6 +199,7 @@ struct vv_objstore_ops {
                 struct vv_error *e);
     int (*put)(struct vv_objstore *s, const char *key, const struct vv_objsrc *src, const struct vv_objput *how,
                int64_t deadline_ms, struct vv_objinfo *info, struct vv_error *e);
+    struct vv_objsumming (*summing)(struct vv_objstore *s, uint64_t n); /* NULL: sums nothing */
     int (*del)(struct vv_objstore *s, const char *key, int64_t deadline_ms, struct vv_error *e);
     int (*delete_many)(struct vv_objstore *s, const char *const *keys, size_t count, int64_t deadline_ms,
                        int *results, struct vv_error *e); /* count <= VV_OBJ_DELETE_MAX */
@@ -274,6 +295,8 @@ int vv_objstore_head(struct vv_objstore *s, const char *key, int64_t deadline_ms
  * above multipart_above in parts, aborted on failure. */
 int vv_objstore_put(struct vv_objstore *s, const char *key, const struct vv_objsrc *src,
                     const struct vv_objput *how, int64_t deadline_ms, struct vv_objinfo *info, struct vv_error *e);
+/* Which sums a put of n bytes needs. */
+struct vv_objsumming vv_objstore_summing(struct vv_objstore *s, uint64_t n);
 int vv_objstore_put_mem(struct vv_objstore *s, const char *key, const void *p, size_t n,
                         const struct vv_objput *how, int64_t deadline_ms, struct vv_objinfo *info,
                         struct vv_error *e);

@@ -5,6 +5,7 @@
  * to the next test. Every test works under its own key prefix; the runner removes everything at the
  * end by listing and bulk delete. */
 #include "conformance.h"
+#include "objsum.h"
 #include "varve/bytes.h"
 
 #include <pthread.h>
@@ -521,6 +522,52 @@ static void source_fails(struct run *r)
     WANT(VV_E_NOENT, vv_objstore_head(r->s, key, MS, NULL, &e));
 }
 
+static unsigned source_reads;
+static int counted_read(void *ctx, uint64_t at, void *dst, size_t n)
+{
+    source_reads += at == 0;
+    return pattern_read(ctx, at, dst, n);
+}
+
+/* Sums that the caller has are used, and what is not what was summed is not kept by a store that checks. */
+static void sums_of_the_caller(struct run *r, uint64_t size)
+{
+    enum { PARTS_MAX = 16 };
+    struct vv_objsum v[PARTS_MAX];
+    struct vv_objsrc src = {.size = size, .read = counted_read, .ctx = &src};
+    struct vv_objsumming as = vv_objstore_summing(r->s, size);
+    struct vv_objsums sums = {.as = as, .v = v};
+    struct vv_objput how = {.sums = &sums};
+    const char *key = key_of(r, "summed");
+    if (!as.kinds) return;
+    for (uint64_t at = 0; at < size; at += VV_MIN(as.piece, size - at)) {
+        CHECK(sums.count < PARTS_MAX);
+        OK(vv_objsum_source(&src, at, VV_MIN(as.piece, size - at), as.kinds, &v[sums.count++]));
+    }
+    source_reads = 0;
+    OK(vv_objstore_put(r->s, key, &src, &how, MS, NULL, &e));
+    CHECK(source_reads == 1); /* the sending */
+    sums.as.piece = size / 2 + 1; /* of other pieces: not used */
+    OK(vv_objstore_put(r->s, key, &src, &how, MS, NULL, &e));
+    CHECK(source_reads == 3);
+    sums.as.piece = as.piece;
+    if (!(r->caps & VV_OBJ_CAP_CHECKED_PUT)) return;
+    OK(vv_objstore_delete(r->s, key, MS, &e));
+    v[sums.count - 1].md5[3] ^= 1; /* the other sum only some stores look at, which is why there are both */
+    CHECK(vv_objstore_put(r->s, key, &src, &how, 2000, NULL, NULL) != VV_OK);
+    WANT(VV_E_NOENT, vv_objstore_head(r->s, key, MS, NULL, &e));
+}
+
+static void sums_whole(struct run *r)
+{
+    sums_of_the_caller(r, 300000);
+}
+
+static void sums_of_parts(struct run *r)
+{
+    sums_of_the_caller(r, (12 << 20) + 77);
+}
+
 static void many_async(struct run *r)
 {
     enum { N = 200 };
@@ -706,6 +753,8 @@ static const struct test {
     {"concurrent_conditions", concurrent_conditions, VV_OBJ_CAP_CONDITIONAL_PUT, false, false},
     {"unsupported_is_said", unsupported_is_said, 0, false, false},
     {"source_fails", source_fails, 0, false, false},
+    {"sums_whole", sums_whole, 0, false, false},
+    {"sums_of_parts", sums_of_parts, 0, false, true},
     {"many_async", many_async, 0, false, false},
     {"into_a_sink", into_a_sink, 0, false, false},
     {"canceling", canceling, 0, false, false},

@@ -30,9 +30,11 @@ struct vv_segment {
 };
 struct vv_log { struct vv_segment *v[4096]; size_t n; int64_t end; int32_t epoch; };
 
+static _Atomic uint64_t rig_read_bytes; /* from segments */
 int vv_segment_read_raw(struct vv_segment *s, void *dst, size_t n, uint64_t at)
 {
     if (at + n > s->n) return VV_E_IO;
+    rig_read_bytes += n;
     memcpy(dst, s->p + at, n);
     return 0;
 }

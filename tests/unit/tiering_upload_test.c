@@ -1,5 +1,8 @@
 /* The uploader and the claim: the way of a segment into the bucket, every fault on it, crashes between the steps, other writers. */
 #include "tiering_rig.h"
+#include "follow.h"
+
+#include <openssl/evp.h>
 
 static int setup(void **state)
 {
@@ -317,6 +320,127 @@ static void claim_survives_lost_replies(void **state)
     assert_false(r->tier->fenced);
 }
 
+/* ---- the sums that a put is given ---- */
+
+static struct vv_objsumming sums_wanted;
+static uint64_t sums_seen, sums_missed;
+
+static struct vv_objsumming want_sums(struct vv_objstore *s, uint64_t n)
+{
+    (void)s, (void)n;
+    return sums_wanted;
+}
+
+/* Every piece as it will be sent, against what the uploader said of it; what the store needs must be there. */
+static void check_sums(const uint8_t *p, uint64_t n, const struct vv_objsums *sums)
+{
+    assert_int_equal(sums->as.piece, sums_wanted.piece);
+    assert_int_equal(sums->as.kinds & sums_wanted.kinds, sums_wanted.kinds);
+    uint64_t piece = VV_MIN(sums->as.piece, n);
+    assert_int_equal(sums->count, (n + piece - 1) / piece);
+    for (size_t i = 0; i < sums->count; i++) {
+        uint8_t md5[16], sha256[32];
+        size_t take = (size_t)VV_MIN(piece, n - i * piece);
+        assert_int_equal(EVP_Digest(p + i * piece, take, md5, NULL, EVP_md5(), NULL), 1);
+        assert_int_equal(EVP_Digest(p + i * piece, take, sha256, NULL, EVP_sha256(), NULL), 1);
+        if (sums->as.kinds & VV_SUM_MD5) assert_memory_equal(sums->v[i].md5, md5, 16);
+        if (sums->as.kinds & VV_SUM_SHA256) assert_memory_equal(sums->v[i].sha256, sha256, 32);
+    }
+}
+
+static const struct vv_objstore_ops *ops_before;
+static int checking_put(struct vv_objstore *s, const char *key, const struct vv_objsrc *src, const struct vv_objput *how, int64_t deadline_ms,
+                        struct vv_objinfo *info, struct vv_error *e)
+{
+    if (strstr(key, ".seg")) {
+        uint8_t *p = malloc(src->size);
+        assert_int_equal(src->read(src->ctx, 0, p, src->size), 0);
+        if (how->sums) check_sums(p, src->size, how->sums);
+        *(how->sums ? &sums_seen : &sums_missed) += 1;
+        free(p);
+    }
+    return ops_before->put(s, key, src, how, deadline_ms, info, e);
+}
+
+static void link_of(struct rig *r, int64_t base, struct vv_footer *f)
+{
+    struct vv_extent x;
+    struct vv_segkey k;
+    uint64_t n;
+    struct vv_error e = {0};
+    assert_int_equal(vv_index_find(r->index, base, &x), 0);
+    vv_extent_release(r->index, &x);
+    vv_segkey_of(r->topic_id, 2, &x, &k);
+    rig_ok(vv_footer_get(r->store, &k, r->tier->clusters, 4096, f, &n, &e), &e);
+    assert_int_equal(f->link_count, 1);
+}
+
+/* The sums that the store asks for come with the put, in pieces or whole, of the bytes in their stored form and of the footer; the link's is
+ * of the segment, whoever else wanted a SHA-256. */
+static void sums_are_handed_down(void **state)
+{
+    static const struct vv_objsumming cases[] = {
+        {VV_SUM_WHOLE, VV_SUM_MD5 | VV_SUM_SHA256}, {VV_SUM_WHOLE, VV_SUM_MD5}, {30000, VV_SUM_MD5 | VV_SUM_SHA256}, {65536, VV_SUM_MD5}, {0, 0}};
+    struct rig *r = *state;
+    static struct vv_objstore_ops checking;
+    ops_before = r->store->ops;
+    checking = *ops_before;
+    checking.put = checking_put;
+    checking.summing = want_sums;
+    r->store->ops = &checking;
+    sums_seen = sums_missed = 0;
+    for (size_t i = 0; i < VV_COUNT(cases); i++) {
+        uint8_t sha256[32];
+        struct vv_footer f;
+        sums_wanted = cases[i];
+        struct vv_segment *s = rig_seal(r, 5, 33333);
+        rig_run(r);
+        assert_int_equal(rig_state(r, s->base), VV_EXTENT_BOTH);
+        assert_int_equal(EVP_Digest(s->p, s->n, sha256, NULL, EVP_sha256(), NULL), 1);
+        link_of(r, s->base, &f);
+        assert_memory_equal(f.links[0].sha256, sha256, 32);
+        vv_footer_release(&f);
+    }
+    assert_int_equal(sums_seen, VV_COUNT(cases) - 1);
+    assert_int_equal(sums_missed, 1);
+    r->store->ops = ops_before;
+}
+
+/* Once for all that must be known, once to send it. */
+static void a_segment_is_read_twice(void **state)
+{
+    struct rig *r = *state;
+    struct vv_segment *s = rig_seal(r, 40, 50000);
+    rig_read_bytes = 0;
+    rig_run(r);
+    assert_int_equal(rig_state(r, 0), VV_EXTENT_BOTH);
+    assert_int_equal(rig_read_bytes, 2 * s->n);
+}
+
+/* The object arrived, its reply did not, and meanwhile the local copy rots: the object counts, and the chain goes on from what it says. */
+static void rot_after_a_lost_reply(void **state)
+{
+    struct rig *r = *state;
+    struct vv_footer first, second;
+    uint8_t chain[VV_CHAIN_BYTES];
+    if (rig_form(&r->config)) return; /* what is stored otherwise is made from the local copy, which must be good */
+    struct vv_segment *s = rig_seal(r, 4, 20000);
+    fault(r, VV_OBJ_PUT, VV_FAULT_LOSE_REPLY, 1, 0);
+    rig_run(r);
+    assert_int_equal(rig_state(r, 0), VV_EXTENT_UPLOADING);
+    s->p[30000] ^= 1;
+    settles_with_one_object(r);
+    rig_seal(r, 1, 10000);
+    rig_settle(r);
+    link_of(r, 0, &first);
+    link_of(r, 40, &second);
+    memcpy(chain, first.chain, sizeof chain);
+    vv_chain_next(chain, first.links);
+    assert_memory_equal(second.chain, chain, sizeof chain);
+    vv_footer_release(&first);
+    vv_footer_release(&second);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
@@ -324,7 +448,7 @@ int main(void)
         T(in_order_and_only_what_may), T(object_content), T(put_fails), T(reply_lost), T(acknowledged_but_not_stored),
         T(stored_truncated), T(stored_other_bytes), T(footer_read_back_fails), T(rot_is_refused), T(crash_at_each_step),
         T(other_partitions_go_on), T(copy_disabled), T(other_writers), T(claim_is_released_and_recognised),
-        T(claim_survives_lost_replies),
+        T(claim_survives_lost_replies), T(sums_are_handed_down), T(a_segment_is_read_twice), T(rot_after_a_lost_reply),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
