@@ -494,7 +494,8 @@ def check_ahead():
         settings = s3.settings("ahead")
         cli = Cli(settings["tier.url"], settings)
         want = cli_order(fill(scratch, settings))
-        last = s3.keys(r"/00000/.*\.seg$")[-1]
+        topic = s3.keys(r"/00001/.*\.seg$")[0].split("/00001/")[0]  # not the one beside it
+        last = s3.keys(rf"{topic}/00000/.*\.seg$")[-1]
         rule = s3.rule("GET", re.escape(last), do="stall", nth=1)
         asked = s3.count("GET", r"/00001/.*\.seg$")
         with tempfile.TemporaryFile() as out:
