@@ -3,7 +3,8 @@
  * A run of neighbouring extents that are only in the bucket, small, of one generation and older than the age (and the delete
  * grace) becomes one object of the next generation. Members of one generation only: an object is copied once per generation, so a
  * history costs a few copies whatever its length. Steps, each repeatable after a crash:
- *   1. members read and checked against their footers; the new object made in memory (same batches, new blocks)
+ *   1. members read and checked against their footers; the new object made in memory (same batches, new blocks, compressed and
+ *      encrypted as the settings are now, whatever the members are)
  *   2. intent in the index: key and everything else about it     3. PUT, read back
  *   4. the manifest names it instead of its members, which stand in the list of what was replaced (manifest_replace.c)
  *   5. the index follows, one record                              6. after the grace: what was replaced is deleted
@@ -12,6 +13,7 @@
  * finished (the log start passed a member) is deleted and given up.
  *
  * Thread: whoever has the part's merging mark; steps 4 to 6 under its keeping mark, too. */
+#include "abreast.h"
 #include "follow.h"
 #include "tier_impl.h"
 #include "varve/vlog.h"
@@ -20,6 +22,8 @@
 #include <stdlib.h>
 
 #define MEMBERS_MAX 512
+#define WIDTH 8 /* members asked for at the same time */
+#define WINDOW_BYTES (8u << 20)
 #define SCAN_MAX 4096 /* extents looked at in one step */
 #define DEADLINE_MS 60000
 #define LOOK_AGAIN_MS 60000
@@ -31,8 +35,12 @@ struct merge {
     size_t n;
     struct vv_extent x;  /* the new one */
     struct vv_footer footer;
-    uint8_t *bytes;      /* its data, then footer and trailer */
-    size_t data_n, tail_n;
+    struct vv_blockcodec *codec; /* NULL: its blocks are stored as they are */
+    uint8_t *bytes;      /* as much of it as there is; at the end footer and trailer, tail_n */
+    size_t n_bytes, cap, tail_n;
+    uint8_t *open;       /* the block that still grows */
+    size_t open_n, open_cap;
+    uint32_t ended;      /* blocks in `bytes` */
     char key[VV_KEY_MAX];
     struct vv_error e;
 };
@@ -123,14 +131,63 @@ static void pay(struct merge *g, uint64_t n)
     pthread_mutex_unlock(&t->mu);
 }
 
+/* Room for n more bytes of the object. */
+static uint8_t *room(struct merge *g, size_t n)
+{
+    if (g->n_bytes + n > g->cap) {
+        size_t cap = g->n_bytes + n + g->cap / 2;
+        uint8_t *p = realloc(g->bytes, cap);
+        if (!p) return NULL;
+        g->bytes = p;
+        g->cap = cap;
+    }
+    return g->bytes + g->n_bytes;
+}
+
+/* The block that is complete now becomes part of the object, in the form that objects have now. */
+static int end_block(struct merge *g)
+{
+    struct vv_footer *f = &g->footer;
+    uint32_t i = g->ended;
+    if (i == f->blocks.count) return VV_OK;
+    size_t n = f->blocks.v[i].n;
+    uint8_t *to = room(g, g->codec ? vv_block_stored_max(g->codec, n) : n);
+    struct vv_stored *v = to ? realloc(f->stored, (i + 1) * sizeof *v) : NULL;
+    if (!v) return VV_E_NOMEM;
+    f->stored = v;
+    v[i] = (struct vv_stored){g->n_bytes, (uint32_t)n, VV_STORED_PLAIN};
+    int err = g->codec ? vv_block_store(g->codec, i, g->open, n, to, &v[i].n, &v[i].how) : VV_OK;
+    if (!g->codec) memcpy(to, g->open, n);
+    if (err) return err;
+    g->n_bytes += v[i].n;
+    g->open_n = 0;
+    g->ended++;
+    return VV_OK;
+}
+
+static int add_batch(struct merge *g, const uint8_t *p, const struct vv_batch *b)
+{
+    struct vv_blocks *t = &g->footer.blocks;
+    uint32_t before = t->count;
+    int err = vv_blocks_append(t, p, b->bytes, b->base_offset, b->base_ts, VV_MAX(b->base_ts, b->max_ts), (uint32_t)b->records);
+    if (err) return err;
+    if (t->count > before && g->ended < before) err = end_block(g);
+    uint8_t *open = err ? NULL : g->open_n + b->bytes <= g->open_cap ? g->open : realloc(g->open, g->open_n + b->bytes);
+    if (!open) return err ? err : VV_E_NOMEM;
+    g->open = open;
+    g->open_cap = VV_MAX(g->open_cap, g->open_n + b->bytes);
+    memcpy(open + g->open_n, p, b->bytes);
+    g->open_n += b->bytes;
+    return VV_OK;
+}
+
 static int add_batches(struct merge *g, const struct vv_extent *x, const uint8_t *p, size_t n, int64_t *floor)
 {
     for (size_t at = 0; at < n;) {
         struct vv_batch b;
         if (vv_batch_parse(p + at, n - at, &b) || !vv_batch_crc_ok(p + at, &b) || b.base_offset < *floor || vv_batch_last(&b) > x->last)
             return VV_E_CORRUPT;
-        int err = vv_blocks_append(&g->footer.blocks, p + at, b.bytes, b.base_offset, b.base_ts, VV_MAX(b.base_ts, b.max_ts),
-                                   (uint32_t)b.records);
+        int err = add_batch(g, p + at, &b);
         if (err) return err;
         *floor = vv_batch_last(&b) + 1;
         at += b.bytes;
@@ -174,76 +231,144 @@ static void take_end(struct vv_footer *to, struct vv_footer *f)
     to->records += f->records;
 }
 
-/* Whole object of a member, every block and batch of it checked, appended. E_UNSUPPORTED: compressed or encrypted. */
-static int add_member(struct merge *g, const struct vv_extent *x)
+/* Every block of a member, as it was appended, checked. */
+static int add_blocks(struct merge *g, const struct vv_extent *x, const struct vv_footer *f, const uint8_t *p)
+{
+    struct vv_blockcodec *c = f->flags ? vv_footer_codec(f) : NULL;
+    uint8_t *plain = NULL;
+    int64_t floor = x->base;
+    int err = f->flags && !c ? VV_E_NOMEM : VV_OK;
+    for (uint32_t i = 0; !err && i < f->blocks.count; i++) {
+        uint64_t at;
+        size_t stored, n = f->blocks.v[i].n;
+        vv_footer_range(f, i, 1, &at, &stored);
+        uint8_t *more = realloc(plain, n);
+        if (more) plain = more;
+        err = more ? vv_footer_load(f, c, i, p + at, plain) : VV_E_NOMEM;
+        if (!err) err = add_batches(g, x, plain, n, &floor);
+    }
+    free(plain);
+    vv_blockcodec_free(c);
+    return err;
+}
+
+/* Whole object of a member, every block and batch of it checked, appended. */
+static int add_member(struct merge *g, const struct vv_extent *x, const struct vv_slice *s)
 {
     struct vv_tier_part *p = g->p;
-    struct vv_slice s = {0};
     struct vv_footer f = {0};
     struct vv_segkey k;
     char key[VV_KEY_MAX];
-    int64_t floor = x->base;
     uint64_t before = g->footer.blocks.records;
     vv_segkey_of(p->o.topic_id, p->o.partition, x, &k);
     vv_segkey_format(&k, key);
-    pay(g, x->object_bytes);
-    int err = vv_tier_saw(p->tier, vv_objstore_get_whole(p->tier->store, key, (size_t)x->object_bytes, DEADLINE_MS, &s, NULL, &g->e));
-    if (err) return err;
-    err = vv_footer_decode(s.p, s.n, s.n, p->tier->store->keys, &f, NULL, &g->e);
+    int err = vv_footer_decode(s->p, s->n, s->n, p->tier->store->keys, &f, NULL, &g->e);
     if (!err) err = vv_footer_check(&f, &k, p->tier->clusters, &g->e);
-    if (!err && f.flags) err = vv_error_set(&g->e, VV_E_UNSUPPORTED, "compressed and encrypted objects are not merged");
     if (!err && f.data_bytes != x->bytes) err = VV_E_CORRUPT;
-    for (uint32_t i = 0; !err && i < f.blocks.count; i++) {
-        const struct vv_block *b = &f.blocks.v[i];
-        if (vv_crc32c(0, s.p + b->at, b->n) != b->crc) err = VV_E_CORRUPT;
-    }
-    if (!err) {
-        memcpy(g->bytes + g->data_n, s.p, x->bytes);
-        err = add_batches(g, x, g->bytes + g->data_n, x->bytes, &floor);
-        g->data_n += x->bytes;
-    }
+    if (!err) err = add_blocks(g, x, &f, s->p);
     if (!err && g->footer.blocks.records - before != f.records) err = VV_E_CORRUPT;
     if (!err) err = add_aborted(&g->footer, &f);
     if (!err) err = vv_footer_add_links(&g->footer, &f, x == g->v);
     if (!err) take_end(&g->footer, &f);
     if (err == VV_E_CORRUPT && !g->e.text[0]) vv_error_set(&g->e, err, "%s is damaged", key);
     vv_footer_release(&f);
-    vv_buf_unref(s.buf);
     return err;
 }
 
-/* The new object in memory, and all that the index will say of it. The same members give the same bytes. */
-static int make(struct merge *g)
+/* ---- members, several asked for at the same time ---- */
+
+struct window { struct merge *g; const struct vv_extent *v; size_t n; struct { struct vv_slice s; int err; struct vv_error e; } got[WIDTH]; };
+
+static void get_one(void *ctx, size_t i)
+{
+    struct window *w = ctx;
+    struct vv_tier_part *p = w->g->p;
+    struct vv_segkey k;
+    char key[VV_KEY_MAX];
+    vv_segkey_of(p->o.topic_id, p->o.partition, &w->v[i], &k);
+    vv_segkey_format(&k, key);
+    w->got[i].err = vv_tier_saw(p->tier, vv_objstore_get_whole(p->tier->store, key, (size_t)w->v[i].object_bytes, DEADLINE_MS, &w->got[i].s,
+                                                               NULL, &w->got[i].e));
+}
+
+static int add_members(struct merge *g)
+{
+    int err = VV_OK;
+    pthread_mutex_lock(&g->p->tier->mu);
+    size_t width = g->p->tier->started ? WIDTH : 1; /* the simulator has no threads */
+    pthread_mutex_unlock(&g->p->tier->mu);
+    for (size_t i = 0; i < g->n && !err;) {
+        struct window w = {.g = g, .v = &g->v[i]};
+        uint64_t bytes = 0;
+        for (; i < g->n && w.n < WIDTH && (!w.n || bytes + g->v[i].object_bytes <= WINDOW_BYTES); i++, w.n++) bytes += g->v[i].object_bytes;
+        if (vv_tier_overdue(g->p->tier)) return VV_E_SHUTDOWN;
+        pay(g, bytes);
+        vv_abreast(w.n, width, get_one, &w);
+        for (size_t k = 0; k < w.n; k++) {
+            if (!err && w.got[k].err) g->e = w.got[k].e;
+            if (!err) err = w.got[k].err;
+            if (!err) err = add_member(g, &w.v[k], &w.got[k].s);
+            if (w.got[k].s.buf) vv_buf_unref(w.got[k].s.buf);
+        }
+    }
+    return err ? err : end_block(g);
+}
+
+/* ---- the new object ---- */
+
+static unsigned form(const struct merge *g)
+{
+    return (g->c.compress ? VV_OBJECT_COMPRESSED : 0) | (g->c.encrypt ? VV_OBJECT_ENCRYPTED : 0);
+}
+
+/* What it is called, and how its blocks are stored. */
+static int begin(struct merge *g)
 {
     struct vv_tier_part *p = g->p;
+    struct vv_tier *t = p->tier;
     struct vv_extent *x = &g->x;
-    uint64_t total = 0;
+    struct vv_footer *f = &g->footer;
+    *x = (struct vv_extent){.base = g->v[0].base, .last = g->v[g->n - 1].last, .nonce = x->nonce, .generation = g->v[0].generation + 1,
+                            .epoch = g->v[g->n - 1].epoch, .state = VV_EXTENT_REMOTE};
+    while (!x->nonce) vv_random(t->env, &x->nonce, sizeof x->nonce);
+    vv_segkey_of(p->o.topic_id, p->o.partition, x, &f->key);
+    vv_segkey_format(&f->key, g->key);
+    f->first_ts = f->max_ts = -1;
+    f->topic = strdup(p->topic);
+    f->cluster_id = strdup(t->id.cluster_id);
+    if (!f->topic || !f->cluster_id) return VV_E_NOMEM;
+    for (size_t i = 0; i < g->n; i++) g->cap += (size_t)g->v[i].bytes; /* about what it will be */
+    if (!(g->bytes = malloc(g->cap + 1))) return VV_E_NOMEM;
+    f->flags = (uint16_t)form(g);
+    int err = f->flags & VV_OBJECT_ENCRYPTED ? vv_footer_make_key(f, t->store->keys, t->env, &g->e) : VV_OK;
+    if (!err && f->flags && !(g->codec = vv_footer_codec(f))) err = VV_E_NOMEM;
+    return err;
+}
+
+/* The new object in memory, and all that the index will say of it. The same members give the same bytes, but under a data key. */
+static int make(struct merge *g)
+{
+    struct vv_extent *x = &g->x;
+    struct vv_footer *f = &g->footer;
     uint8_t *tail = NULL;
-    int err = VV_OK;
-    for (size_t i = 0; i < g->n; i++) total += g->v[i].bytes;
-    g->bytes = malloc((size_t)total + 1);
-    g->footer.first_ts = g->footer.max_ts = -1;
-    if (!g->bytes) return VV_E_NOMEM;
-    for (size_t i = 0; i < g->n && !err; i++) err = vv_tier_overdue(p->tier) ? VV_E_SHUTDOWN : add_member(g, &g->v[i]);
+    int err = begin(g);
+    if (!err) err = add_members(g);
     if (err) return err;
-    *x = (struct vv_extent){.base = g->v[0].base, .last = g->v[g->n - 1].last, .bytes = total, .nonce = x->nonce,
-                            .first_ts = g->footer.first_ts, .max_ts = g->footer.max_ts, .sealed_ms = g->footer.sealed_ms,
-                            .generation = g->v[0].generation + 1, .epoch = g->v[g->n - 1].epoch, .state = VV_EXTENT_REMOTE};
-    while (!x->nonce) vv_random(p->tier->env, &x->nonce, sizeof x->nonce);
-    vv_segkey_of(p->o.topic_id, p->o.partition, x, &g->footer.key);
-    vv_segkey_format(&g->footer.key, g->key);
-    vv_blocks_seal(&g->footer.blocks);
-    g->footer.data_bytes = total;
-    g->footer.topic = strdup(p->topic);
-    g->footer.cluster_id = strdup(p->tier->id.cluster_id);
-    if (!g->footer.topic || !g->footer.cluster_id) return VV_E_NOMEM;
-    err = vv_footer_encode(&g->footer, &tail, &g->tail_n);
-    uint8_t *all = err ? NULL : realloc(g->bytes, (size_t)total + g->tail_n);
-    if (!err && !all) err = VV_E_NOMEM;
+    vv_blocks_seal(&f->blocks);
+    f->data_bytes = f->blocks.bytes;
+    f->stored_bytes = g->n_bytes;
+    err = vv_footer_encode(f, &tail, &g->tail_n);
+    uint8_t *to = err ? NULL : room(g, g->tail_n);
+    if (!err && !to) err = VV_E_NOMEM;
     if (!err) {
-        g->bytes = all;
-        memcpy(all + total, tail, g->tail_n);
-        x->object_bytes = total + g->tail_n;
+        memcpy(to, tail, g->tail_n);
+        g->n_bytes += g->tail_n;
+        x->bytes = f->data_bytes;
+        x->stored_bytes = f->flags ? f->stored_bytes : 0;
+        x->object_bytes = g->n_bytes;
+        x->first_ts = f->first_ts;
+        x->max_ts = f->max_ts;
+        x->sealed_ms = f->sealed_ms;
     }
     free(tail);
     return err;
@@ -300,6 +425,7 @@ static int give_up(struct merge *g)
     vv_segkey_of(p->o.topic_id, p->o.partition, &n, &k);
     vv_segkey_format(&k, g->key);
     err = vv_tier_saw(p->tier, vv_objstore_delete(p->tier->store, g->key, DEADLINE_MS, &g->e));
+    g->x.object_bytes = 0;
     return err ? err : vv_index_intend(p->o.index, NULL);
 }
 
@@ -326,7 +452,9 @@ static int expire(struct merge *g)
 static int merge(struct merge *g, bool resumed)
 {
     struct vv_tier_part *p = g->p;
-    int err = resumed && !members_of(g) ? VV_E_STATE : make(g);
+    bool whole = !resumed || members_of(g);
+    bool same = !resumed || (!g->x.stored_bytes && !form(g)); /* a sealed object would be another one under the same name */
+    int err = whole && same ? make(g) : VV_E_STATE;
     if (!err && !resumed) err = vv_index_intend(p->o.index, &g->x);
     if (!err) err = put(g);
     if (!err) err = commit(g);
@@ -372,7 +500,9 @@ int vv_merge_step(struct vv_tier_part *p)
     if (err < 0)
         VLOG_WARN("%s-%d: merging: %s", p->topic, (int)p->o.partition, g.e.text[0] ? g.e.text : vv_err_name(err));
     free(g.bytes);
+    free(g.open);
     free(g.v);
+    vv_blockcodec_free(g.codec);
     vv_footer_release(&g.footer);
     return err < 0 ? err : did;
 }

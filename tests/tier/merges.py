@@ -1,4 +1,5 @@
 """merges.py — small objects become bigger ones under a broker that is killed at every step of it. Cases of faults.py."""
+import tempfile
 import time
 
 from world import TOPIC, World, wait_for
@@ -16,10 +17,8 @@ def old_small_ones(w):
     time.sleep(1.1)  # the age itself is the subject: it is wall time
 
 
-def case_merge_kill():
-    """kill -9 before and after the merged object, the list of what it replaced, and the head: nothing is lost or served twice, a stranger too
-    finds every record, and the next start finishes it."""
-    with World(MERGING) as w:
+def merge_kill(w):
+    with w:
         merges = 0
         for first, then in ((MERGED, None), (r"/0-[0-9a-f]{64}\.json$", None), (r"/0-[0-9a-f]{64}\.json$", r"head\.json$")):
             for do in ("stall", "stall_after"):
@@ -45,3 +44,17 @@ def case_merge_kill():
         generations = {k.split("-")[-2] for _, _, k in w.segments()}
         assert "0001" in generations, generations
         w.close()
+
+
+def case_merge_kill():
+    """kill -9 before and after the merged object, the list of what it replaced, and the head: nothing is lost or served twice, a stranger too
+    finds every record, and the next start finishes it."""
+    merge_kill(World(MERGING))
+
+
+def case_merge_kill_sealed():
+    """The same with objects that are compressed and encrypted: an interrupted merge is given up and made anew under another name."""
+    with tempfile.NamedTemporaryFile("w", prefix="varve-keys-") as keys:  # readable by its owner only
+        keys.write("one AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
+        keys.flush()
+        merge_kill(World({**MERGING, "tier.compression": "zstd", "tier.encryption": "aes-256-gcm", "tier.encryption.keys.file": keys.name}))

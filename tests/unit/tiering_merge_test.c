@@ -1,6 +1,7 @@
 /* Small objects become bigger ones: the same bytes, times and transactions as before; for the grace the old ones too; a crash at
  * every call of the store, done or not done; a log start that comes in between; generations; garbage collection beside it. */
 #include "tiering_reader_rig.h"
+#include "follow.h"
 
 #define GRACE 60000
 #define AGE 200000
@@ -150,7 +151,9 @@ static void become_bigger(void **state)
     vv_segkey_of(r->topic_id, 2, &after, &k);
     vv_segkey_format(&k, key);
     rig_ok(vv_objstore_get_whole(r->store, key, 1 << 20, 1000, &s, NULL, &e), &e);
-    rig_ok(vv_footer_decode(s.p, s.n, s.n, NULL, &f, NULL, &e), &e);
+    rig_ok(vv_footer_decode(s.p, s.n, s.n, r->store->keys, &f, NULL, &e), &e);
+    assert_int_equal(f.flags, rig_form(&r->config)); /* in the form that objects have */
+    assert_int_equal(after.stored_bytes, f.flags ? f.stored_bytes : 0);
     assert_int_equal(f.aborted_count, 2);
     assert_int_equal(f.records, (uint64_t)(after.last - after.base + 1));
     assert_int_equal(f.sealed_ms, after.sealed_ms);
@@ -191,6 +194,101 @@ static void generations(void **state)
     settle(r);
     check(r);
     rig_free(r);
+}
+
+static void use_form(struct rig *r, unsigned form)
+{
+    r->config.compress = form & VV_OBJECT_COMPRESSED;
+    r->config.encrypt = form & VV_OBJECT_ENCRYPTED;
+    vv_tier_configure(r->tier, &r->config);
+}
+
+static unsigned form_of(struct rig *r, int64_t at)
+{
+    struct vv_extent x;
+    struct vv_segkey k;
+    struct vv_footer f = {0};
+    struct vv_error e = {0};
+    uint64_t n;
+    assert_int_equal(vv_index_find(r->index, at, &x), 0);
+    vv_segkey_of(r->topic_id, 2, &x, &k);
+    rig_ok(vv_footer_get(r->store, &k, "cluster-1", 1000, &f, &n, &e), &e);
+    assert_int_equal(n, x.object_bytes);
+    unsigned form = f.flags;
+    vv_footer_release(&f);
+    return form;
+}
+
+/* From every form of objects, two in one run, into every other. */
+static void forms_change(void **state)
+{
+    (void)state;
+    for (unsigned from = 0; from <= VV_OBJECT_FLAGS; from++) {
+        for (unsigned to = 0; to <= VV_OBJECT_FLAGS; to++) {
+            struct rig *r = small_ones(5, 200);
+            use_form(r, from);
+            for (int k = 0; k < 5; k++) rig_seal_batches(r, 3, 200, 0);
+            rig_only_remote(r);
+            use_form(r, to);
+            rig_advance(AGE);
+            settle(r);
+            assert_int_equal(extents(r), 1);
+            assert_int_equal(form_of(r, 0), to);
+            rig_crash(r); /* nothing is cached */
+            rig_open(r);
+            check(r);
+            check_times(r);
+            rig_advance(GRACE + 10000);
+            settle(r);
+            settle(r);
+            check_bucket(r, true);
+            rig_free(r);
+        }
+    }
+}
+
+/* The settings change between an intent and its retry: what is there under the intent's name never disagrees with the manifest. */
+static void forms_change_on_the_way(void **state)
+{
+    (void)state;
+    for (unsigned pair = 0; pair < 16; pair++) {
+        for (unsigned n = pair % 3; n < 12; n += 3) {
+            struct rig *r = small_ones(8, 200);
+            use_form(r, pair & 3);
+            rig_advance(AGE);
+            vv_tier_hurry(r->tier);
+            rig_run(r);
+            if (extents(r) > 1) fail_msg("nothing was merged");
+            for (int k = 0; k < 8; k++) rig_seal_batches(r, 2, 200, 0);
+            rig_only_remote(r);
+            rig_advance(AGE);
+            vv_objfault_add(r->store, &(struct vv_objfault_rule){.op = VV_OBJ_PUT, .from = n, .count = n % 2, .action = VV_FAULT_LOSE_REPLY});
+            vv_objfault_add(r->store, &(struct vv_objfault_rule){.op = VV_OBJ_PUT, .from = n + n % 2, .action = VV_FAULT_FAIL});
+            vv_tier_hurry(r->tier);
+            for (int i = 0; i < 30 && vv_tier_step(r->tier); i++) {
+            }
+            vv_objfault_clear(r->store);
+            if (n % 3 == 2) {
+                rig_crash(r);
+                rig_open(r);
+            }
+            use_form(r, pair >> 2);
+            check(r);
+            settle(r);
+            check(r);
+            struct vv_extent x;
+            assert_false(vv_index_intent(r->index, &x));
+            check_bucket(r, false);
+            rig_advance(GRACE + 10000);
+            settle(r);
+            settle(r);
+            check_bucket(r, true);
+            rig_crash(r);
+            rig_open(r);
+            check(r);
+            rig_free(r);
+        }
+    }
 }
 
 /* From call n of the store on nothing works (or: its answer is lost, then nothing); then the process dies. 0: it never came that far. */
@@ -357,6 +455,8 @@ int main(void)
         cmocka_unit_test(become_bigger),
         cmocka_unit_test(an_index_that_cannot_be_read_keeps_it),
         cmocka_unit_test(generations),
+        cmocka_unit_test(forms_change),
+        cmocka_unit_test(forms_change_on_the_way),
         cmocka_unit_test(crashes_at_every_call),
         cmocka_unit_test(crashes),
     };
