@@ -146,4 +146,6 @@ int vv_index_exchange(struct vv_index *ix, int64_t from, int64_t to, const struc
 /* Renames the partition's directory under the index, so that the old name is free: from then on everything of this index is
  * below `to`. Whoever keeps paths of his own follows (vv_log_moved). The parent's entries are the caller's to sync. */
 int vv_index_move_dir(struct vv_index *ix, const char *to);
+/* Somebody made the directory's own name durable: the journal need not any more. */
+void vv_index_dir_durable(struct vv_index *ix);
 #endif

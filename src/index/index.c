@@ -912,6 +912,13 @@ int vv_index_move_dir(struct vv_index *ix, const char *to)
     return err;
 }
 
+void vv_index_dir_durable(struct vv_index *ix)
+{
+    pthread_mutex_lock(&ix->commit);
+    ix->journal.dir_durable = true;
+    pthread_mutex_unlock(&ix->commit);
+}
+
 int vv_index_sync(struct vv_index *ix)
 {
     pthread_mutex_lock(&ix->commit);

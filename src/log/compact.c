@@ -160,7 +160,7 @@ static int swap_files(struct pass *m, struct vv_segment *s)
     vv_segment_path(s->dir, s->base, ".log", log);
     vv_segment_path(s->dir, s->base, ".log.cleaned", cleaned);
     vv_segment_path(s->dir, s->base, ".blocks", blocks);
-    int err = vv_segment_write_file(env, cleaned, m->out, m->out_n);
+    int err = vv_segment_write_file(env, cleaned, m->out, m->out_n, true);
     if (err) return err;
     pthread_rwlock_wrlock(&s->file_lock);
     err = vv_fs_unlink(env, blocks);
@@ -169,7 +169,7 @@ static int swap_files(struct pass *m, struct vv_segment *s)
     if (!err) {
         vv_segment_forget_file(s);
         atomic_store(&s->bytes, m->out_n);
-        err = vv_segment_write_tables(m->into);
+        err = vv_segment_write_tables(m->into, true);
         if (!err) err = vv_fs_sync_dir(env, s->dir);
     }
     pthread_rwlock_unlock(&s->file_lock);

@@ -2,6 +2,7 @@
  *
  * Invariant: epochs and start offsets both strictly ascend. One owner; save and load touch the disk. */
 #include "epochs.h"
+#include "segment.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -95,7 +96,7 @@ void vv_epochs_end(const struct vv_epochs *e, int32_t asked, int64_t log_end, in
     *end = at == e->n ? log_end : e->v[at].start;
 }
 
-int vv_epochs_save(const struct vv_epochs *e, struct vv_env *env, const char *dir)
+int vv_epochs_save(const struct vv_epochs *e, struct vv_env *env, const char *dir, bool name)
 {
     char path[4096];
     int len = snprintf(path, sizeof path, "%s/" FILE_NAME, dir);
@@ -106,7 +107,7 @@ int vv_epochs_save(const struct vv_epochs *e, struct vv_env *env, const char *di
     n = (size_t)snprintf(text, room, "0\n%zu\n", e->n);
     for (size_t i = 0; i < e->n; i++)
         n += (size_t)snprintf(text + n, room - n, "%" PRId32 " %" PRId64 "\n", e->v[i].epoch, e->v[i].start);
-    int err = vv_fs_write_file(env, path, text, n);
+    int err = name ? vv_fs_write_file(env, path, text, n) : vv_segment_write_file(env, path, text, n, true);
     free(text);
     return err;
 }

@@ -20,7 +20,7 @@ int32_t vv_epochs_latest(const struct vv_epochs *e);          /* -1 when empty *
 int32_t vv_epochs_at(const struct vv_epochs *e, int64_t offset); /* -1 when unknown */
 /* KIP-101: largest epoch <= asked and the end of it (the next one's start, log_end for the latest); -1, -1 when unknown. */
 void vv_epochs_end(const struct vv_epochs *e, int32_t asked, int64_t log_end, int32_t *epoch, int64_t *end);
-/* File dir/leader-epoch-checkpoint, atomic and durable. Load: absent is an empty list, nonsense is E_CORRUPT. */
-int vv_epochs_save(const struct vv_epochs *e, struct vv_env *env, const char *dir);
+/* File dir/leader-epoch-checkpoint, atomic and durable; without `name` the directory is the caller's to sync. Load: absent is an empty list, nonsense is E_CORRUPT. */
+int vv_epochs_save(const struct vv_epochs *e, struct vv_env *env, const char *dir, bool name);
 int vv_epochs_load(struct vv_epochs *e, struct vv_env *env, const char *dir);
 #endif

@@ -73,6 +73,10 @@ static bool settled(struct vv_log *log)
     return !vv_log_offline(log) && !atomic_load(&log->rolled_count) && vv_log_end(log) == log->settled_end;
 }
 
+static int flush(struct vv_log *log, bool names);
+
+/* Records, producers and epochs are synced, then the names, then the journal that claims the records. The tables can be made again from the
+ * records and say themselves whether they are whole: a power cut before the kernel wrote them costs the next start a scan. */
 int vv_log_close(struct vv_log *log)
 {
     if (settled(log)) {
@@ -80,7 +84,7 @@ int vv_log_close(struct vv_log *log)
         return 0;
     }
     int err = vv_log_offline(log) ? VV_E_OFFLINE : vv_log_seal_pending(log);
-    if (!err) err = vv_log_flush(log);
+    if (!err) err = flush(log, false);
     pthread_mutex_lock(&log->mu);
     struct vv_segment *s = log->active;
     uint8_t *snapshot = NULL;
@@ -91,8 +95,9 @@ int vv_log_close(struct vv_log *log)
     if (!err) err = vv_log_write_snapshot(log, snapshot, n, end);
     free(snapshot);
     /* With its tables on disk and no byte more than they cover, the open segment needs no scan at the next start. */
-    if (!err && atomic_load(&s->bytes)) err = vv_segment_write_tables(s);
-    if (!err) err = vv_fs_sync_dir(log->env, log->dir);
+    if (!err && atomic_load(&s->bytes)) err = vv_segment_write_tables(s, false);
+    if (!err) err = VV_MIN(vv_log_settle_epochs(log), 0);
+    if (!err) err = vv_log_sync_dir(log);
     /* The journal knows it as it is now: the next start has nothing to write, and never cuts what is here. */
     if (!err && atomic_load(&s->bytes)) err = vv_log_journal_seal(log, s);
     if (err) VLOG_WARN("%s: not closed cleanly: %s", log->dir, vv_err_name(err));
@@ -210,7 +215,7 @@ static int note_epoch(struct vv_log *log, int32_t epoch, int64_t start)
     bool first = !epoch && !start && !log->epochs.n; /* lost with everything else, a log begins with another one (vv_log_begin_epoch) */
     int changed = vv_epochs_latest(&log->epochs) < epoch ? vv_epochs_assign(&log->epochs, epoch, start) : 0;
     if (changed > 0) log->epochs_dirty |= first;
-    if (changed > 0 && !first) changed = vv_epochs_save(&log->epochs, log->env, log->dir);
+    if (changed > 0 && !first) changed = vv_epochs_save(&log->epochs, log->env, log->dir, true);
     pthread_mutex_unlock(&log->epoch_mu);
     return VV_MIN(changed, 0);
 }
@@ -290,6 +295,7 @@ int vv_log_sync_dir(struct vv_log *log)
     if (!err && log->parent_dirty) {
         err = vv_fs_sync_parent(log->env, log->dir);
         log->parent_dirty = err;
+        if (!err) vv_index_dir_durable(log->index);
     }
     return err;
 }
@@ -297,13 +303,15 @@ int vv_log_sync_dir(struct vv_log *log)
 int vv_log_settle_epochs(struct vv_log *log)
 {
     pthread_mutex_lock(&log->epoch_mu);
-    int err = log->epochs_dirty ? vv_epochs_save(&log->epochs, log->env, log->dir) : 0;
-    log->epochs_dirty = log->epochs_dirty && err;
+    bool dirty = log->epochs_dirty;
+    int err = dirty ? vv_epochs_save(&log->epochs, log->env, log->dir, false) : 0;
+    log->epochs_dirty = dirty && err;
     pthread_mutex_unlock(&log->epoch_mu);
-    return err;
+    return err ? err : dirty;
 }
 
-int vv_log_flush(struct vv_log *log)
+/* names: with the directory and the first leader epoch, where these are not durable yet. */
+static int flush(struct vv_log *log, bool names)
 {
     enum { AT_ONCE = 64 };
     struct vv_segment *v[AT_ONCE];
@@ -315,11 +323,11 @@ int vv_log_flush(struct vv_log *log)
     struct vv_segment *s = log->rolled;
     for (; s && n < AT_ONCE - 1; s = s->next) /* those that seals left behind may be on disk already */
         if (atomic_load(&s->next_offset) > vv_log_flushed(log)) v[n++] = s;
-    bool dirty = log->dir_dirty;
+    bool dirty = names && log->dir_dirty;
     if (s) end = s->base; /* a long queue of seals: this call covers its beginning */
     else v[n++] = log->active;
     for (size_t i = 0; i < n; i++) vv_segment_ref(v[i]);
-    log->dir_dirty = false;
+    log->dir_dirty = log->dir_dirty && !names;
     pthread_mutex_unlock(&log->mu);
     if (vv_log_offline(log)) err = VV_E_OFFLINE;
     bool needed = end > vv_log_flushed(log) || dirty;
@@ -330,14 +338,20 @@ int vv_log_flush(struct vv_log *log)
         err = vv_fs_datasync(log->env, f);
         vv_segment_leave(v[i], f);
     }
-    if (!err && needed) err = vv_log_settle_epochs(log);
-    if (!err && dirty) err = vv_log_sync_dir(log);
+    int wrote = !err && needed && names ? vv_log_settle_epochs(log) : 0;
+    if (!err) err = VV_MIN(wrote, 0);
+    if (!err && (dirty || wrote)) err = vv_log_sync_dir(log);
     for (size_t i = 0; i < n; i++) vv_segment_unref(v[i]);
     if (err && err != VV_E_OFFLINE) vv_log_go_offline(log, "fdatasync", err);
     if (!err && end > vv_log_flushed(log)) atomic_store_explicit(&log->flushed, end, memory_order_release);
     pthread_mutex_unlock(&log->flush_mu);
-    if (!err && s) return vv_log_flush(log);
+    if (!err && s) return flush(log, names);
     return err;
+}
+
+int vv_log_flush(struct vv_log *log)
+{
+    return flush(log, true);
 }
 
 /* ---- leader epochs ---- */
@@ -395,7 +409,7 @@ int vv_log_set_epochs(struct vv_log *log, const struct vv_epoch *v, size_t n)
     pthread_mutex_lock(&log->epoch_mu);
     vv_epochs_release(&log->epochs);
     for (size_t i = 0; i < n && err >= 0; i++) err = vv_epochs_assign(&log->epochs, v[i].epoch, v[i].start);
-    if (err >= 0) err = vv_epochs_save(&log->epochs, log->env, log->dir);
+    if (err >= 0) err = vv_epochs_save(&log->epochs, log->env, log->dir, true);
     pthread_mutex_unlock(&log->epoch_mu);
     return VV_MIN(err, 0);
 }
@@ -406,7 +420,7 @@ int vv_log_write_snapshot(struct vv_log *log, const uint8_t *p, size_t n, int64_
 {
     char path[VV_SEGMENT_PATH];
     vv_segment_path(log->dir, offset, ".snapshot", path);
-    return vv_segment_write_file(log->env, path, p, n);
+    return vv_segment_write_file(log->env, path, p, n, true);
 }
 
 int vv_log_load_snapshot(struct vv_log *log, const uint8_t *p, size_t n, int64_t at_offset)

@@ -43,7 +43,7 @@ struct vv_log {
 void vv_log_go_offline(struct vv_log *log, const char *what, int err);
 /* Makes the directory, its name in the one above and the leader epochs durable, what of it is not yet. [blocking] */
 int vv_log_sync_dir(struct vv_log *log);
-int vv_log_settle_epochs(struct vv_log *log);
+int vv_log_settle_epochs(struct vv_log *log); /* 1: written and synced, its name is the caller's to sync; 0: was durable */
 int vv_log_journal_seal(struct vv_log *log, struct vv_segment *s); /* seal.c: the index's part of a seal [blocking] */
 /* mu held. Opens a new active segment at the log end; the old one, if not empty, joins the rolled. */
 int vv_log_roll_locked(struct vv_log *log);

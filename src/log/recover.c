@@ -174,7 +174,7 @@ static bool table_there(struct vv_segment *s, const char *suffix)
 }
 
 /* True: its tables vouch for every byte, and it ends where a batch ends. */
-static bool trust(struct vv_segment *s, uint64_t size, bool keep_tables)
+static bool trust(struct vv_segment *s, uint64_t size, bool keep_tables, int64_t index_interval)
 {
     struct vv_blocks t;
     uint64_t at = 0;
@@ -190,7 +190,7 @@ static bool trust(struct vv_segment *s, uint64_t size, bool keep_tables)
         s->first_ts = t.v[0].min_ts;
         for (uint32_t i = 0; i < t.count; i++) s->max_ts = VV_MAX(s->max_ts, t.v[i].max_ts);
         s->blocks = t;
-        if (keep_tables) ok = !vv_segment_load_tables(s);
+        if (keep_tables) ok = !vv_segment_load_tables(s, index_interval);
     }
     if (ok && !keep_tables) vv_segment_drop_tables(s);
     if (ok) {
@@ -261,7 +261,7 @@ static int take_segment(struct recovery *r, struct found *f, bool keep)
 {
     uint64_t size;
     int err = open_found(r, f, &size);
-    if (err || trust(f->s, size, keep)) return err;
+    if (err || trust(f->s, size, keep, r->log->config.index_interval_bytes)) return err;
     f->scanned = true;
     if (!size) return 0;
     err = open_found(r, f, &size);
@@ -324,7 +324,7 @@ static int recover_segments(struct recovery *r)
         }
         atomic_store(&f->s->next_offset, f->followed ? f->protected_end : gap ? end : next);
         if (f->scanned && !f->rotten) {
-            err = vv_segment_write_tables(f->s);
+            err = vv_segment_write_tables(f->s, true);
             if (err) return fail(r, err, "writing a segment's tables");
             vv_segment_drop_tables(f->s);
         }
@@ -471,7 +471,7 @@ static int open_active(struct recovery *r)
         vv_segment_unlink(log->env, log->dir, f->base);
     } else if (f) {
         base = VV_MAX(base, atomic_load(&f->s->next_offset));
-        if (f->scanned && !f->rotten && vv_segment_write_tables(f->s)) return fail(r, VV_E_IO, "writing a segment's tables");
+        if (f->scanned && !f->rotten && vv_segment_write_tables(f->s, true)) return fail(r, VV_E_IO, "writing a segment's tables");
         if (!f->rotten) vv_segment_drop_tables(f->s);
         vv_segment_unpin(f->s);
     }
@@ -568,7 +568,7 @@ static int recover(struct recovery *r)
     if (err) return err;
     size_t before = log->epochs.n;
     vv_epochs_cut_end(&log->epochs, end);
-    if (r->epochs_changed || epochs || before != log->epochs.n) err = vv_epochs_save(&log->epochs, log->env, log->dir);
+    if (r->epochs_changed || epochs || before != log->epochs.n) err = vv_epochs_save(&log->epochs, log->env, log->dir, true);
     if (err) return fail(r, err, "writing leader-epoch-checkpoint");
     drop_stray_snapshots(r);
     bool as_it_was = settled(r, end);

@@ -38,8 +38,8 @@ static int seal_one(struct vv_log *log, struct vv_segment *s)
     if (err) return err;
     int64_t next = atomic_load(&s->next_offset);
     if (s->snapshot) err = vv_log_write_snapshot(log, s->snapshot, s->snapshot_n, next);
-    if (!err) err = vv_segment_write_tables(s);
-    if (!err) err = vv_log_settle_epochs(log); /* a sealed segment is not asked for its epochs again */
+    if (!err) err = vv_segment_write_tables(s, true);
+    if (!err) err = VV_MIN(vv_log_settle_epochs(log), 0); /* a sealed segment is not asked for its epochs again */
     if (!err) err = vv_fs_sync_dir(log->env, log->dir);
     if (!err && vv_log_offline(log)) err = VV_E_OFFLINE; /* a flush failed meanwhile: what we synced may be less than we think */
     return err ? err : vv_log_journal_seal(log, s);

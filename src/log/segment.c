@@ -288,7 +288,7 @@ int vv_segment_lookup(struct vv_segment *s, int64_t offset, bool may_block, stru
 /* ---- tables as files ---- */
 
 /* Never half a file under the name, also when one was there; the directory is the caller's to sync. */
-int vv_segment_write_file(struct vv_env *env, const char *path, const void *p, size_t n)
+int vv_segment_write_file(struct vv_env *env, const char *path, const void *p, size_t n, bool durable)
 {
     char temp[VV_SEGMENT_PATH + 8];
     struct vv_file *f;
@@ -296,7 +296,7 @@ int vv_segment_write_file(struct vv_env *env, const char *path, const void *p, s
     int err = vv_fs_open(env, temp, VV_O_WRITE | VV_O_CREATE | VV_O_TRUNC, &f);
     if (err) return err;
     if (n) err = vv_fs_pwrite(env, f, p, n, 0);
-    if (!err) err = vv_fs_datasync(env, f);
+    if (!err && durable) err = vv_fs_datasync(env, f);
     int cerr = vv_fs_close(env, f);
     if (!err) err = cerr;
     if (!err) err = vv_fs_rename(env, temp, path);
@@ -330,7 +330,7 @@ static uint8_t *encode_tables(struct vv_segment *s, size_t *index_n, size_t *tim
     return all;
 }
 
-int vv_segment_write_tables(struct vv_segment *s)
+int vv_segment_write_tables(struct vv_segment *s, bool durable)
 {
     char path[VV_SEGMENT_PATH];
     size_t index_n, time_n, blocks_n;
@@ -339,11 +339,11 @@ int vv_segment_write_tables(struct vv_segment *s)
     pthread_mutex_unlock(&s->mu);
     if (!all) return VV_E_NOMEM;
     vv_segment_path(s->dir, s->base, ".index", path);
-    int err = vv_segment_write_file(s->env, path, all, index_n);
+    int err = vv_segment_write_file(s->env, path, all, index_n, durable);
     vv_segment_path(s->dir, s->base, ".timeindex", path);
-    if (!err) err = vv_segment_write_file(s->env, path, all + index_n, time_n);
+    if (!err) err = vv_segment_write_file(s->env, path, all + index_n, time_n, durable);
     vv_segment_path(s->dir, s->base, ".blocks", path);
-    if (!err) err = vv_segment_write_file(s->env, path, all + index_n + time_n, blocks_n);
+    if (!err) err = vv_segment_write_file(s->env, path, all + index_n + time_n, blocks_n, durable);
     free(all);
     return err;
 }
@@ -399,7 +399,8 @@ int vv_segment_load_blocks(struct vv_segment *s, struct vv_blocks *out)
     return err;
 }
 
-int vv_segment_load_tables(struct vv_segment *s)
+/* An empty file is what a power cut may leave of one that was not synced: entries that must be there are asked for. */
+int vv_segment_load_tables(struct vv_segment *s, int64_t index_interval)
 {
     uint8_t *p;
     size_t n, i;
@@ -415,6 +416,7 @@ int vv_segment_load_tables(struct vv_segment *s)
         if (s->offsets[s->offset_count].at >= s->blocks.bytes) err = VV_E_CORRUPT;
         s->offset_count++;
     }
+    if (!s->offset_count && s->blocks.v[s->blocks.count - 1].at > (uint64_t)index_interval) err = VV_E_CORRUPT;
     pthread_mutex_unlock(&s->mu);
     free(p);
     if (!err) err = read_table(s, ".timeindex", 12, &p, &n);
@@ -428,8 +430,8 @@ int vv_segment_load_tables(struct vv_segment *s)
         if (s->time_count && s->times[s->time_count].ts <= s->times[s->time_count - 1].ts) err = VV_E_CORRUPT;
         s->time_count++;
     }
-    if (!err && s->time_count) {
-        s->max_ts = s->times[s->time_count - 1].ts;
+    if (!err && (!s->time_count || s->times[s->time_count - 1].ts != s->max_ts)) err = VV_E_CORRUPT;
+    if (!err) {
         s->max_ts_offset = s->base + s->times[s->time_count - 1].rel;
     }
     pthread_mutex_unlock(&s->mu);

@@ -78,11 +78,13 @@ struct vv_place {
 };
 int vv_segment_lookup(struct vv_segment *s, int64_t offset, bool may_block, struct vv_place *out);
 void vv_segment_hint(struct vv_segment *s, int64_t offset, uint64_t at);
-/* Writes .index, .timeindex and .blocks from the tables, in this order, each synced; the directory is the caller's. [blocking] */
-int vv_segment_write_tables(struct vv_segment *s);
+/* Writes .index, .timeindex and .blocks from the tables, in this order, each synced when durable; the directory is the caller's. [blocking] */
+int vv_segment_write_tables(struct vv_segment *s, bool durable);
 void vv_segment_drop_tables(struct vv_segment *s);  /* closed: memory back, files serve */
-int vv_segment_load_tables(struct vv_segment *s);   /* the other way round, after a clean stop; E_CORRUPT: scan instead [blocking] */
+/* The other way round, after a clean stop, with blocks and max_ts known. E_CORRUPT: scan instead. [blocking] */
+int vv_segment_load_tables(struct vv_segment *s, int64_t index_interval);
 int vv_segment_load_blocks(struct vv_segment *s, struct vv_blocks *out); /* file or memory [blocking] */
-int vv_segment_write_file(struct vv_env *env, const char *path, const void *p, size_t n); /* atomic; sync the directory after */
+/* Atomic, but for a power cut when not durable; sync the directory after. */
+int vv_segment_write_file(struct vv_env *env, const char *path, const void *p, size_t n, bool durable);
 int vv_segment_unlink(struct vv_env *env, const char *dir, int64_t base); /* all its files; absent ones are fine [blocking] */
 #endif

@@ -143,7 +143,7 @@ static void saves_and_loads(void **state)
     size_t n;
     assert_int_equal(vv_epochs_load(&f, &vv_env_posix, dir), 0); /* absent */
     assert_int_equal(f.n, 0);
-    assert_int_equal(vv_epochs_save(&e, &vv_env_posix, dir), 0);
+    assert_int_equal(vv_epochs_save(&e, &vv_env_posix, dir, true), 0);
     snprintf(path, sizeof path, "%s/leader-epoch-checkpoint", dir);
     assert_int_equal(vv_fs_read_file(&vv_env_posix, path, 1000, &text, &n), 0);
     assert_string_equal((char *)text, "0\n3\n2 0\n5 10\n6 30\n"); /* as Kafka writes it */
@@ -151,11 +151,11 @@ static void saves_and_loads(void **state)
     assert_int_equal(vv_epochs_load(&f, &vv_env_posix, dir), 0);
     CHECK(f, {2, 0}, {5, 10}, {6, 30});
     assert_int_equal(vv_epochs_assign(&f, INT32_MAX, INT64_MAX), 1);
-    assert_int_equal(vv_epochs_save(&f, &vv_env_posix, dir), 0);
+    assert_int_equal(vv_epochs_save(&f, &vv_env_posix, dir, true), 0);
     assert_int_equal(vv_epochs_load(&e, &vv_env_posix, dir), 0);
     CHECK(e, {2, 0}, {5, 10}, {6, 30}, {INT32_MAX, INT64_MAX});
     e.n = 0;
-    assert_int_equal(vv_epochs_save(&e, &vv_env_posix, dir), 0);
+    assert_int_equal(vv_epochs_save(&e, &vv_env_posix, dir, true), 0);
     assert_int_equal(vv_epochs_load(&f, &vv_env_posix, dir), 0);
     assert_int_equal(f.n, 0);
     vv_epochs_release(&e);

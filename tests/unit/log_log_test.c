@@ -542,6 +542,100 @@ static void a_seal_that_fails_backs_off(void **state)
     vv_fs_fault_free(fault);
 }
 
+/* ---- a clean stop, on a disk that knows what a power cut takes ---- */
+
+static void on_memory_disk(struct rig *r, struct vv_env *env, struct vv_fs_mem *mem, struct vv_fs_fault *fault)
+{
+    *env = vv_env_posix;
+    env->fs_ops = &vv_fs_fault_ops;
+    env->fs = fault;
+    world = env;
+    assert_int_equal(vv_fs_mkdirs(env, "/log"), 0);
+    assert_true(vv_fs_mem_is_on(mem));
+    *r = (struct rig){.dir = "/log/t-0", .config = {.segment_bytes = 1 << 20, .segment_ms = INT64_MAX, .segment_index_bytes = 1 << 20, .index_interval_bytes = 256, .producer_expiry_ms = INT64_MAX / 2}};
+    memset(r->id.b, 7, 16);
+    start(r);
+}
+
+/* Whatever the power cut leaves of what a stop did not sync: records, producers, epochs and times are as before (the .index is a hint). */
+static void a_clean_stop_survives_a_power_cut(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct rig r;
+        struct vv_env env;
+        struct vv_append a, again;
+        struct vv_fs_mem *mem = vv_fs_mem_new(NULL);
+        struct vv_fs_fault *fault = vv_fs_fault_new(&vv_fs_mem_ops, mem);
+        on_memory_disk(&r, &env, mem, fault);
+        for (int life = 0; life < 3; life++) {
+            for (int i = 0; i < 20; i++) assert_int_equal(append(&r, 3, 9, life * 60 + i * 3, &a), 0);
+            int64_t end = vv_log_end(r.log), max_ts = r.log->active->max_ts, at = r.log->active->max_ts_offset;
+            stop(&r, true);
+            if (life != 1 || seed % 2) vv_fs_mem_crash(mem, seed + (uint64_t)life); /* else the next life finds it in memory, and the cut comes later */
+            start(&r);
+            assert_int_equal(vv_log_end(r.log), end);
+            assert_int_equal(read_all(&r, 0, 1 << 20), end);
+            assert_int_equal(r.log->active->max_ts, max_ts);
+            assert_int_equal(r.log->active->max_ts_offset, at);
+            assert_int_equal(vv_log_epoch_at(r.log, 0), 0);
+            assert_int_equal(append(&r, 3, 9, life * 60 + 57, &again), 0); /* the last one, sent again */
+            assert_true(again.duplicate);
+        }
+        stop(&r, false);
+        world = &vv_env_posix;
+        vv_fs_fault_free(fault);
+        vv_fs_mem_free(mem);
+    }
+}
+
+static void a_clean_stop_syncs_little(void **state)
+{
+    (void)state;
+    struct rig r;
+    struct vv_env env;
+    struct vv_fs_mem *mem = vv_fs_mem_new(NULL);
+    struct vv_fs_fault *fault = vv_fs_fault_new(&vv_fs_mem_ops, mem);
+    on_memory_disk(&r, &env, mem, fault);
+    static const uint64_t at_most[] = {7, 5}; /* records, producers, epochs, journal, the directory before and after it, the one above */
+    for (size_t life = 0; life < VV_COUNT(at_most); life++) {
+        fill(&r, 5);
+        uint64_t before = vv_fs_fault_calls(fault, VV_FSOP_DATASYNC | VV_FSOP_SYNC_DIR);
+        stop(&r, true);
+        assert_int_equal(vv_fs_fault_calls(fault, VV_FSOP_DATASYNC | VV_FSOP_SYNC_DIR) - before, at_most[life]);
+        start(&r);
+    }
+    stop(&r, false);
+    world = &vv_env_posix;
+    vv_fs_fault_free(fault);
+    vv_fs_mem_free(mem);
+}
+
+/* Tables that are there and empty vouch for nothing. */
+static void empty_tables_are_not_trusted(void **state)
+{
+    (void)state;
+    static const char *const suffixes[] = {".index", ".timeindex", ".blocks"};
+    for (size_t i = 0; i < VV_COUNT(suffixes); i++) {
+        struct rig r;
+        char path[VV_SEGMENT_PATH];
+        setup(&r);
+        r.config.segment_bytes = 1 << 20;
+        vv_log_configure(r.log, &r.config);
+        while (atomic_load(&r.log->active->bytes) < 100000) fill(&r, 1); /* more than a block */
+        int64_t max_ts = r.log->active->max_ts, at = r.log->active->max_ts_offset;
+        size_t entries = r.log->active->offset_count;
+        stop(&r, true);
+        vv_segment_path(r.dir, 0, suffixes[i], path);
+        assert_int_equal(truncate(path, 0), 0);
+        start(&r);
+        assert_int_equal(r.log->active->offset_count, entries);
+        assert_int_equal(r.log->active->max_ts, max_ts);
+        assert_int_equal(r.log->active->max_ts_offset, at);
+        teardown(&r);
+    }
+}
+
 int main(void)
 {
     vlog_level = VV_ERROR + 1;
@@ -558,6 +652,9 @@ int main(void)
         cmocka_unit_test(a_failed_roll_leaves_no_trap),
         cmocka_unit_test(a_flush_covers_any_number_of_unsealed_segments),
         cmocka_unit_test(a_seal_that_fails_backs_off),
+        cmocka_unit_test(a_clean_stop_survives_a_power_cut),
+        cmocka_unit_test(a_clean_stop_syncs_little),
+        cmocka_unit_test(empty_tables_are_not_trusted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
