@@ -2,6 +2,7 @@
 #include "diskcache.h"
 #include "diskindex.h"
 #include "ghost.h"
+#include "varve/thread.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -366,6 +367,7 @@ static bool read_one(struct vv_diskcache *dc) /* mu held; given up meanwhile */
 static void *cache_main(void *arg)
 {
     struct vv_diskcache *dc = arg;
+    vv_thread_background("disk-cache");
     pthread_mutex_lock(&dc->mu);
     while (!dc->stopping)
         if (!read_one(dc) && !change_one(dc)) pthread_cond_wait(&dc->work, &dc->mu);

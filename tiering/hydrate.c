@@ -13,6 +13,7 @@
 #include "copy.h"
 #include "obj_pair.h"
 #include "pace.h"
+#include "varve/thread.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -297,6 +298,7 @@ static void say(struct vv_hydrate *h)
 static void *run(void *arg)
 {
     struct vv_hydrate *h = arg;
+    vv_thread_background("hydrate");
     struct vv_tier *t = h->t;
     int err = 0;
     while (atomic_load(&t->fenced) && vv_pace_wait(&h->pace, AGAIN_US)) continue; /* the bucket is claimed when it answers */

@@ -16,6 +16,7 @@
 #include "copy.h"
 #include "obj_pair.h"
 #include "pace.h"
+#include "varve/thread.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -493,6 +494,7 @@ static bool hopeless(int err)
 static void *run(void *arg)
 {
     struct vv_migrate *m = arg;
+    vv_thread_background("migrate");
     struct vv_tier *t = tier(m);
     while (atomic_load(&t->fenced) && vv_pace_wait(&m->pace, AGAIN_US)) continue;
     while (vv_pace_wait(&m->pace, 0)) {

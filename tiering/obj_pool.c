@@ -7,6 +7,7 @@
  * or done is called. */
 #include "obj_pool.h"
 #include "obj_backends.h"
+#include "varve/thread.h"
 #include "varve/bytes.h"
 
 static char canceled_mark; /* get->impl of a canceled GET that still waits */
@@ -39,6 +40,7 @@ static void run(struct vv_objpool *pool, struct vv_objget *get, int err)
 static void *worker(void *arg)
 {
     struct vv_objpool *pool = arg;
+    vv_thread_background("store");
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         while (!pool->head && !pool->closing)

@@ -14,6 +14,7 @@
 #include "bufpool.h"
 #include "obj_s3.h"
 #include "varve/bytes.h"
+#include "varve/thread.h"
 #include "varve/vlog.h"
 
 #include <stdio.h>
@@ -233,6 +234,7 @@ static void trim_idle(struct s3_loop *loop)
 static void *loop_main(void *arg)
 {
     struct s3_loop *loop = arg;
+    vv_thread_background("store");
     bool open;
     do {
         int running;

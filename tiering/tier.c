@@ -7,6 +7,7 @@
 #include "obj_pair.h"
 #include "tier_impl.h"
 #include "diskcache.h"
+#include "varve/thread.h"
 #include "varve/vlog.h"
 #include "varve/wait.h"
 
@@ -384,6 +385,7 @@ void vv_tier_hurry(struct vv_tier *t)
 static void *uploader_main(void *arg)
 {
     struct vv_tier *t = arg;
+    vv_thread_background("tier-upload");
     pthread_mutex_lock(&t->mu);
     while (!t->stopping) {
         if (!do_upload(t)) wait_us(t, &t->work, 200000); /* back-offs end without a signal */
@@ -396,6 +398,7 @@ static void *uploader_main(void *arg)
 static void *keeper_main(void *arg)
 {
     struct vv_tier *t = arg;
+    vv_thread_background("tier-keeper");
     pthread_mutex_lock(&t->mu);
     while (!t->stopping) {
         if (!do_keep(t)) wait_us(t, &t->keep, 200000);
@@ -408,6 +411,7 @@ static void *keeper_main(void *arg)
 static void *merger_main(void *arg)
 {
     struct vv_tier *t = arg;
+    vv_thread_background("tier-merger");
     pthread_mutex_lock(&t->mu);
     while (!t->stopping)
         if (!do_merge(t)) wait_us(t, &t->idle, 1000000);
@@ -418,6 +422,7 @@ static void *merger_main(void *arg)
 static void *scrubber_main(void *arg)
 {
     struct vv_tier *t = arg;
+    vv_thread_background("tier-scrubber");
     pthread_mutex_lock(&t->mu);
     while (!t->stopping) {
         pthread_mutex_unlock(&t->mu);

@@ -17,6 +17,7 @@
 #include "replica.h"
 #include "topics.h"
 #include "varve/bytes.h"
+#include "varve/thread.h"
 #include "varve/vlog.h"
 #include "varve/wait.h"
 
@@ -72,6 +73,7 @@ static void prepare_process(struct broker_run *r)
 {
     struct rlimit files;
     keep_memory();
+    vv_background_nice(r->b.config->tier_threads_nice);
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&r->signals);
     sigaddset(&r->signals, SIGTERM);

@@ -182,6 +182,10 @@
       "The id of the key that new objects use; unset: the file's last.")                           \
     X(tier_upload_threads, "tier.upload.threads", INT, "2", 1, 256, NULL, 0,                       \
       "Segments uploaded in parallel.")                                                            \
+    X(tier_threads_nice, "tier.threads.nice", INT, "10", 0, 19, NULL, 0,                           \
+      "How much nicer (setpriority) the tier's threads are than those that serve clients: "        \
+      "uploads, housekeeping, what comes from the bucket and the disk cache. It matters only "     \
+      "where the processor is short. 0: as the others.")                                           \
     X(tier_fetch_deadline_ms, "tier.fetch.deadline.ms", LONG, "30000", 1, VV_I64, NULL, VV_DYN,    \
       "A cold read that the store has not answered by then fails with KAFKA_STORAGE_ERROR.")       \
     X(tier_cache_bytes, "tier.cache.bytes", LONG, "134217728", 1048576, VV_I64, NULL, VV_DYN,      \

@@ -1,5 +1,7 @@
 """uploads.py — faults 14 to 19: what goes wrong on the way into the bucket."""
 import contextlib
+import os
+import pathlib
 import threading
 import time
 
@@ -130,6 +132,24 @@ def case_16():
         w.check()
         w.close()
         w.start().check()
+        w.close()
+
+
+# ---- who gives way when the processor is short
+
+def case_nice():
+    """The tier's threads and nobody else's are nicer; those that serve clients stay as they were started."""
+    with World({"tier.threads.nice": 7}) as w:
+        w.fill(4).quiet()
+        found, own = {}, os.getpriority(os.PRIO_PROCESS, 0)
+        for task in pathlib.Path(f"/proc/{w.broker.pid}/task").iterdir():
+            name = (task / "comm").read_text().strip()
+            found.setdefault(name, set()).add(int((task / "stat").read_text().rsplit(")", 1)[1].split()[16]))
+        background = {"tier-upload", "tier-keeper", "tier-merger", "tier-scrubber"}
+        assert background <= set(found) and {"net-0", "control", "io"} <= set(found), found
+        for name, values in found.items():
+            nice = name in background | {"store", "disk-cache"}
+            assert values == {min(own + 7, 19) if nice else own}, (name, values, own)
         w.close()
 
 
