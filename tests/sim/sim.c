@@ -183,7 +183,9 @@ static void do_store_fault(struct world *w)
                                  .from = 1 + (unsigned)sim_below(w, 3),
                                  .count = 1 + (unsigned)sim_below(w, 4),
                                  .err = errors[sim_below(w, VV_COUNT(errors))]};
-    switch (sim_below(w, 9)) {
+    static const enum vv_objfault_action lies[] = {VV_FAULT_LIST_STALE, VV_FAULT_LIST_MISSING, VV_FAULT_LIST_EXTRA,
+                                                   VV_FAULT_LIST_ENDLESS};
+    switch (sim_below(w, 10)) {
     case 0: r.action = VV_FAULT_FAIL; break;
     case 1: r.action = VV_FAULT_FAIL, r.op = -1, r.count = 0, r.percent = 1 + (unsigned)sim_below(w, 40); break;
     case 2: r.action = VV_FAULT_FAIL, r.op = -1, r.count = 0; break; /* away */
@@ -194,6 +196,10 @@ static void do_store_fault(struct world *w)
     case 7:
         r.action = sim_percent(w, 50) ? VV_FAULT_TRUNCATE : VV_FAULT_FLIP, r.key_part = ".seg", r.arg = -1;
         r.op = sim_percent(w, 50) ? VV_OBJ_GET : VV_OBJ_GET_ASYNC;
+        break;
+    case 8: /* whoever restores starts with a store of its own, which does not lie: what it leaves out would be lost */
+        r.action = lies[sim_below(w, VV_COUNT(lies))], r.op = VV_OBJ_LIST, r.err = 0, r.from = 1;
+        if (sim_percent(w, 50)) r.count = 0;
         break;
     default: /* only the full check finds a byte that the store changed */
         if (!w->tier_config.verify_full) return;
