@@ -652,7 +652,7 @@ int vv_mf_put_head(struct vv_manifest *m, const struct vv_manifest_where *w, con
         sha256_hex(text, n, m->sha256);
         snprintf(m->etag, sizeof m->etag, "%s", info.etag);
         m->exists = true;
-        m->damaged = false;
+        m->damaged = m->taking = false;
         m->garbage_listed = m->garbage_count;
         m->revision++;
         m->writer_epoch = w->writer_epoch;
@@ -735,7 +735,7 @@ static int begin_anew(struct vv_manifest *m, const struct vv_manifest_where *w, 
 static bool unchanged(const struct vv_manifest *before, const struct vv_manifest *m)
 {
     if (!m->exists) return !m->next_offset && !m->log_start;
-    if (m->damaged) return false;
+    if (m->damaged || m->taking) return false;
     return before->next_offset == m->next_offset && before->log_start == m->log_start &&
            before->deleting_below == m->deleting_below && before->garbage_listed == m->garbage_count && !m->garbage_count && before->writer_epoch == m->writer_epoch;
 }

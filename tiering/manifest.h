@@ -37,6 +37,7 @@ struct vv_manifest {
     bool loaded;
     bool exists;              /* a head is in the bucket */
     bool damaged;             /* and cannot be read: the next commit writes it anew */
+    bool taking;              /* the next commit writes one even if nothing changed: whoever wrote the last one finds another ETag */
     char etag[VV_OBJ_ETAG_MAX];
     char sha256[65];          /* of the head in the bucket; "" when there is none */
     uint64_t revision, writer_epoch;

@@ -2,6 +2,7 @@
  *
  * The manifest is the truth; what continues it belongs to the log too (follow.h). Without any manifest a log begins at offset 0.
  * Nothing is downloaded but manifests and footers.
+ * The partition is then taken: a head of our epoch goes over the one that was read (take), before anybody is served.
  * A cluster that is seeded (vv_tier_seed) reads another cluster's manifests, as of a time if one was given: the log ends before the first
  * segment that was sealed after it, and starts where it did then, as far as that is kept. Then its own manifest is written at once: from
  * there on the own bucket says what the log is, wherever the objects still lie. */
@@ -165,7 +166,20 @@ static int walk(struct restore *r, const struct vv_tier_seed *seed, struct vv_ma
     return err;
 }
 
-int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t partition, struct vv_index *index,
+/* The next head is ours, conditional on the one that was read: nobody else's comes between. Where there is none, a first one asks the root. */
+static int take(struct restore *r, const char *topic, struct vv_manifest *m)
+{
+    struct vv_manifest_where w = r->w;
+    if (!m->exists && r->newest.base < 0) return VV_OK;
+    w.topic = topic;
+    m->taking = true;
+    int err = vv_tier_saw(r->t, vv_manifest_commit(m, &w, r->index, 0, r->e));
+    if (err == VV_E_CONFLICT)
+        return vv_error_set(r->e, err, "another writer put the manifest of %s-%d while it was restored", topic, (int)w.partition);
+    return err;
+}
+
+int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int32_t partition, struct vv_index *index,
                          struct vv_tier_restored *out, struct vv_error *e)
 {
     const struct vv_tier_seed *seed = t->seed;
@@ -189,6 +203,7 @@ int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t par
     out->next_offset = VV_MAX(r.next, r.log_start);
     out->epoch_used = r.epoch_used;
     if (!err && seed) err = seed_write(&r, t);
+    else if (!err && topic) err = take(&r, topic, &m);
     vv_manifest_release(&m);
     if (err) {
         free(out->epochs);

@@ -199,14 +199,16 @@ enum vv_tier_fate {
 };
 enum vv_tier_fate vv_tier_topic_fate(struct vv_tier *t, struct vv_uuid topic_id); /* never waits; any thread */
 /* Empty directory: fills a fresh index with the partition's remote extents (manifest, then roll-forward by listing this partition after its last
- * entry), sets log start, gives the leader epochs and producer snapshot of the newest footer. [blocking] */
+ * entry), sets log start, gives the leader epochs and producer snapshot of the newest footer. With the topic's name the
+ * partition is taken, too: a head of our epoch goes over the one that was read, so that a writer who was overtaken and does not know it yet
+ * writes none any more. E_CONFLICT: it did meanwhile; restore again. NULL: nothing is written. [blocking] */
 struct vv_tier_restored {
     int64_t log_start, next_offset;     /* next_offset: where the new local log begins */
     struct vv_epoch *epochs; size_t epoch_count;   /* malloc'ed */
     uint8_t *snapshot; size_t snapshot_n;          /* producer snapshot as of next_offset; malloc'ed */
     int32_t epoch_used;                            /* leader epochs up to this one may have been used; -1: none */
 };
-int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, int32_t partition, struct vv_index *index,
+int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, const char *topic, int32_t partition, struct vv_index *index,
                          struct vv_tier_restored *out, struct vv_error *e);
 
 /* ---- a replica (tiering/replica.c) ---- */

@@ -285,6 +285,22 @@ int vv_partition_follow(struct vv_partition *p, struct vv_error *e)
     return VV_OK;
 }
 
+/* Once more where another writer, who does not know yet that the bucket is ours, put a manifest meanwhile: it cannot twice. */
+static int restore_index(struct vv_partition *p, struct vv_tier_restored *r, struct vv_error *e)
+{
+    struct vv_broker *b = p->broker;
+    int err = VV_E_CONFLICT;
+    for (int tries = 0; tries < 3 && err == VV_E_CONFLICT; tries++) {
+        if (p->index) vv_index_close(p->index);
+        p->index = NULL;
+        err = empty_dir(b->env, p->dir);
+        if (err) return vv_error_set(e, err, "%s: cannot clear the directory before restoring: %s", p->dir, vv_err_name(err));
+        err = vv_index_open(b->env, p->dir, &vv_segment_refs, &p->index, e);
+        if (!err) err = vv_tier_restore_part(b->tier, p->topic->id, p->topic->name, p->id, p->index, r, e);
+    }
+    return err;
+}
+
 static int open_parts(struct vv_partition *p, bool clean, struct vv_error *e)
 {
     struct vv_broker *b = p->broker;
@@ -294,11 +310,7 @@ static int open_parts(struct vv_partition *p, bool clean, struct vv_error *e)
     p->followed = b->config->tier_replica && !p->topic->internal;
     if (p->followed) return open_followed(p, e);
     bool restore = wants_restore(p);
-    int err = restore ? empty_dir(b->env, p->dir) : VV_OK;
-    if (err)
-        return vv_error_set(e, err, "%s: cannot clear the directory before restoring: %s", p->dir, vv_err_name(err));
-    err = vv_index_open(b->env, p->dir, &vv_segment_refs, &p->index, e);
-    if (!err && restore) err = vv_tier_restore_part(b->tier, p->topic->id, p->id, p->index, &r, e);
+    int err = restore ? restore_index(p, &r, e) : vv_index_open(b->env, p->dir, &vv_segment_refs, &p->index, e);
     if (!err) err = open_log(p, c, clean, restore ? &r : NULL, e);
     free(r.epochs);
     free(r.snapshot);

@@ -297,7 +297,7 @@ static void restore(void)
     uint64_t before_gets = gets();
     must(vv_index_open(&env, dir, NULL, &ix, &e), &e);
     int64_t began = vv_mono_us(&env);
-    must(vv_tier_restore_part(tier, synth.topic_id, 0, ix, &r, &e), &e);
+    must(vv_tier_restore_part(tier, synth.topic_id, NULL, 0, ix, &r, &e), &e);
     printf("restore: %.2f s, %" PRIu64 " GETs, %zu KiB more memory at the end\n", seconds(began), gets() - before_gets,
            rss_kib() - VV_MIN(before, rss_kib()));
     NEED(r.next_offset == segments * SYNTH_RECORDS, "next offset %" PRId64, r.next_offset);

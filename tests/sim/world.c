@@ -208,7 +208,7 @@ static int open_part(struct world *w, struct sim_part *p, enum sim_death how, st
 {
     struct vv_tier_restored r = {0};
     int err = vv_index_open(&w->env, p->dir, &vv_segment_refs, &p->index, e);
-    if (!err && p->restore) err = vv_tier_restore_part(w->tier, w->topic_id, p->id, p->index, &r, e);
+    if (!err && p->restore) err = vv_tier_restore_part(w->tier, w->topic_id, "sim", p->id, p->index, &r, e);
     struct vv_log_opts o = {.env = &w->env,
                             .dir = p->dir,
                             .topic = "sim",

@@ -39,7 +39,7 @@ static int restore(struct rig *r, struct back *b, struct vv_error *e)
     *b = (struct back){0};
     snprintf(b->dir, sizeof b->dir, "%s/back%d", r->dir, n++);
     rig_ok(vv_index_open(&rig_env, b->dir, NULL, &b->ix, e), e);
-    return vv_tier_restore_part(r->tier, r->topic_id, 2, b->ix, &b->out, e);
+    return vv_tier_restore_part(r->tier, r->topic_id, NULL, 2, b->ix, &b->out, e);
 }
 
 static void back_free(struct back *b)
@@ -749,6 +749,104 @@ static void an_older_directory_writes_no_head_anew(void **state)
     check_restore(r);
 }
 
+/* ---- a successor ---- */
+
+static struct vv_tier *take_over(struct rig *r)
+{
+    struct vv_error e = {0};
+    struct vv_tier *other;
+    struct vv_tier_identity id = {.cluster_id = "cluster-1", .node_id = 2};
+    rig_ok(vv_tier_open(&rig_env, r->store, &r->config, &id, true, &other, &e), &e);
+    return other;
+}
+
+static void restore_at(struct rig *r, struct vv_tier *t, const char *topic, const char *name, struct back *b)
+{
+    struct vv_error e = {0};
+    *b = (struct back){0};
+    snprintf(b->dir, sizeof b->dir, "%s/%s", r->dir, name);
+    rig_ok(vv_index_open(&rig_env, b->dir, NULL, &b->ix, &e), &e);
+    rig_ok(vv_tier_restore_part(t, r->topic_id, topic, 2, b->ix, &b->out, &e), &e);
+}
+
+/* Somebody takes the bucket over, on an empty directory, while we are at work and do not know it: once a partition is restored there, nothing
+ * that we upload gets into its manifest, and the log is what the successor has. */
+static void the_overtaken_write_no_head(void **state)
+{
+    for (int stage = 0; stage < 3; stage++) { /* a manifest and objects beyond it; it alone; all of it deleted */
+        struct rig *r = *state;
+        struct vv_error e = {0};
+        struct vv_extent x;
+        struct seen was, now;
+        struct back b;
+        seal_many(r, 4);
+        rig_settle(r);
+        if (stage == 2) assert_int_equal(vv_index_set_log_start(r->index, r->log.end), 0);
+        if (stage == 2) vv_tier_part_log_start_moved(r->part);
+        for (int i = 0; stage == 2 && i < 4; i++) rig_settle(r);
+        if (!stage) seal_many(r, 2);
+        int64_t end = r->log.end;
+        struct vv_tier *other = take_over(r);
+        restore_at(r, other, "flights", "other", &b);
+        assert_int_equal(b.out.next_offset, end);
+        back_free(&b);
+        rig_ok(look(r, &was, &e), &e);
+        assert_int_equal(was.m.writer_epoch, other->claim.writer_epoch);
+        assert_int_equal(was.m.next_offset, end);
+        seal_many(r, 40); /* a batch of heads' worth, before the next renewal */
+        assert_int_equal(rig_state(r, end), VV_EXTENT_BOTH);
+        vv_keeper_commit(r->part, 0, &e);
+        assert_int_equal(vv_keeper_commit(r->part, 0, &e), VV_E_CONFLICT);
+        assert_true(atomic_load(&r->tier->fenced)); /* and it knows */
+        rig_ok(look(r, &now, &e), &e);
+        assert_string_equal(now.m.sha256, was.m.sha256);
+        restore_at(r, other, NULL, "again", &b); /* what was uploaded after that is no part of the log */
+        assert_int_equal(b.out.next_offset, end);
+        assert_int_equal(vv_index_find(b.ix, end, &x), VV_E_NOENT);
+        back_free(&b);
+        vv_manifest_release(&was.m);
+        vv_manifest_release(&now.m);
+        vv_tier_free(other);
+        rig_free(r);
+        setup(state);
+    }
+}
+
+static int take_in(void *ctx, const struct vv_extent *x)
+{
+    return vv_index_adopt(ctx, x);
+}
+
+/* It did write one more, between the successor's look and its head: that is seen, and another look takes it in. */
+static void a_head_while_it_is_restored(void **state)
+{
+    struct rig *r = *state;
+    struct vv_error e = {0};
+    struct vv_manifest_where w;
+    struct vv_manifest m = {0};
+    struct vv_index *ix;
+    struct back b;
+    char dir[192];
+    seal_many(r, 4);
+    rig_settle(r);
+    struct vv_tier *other = take_over(r);
+    snprintf(dir, sizeof dir, "%s/first", r->dir);
+    rig_ok(vv_index_open(&rig_env, dir, NULL, &ix, &e), &e);
+    vv_tier_where(r->part, &w);
+    w.writer_epoch = other->claim.writer_epoch;
+    rig_ok(vv_manifest_walk(&m, &w, take_in, ix, &e), &e);
+    seal_many(r, 20);
+    rig_ok(vv_keeper_commit(r->part, 0, &e), &e);
+    m.taking = true;
+    assert_int_equal(vv_manifest_commit(&m, &w, ix, 0, &e), VV_E_CONFLICT);
+    vv_manifest_release(&m);
+    vv_index_close(ix);
+    restore_at(r, other, "flights", "second", &b);
+    assert_int_equal(b.out.next_offset, r->log.end);
+    back_free(&b);
+    vv_tier_free(other);
+}
+
 static void with_threads(void **state)
 {
     struct rig *r = *state;
@@ -775,7 +873,8 @@ int main(void)
         T(deletion_survives_crashes_and_failures), T(expired_before_upload), T(a_jumping_clock_deletes_nothing),
         T(topic_deletion), T(deletions_keep_to_their_rate), T(deleted_topic_is_not_restored), T(old_local_data_is_refused),
         T(head_commits_survive_lost_replies), T(every_byte_of_a_head), T(every_byte_of_the_root), T(without_a_checksum),
-        T(a_damaged_head_is_written_anew), T(an_older_directory_writes_no_head_anew), T(snapshot), T(with_threads),
+        T(a_damaged_head_is_written_anew), T(an_older_directory_writes_no_head_anew),
+        T(the_overtaken_write_no_head), T(a_head_while_it_is_restored), T(snapshot), T(with_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

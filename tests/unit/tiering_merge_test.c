@@ -72,7 +72,7 @@ static void check_bucket(struct rig *r, bool no_strays)
     static int n;
     snprintf(dir, sizeof dir, "%s/back%d", r->dir, n++);
     rig_ok(vv_index_open(&rig_env, dir, NULL, &ix, &e), &e);
-    rig_ok(vv_tier_restore_part(r->tier, r->topic_id, 2, ix, &out, &e), &e);
+    rig_ok(vv_tier_restore_part(r->tier, r->topic_id, NULL, 2, ix, &out, &e), &e);
     int64_t at = vv_index_log_start(r->index);
     size_t live = 0;
     while (!vv_index_find(r->index, at, &x)) {

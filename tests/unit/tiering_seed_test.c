@@ -208,7 +208,7 @@ static int64_t restore_as_of(struct two *t, int64_t as_of_ms, int64_t start, int
     vv_tier_seed(tier, &seed);
     rig_ok(vv_tier_seed_clear(tier, &e), &e);
     rig_ok(vv_index_open(&rig_env, part, &rig_ref_ops, &index, &e), &e);
-    rig_ok(vv_tier_restore_part(tier, t->r->topic_id, 2, index, &out, &e), &e);
+    rig_ok(vv_tier_restore_part(tier, t->r->topic_id, NULL, 2, index, &out, &e), &e);
     rig_ok(vv_tier_seeded(tier, &e), &e);
     *log_start = out.log_start;
     *epoch_used = out.epoch_used;
