@@ -469,6 +469,7 @@ static int garble(const char *path, const struct stat *st, int flag, struct FTW 
     (void)f;
     if (flag != FTW_F || !strstr(path, VV_DI_SUFFIX)) return 0;
     FILE *file = fopen(path, "r+");
+    if (!file) return 0; /* the cache let it go meanwhile */
     if (st->st_size % 3 == 0) assert_int_equal(ftruncate(fileno(file), st->st_size / 2), 0);
     fseek(file, st->st_size / 5, SEEK_SET);
     fputc(0x55, file);
