@@ -22,8 +22,8 @@ struct vv_link { /* one segment as it was sealed */
 };
 #define VV_LINK_BYTES (24u + VV_CHAIN_BYTES) /* encoded: in this order, big-endian */
 
-void vv_chain_begin(struct vv_uuid topic_id, int32_t partition, uint8_t chain[VV_CHAIN_BYTES]);
-void vv_chain_next(uint8_t chain[VV_CHAIN_BYTES], const struct vv_link *l);
+int vv_chain_begin(struct vv_uuid topic_id, int32_t partition, uint8_t chain[VV_CHAIN_BYTES]);
+int vv_chain_next(uint8_t chain[VV_CHAIN_BYTES], const struct vv_link *l); /* both: E_NOMEM, then nothing changed */
 void vv_link_put(const struct vv_link *l, uint8_t p[VV_LINK_BYTES]);
 void vv_link_get(const uint8_t p[VV_LINK_BYTES], struct vv_link *l);
 void vv_chain_text(const uint8_t chain[VV_CHAIN_BYTES], char out[2 * VV_CHAIN_BYTES + 1]);

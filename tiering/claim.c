@@ -10,6 +10,7 @@
 #include "jsoncrc.h"
 #include "tier_impl.h"
 #include "root.h"
+#include "jsontext.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -74,7 +75,7 @@ static int write_own(struct vv_tier *t, const char *before, struct vv_error *e)
     if (!identity_path(t, path, sizeof path)) return VV_OK;
     json_t *o = json_pack("{s:i,s:s,s:s,s:s,s:s}", "format", 1, "store", t->store->url, "cluster_id", t->id.cluster_id,
                           "incarnation", t->claim.incarnation, "previous", before);
-    char *text = json_dumps(o, JSON_INDENT(2));
+    char *text = vv_json_text(o, JSON_INDENT(2));
     json_decref(o);
     int err = text ? vv_fs_write_file(t->env, path, text, strlen(text)) : VV_E_NOMEM;
     free(text);
@@ -105,7 +106,7 @@ static char *root_text(struct vv_tier *t, bool released, bool migrating, const c
     if (migrating) json_object_set_new(o, "migrating", json_true());
     if (moved_to) json_object_set_new(o, "moved_to", json_string(moved_to));
     if (c->origins.n) json_object_set_new(o, "origins", vv_origins_json(&c->origins));
-    char *text = json_dumps(o, JSON_INDENT(1)), *sealed = text ? vv_jsoncrc_add(text, strlen(text), &(size_t){0}) : NULL;
+    char *text = vv_json_text(o, JSON_INDENT(1)), *sealed = text ? vv_jsoncrc_add(text, strlen(text), &(size_t){0}) : NULL;
     json_decref(o);
     free(text);
     return sealed;

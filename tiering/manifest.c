@@ -7,6 +7,7 @@
 #include "jsoncrc.h"
 #include "keys.h"
 #include "manifest_impl.h"
+#include "jsontext.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -20,11 +21,12 @@
 
 /* ---- small things ---- */
 
-static void sha256_hex(const void *p, size_t n, char out[65])
+static int sha256_hex(const void *p, size_t n, char out[65])
 {
     uint8_t md[32];
-    VV_ASSERT(EVP_Digest(p, n, md, NULL, EVP_sha256(), NULL) == 1);
+    if (EVP_Digest(p, n, md, NULL, EVP_sha256(), NULL) != 1) return VV_E_NOMEM;
     for (size_t i = 0; i < sizeof md; i++) snprintf(out + i * 2, 3, "%02x", md[i]);
+    return VV_OK;
 }
 
 static int64_t get_int(const json_t *o, const char *name, bool *ok)
@@ -175,10 +177,11 @@ static int get_json(const struct vv_manifest_where *w, const char *key, json_t *
     *out = NULL;
     int err = vv_objstore_get_whole(w->store, key, VV_MANIFEST_BYTES_MAX, DEADLINE_MS, &s, info, e);
     if (err) return err;
-    sha256_hex(s.p, s.n, sha);
-    bool holds = vv_jsoncrc_holds((const char *)s.p, s.n);
+    err = sha256_hex(s.p, s.n, sha);
+    bool holds = !err && vv_jsoncrc_holds((const char *)s.p, s.n);
     json_t *o = holds ? json_loadb((const char *)s.p, s.n, JSON_REJECT_DUPLICATES, NULL) : NULL;
     vv_buf_unref(s.buf);
+    if (err) return err;
     if (!holds) return vv_error_set(e, VV_E_CORRUPT, "%s is damaged: it does not fit its checksum", key);
     bool ok = json_is_object(o);
     vv_uuid_text(w->topic_id, id);
@@ -342,8 +345,8 @@ static int read_page(const struct vv_manifest_where *w, int level, const struct 
     vv_key_page(w->topic_id, w->partition, level, r->sha256, key);
     int err = vv_objstore_get_whole(w->store, key, VV_MANIFEST_BYTES_MAX, DEADLINE_MS, &s, NULL, e);
     if (err) return err;
-    sha256_hex(s.p, s.n, sha);
-    err = strcmp(sha, r->sha256) ? VV_E_CORRUPT : vv_mf_scan(w, level, (const char *)s.p, s.n, segments, refs);
+    err = sha256_hex(s.p, s.n, sha);
+    if (!err) err = strcmp(sha, r->sha256) ? VV_E_CORRUPT : vv_mf_scan(w, level, (const char *)s.p, s.n, segments, refs);
     vv_buf_unref(s.buf);
     if (err != VV_E_CORRUPT) return err;
     segments->n = refs->n = 0;
@@ -493,12 +496,12 @@ int vv_mf_put_page(const struct vv_manifest_where *w, int level, json_t *entries
     json_object_set_new(o, "level", json_integer(level));
     json_object_set_new(o, "entries", entries);
     if (more) json_object_set_new(o, "pages", more);
-    char *text = json_dumps(o, JSON_COMPACT);
+    char *text = vv_json_text(o, JSON_COMPACT);
     json_decref(o);
     if (!text) return VV_E_NOMEM;
-    sha256_hex(text, strlen(text), ref->sha256);
+    int err = sha256_hex(text, strlen(text), ref->sha256);
     vv_key_page(w->topic_id, w->partition, level, ref->sha256, key);
-    int err = vv_objstore_put_mem(w->store, key, text, strlen(text), NULL, DEADLINE_MS, NULL, e);
+    if (!err) err = vv_objstore_put_mem(w->store, key, text, strlen(text), NULL, DEADLINE_MS, NULL, e);
     free(text);
     return err;
 }
@@ -635,21 +638,22 @@ static json_t *head_json(const struct vv_manifest *m, const struct vv_manifest_w
 
 int vv_mf_put_head(struct vv_manifest *m, const struct vv_manifest_where *w, const struct vv_mf_list *l, struct vv_error *e)
 {
-    char key[VV_KEY_MAX];
+    char key[VV_KEY_MAX], sha[sizeof m->sha256];
     struct vv_objinfo info = {0};
     struct vv_objput how = {0};
     size_t n = 0;
     json_t *o = head_json(m, w, l);
-    char *plain = o ? json_dumps(o, JSON_COMPACT) : NULL, *text = plain ? vv_jsoncrc_add(plain, strlen(plain), &n) : NULL;
+    char *plain = o ? vv_json_text(o, JSON_COMPACT) : NULL, *text = plain ? vv_jsoncrc_add(plain, strlen(plain), &n) : NULL;
     json_decref(o);
     free(plain);
     if (!text) return VV_E_NOMEM;
     if (!m->exists) how.if_none_match = (w->store->caps & VV_OBJ_CAP_IF_NONE_MATCH) != 0;
     if (m->exists && m->etag[0] && (w->store->caps & VV_OBJ_CAP_IF_MATCH)) how.if_match = m->etag;
     vv_key_head(w->topic_id, w->partition, key);
-    int err = vv_objstore_put_mem(w->store, key, text, n, &how, DEADLINE_MS, &info, e);
+    int err = sha256_hex(text, n, sha);
+    if (!err) err = vv_objstore_put_mem(w->store, key, text, n, &how, DEADLINE_MS, &info, e);
     if (!err) {
-        sha256_hex(text, n, m->sha256);
+        memcpy(m->sha256, sha, sizeof sha);
         snprintf(m->etag, sizeof m->etag, "%s", info.etag);
         m->exists = true;
         m->damaged = m->taking = false;

@@ -1,6 +1,7 @@
 /* origin.c — see origin.h; the JSON of the root is documented in docs/bucket-format.md. */
 #include "origin.h"
 #include "keys.h"
+#include "jsontext.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,7 +153,7 @@ int vv_origin_journal_save(struct vv_env *env, const char *data_dir, const struc
                                                (json_int_t)j->v[i].copied, "end", (json_int_t)j->v[i].end));
     }
     json_t *o = json_pack("{s:i,s:o,s:o}", "format", 1, "origins", vv_origins_json(&j->origins), "partitions", parts);
-    char *text = json_dumps(o, JSON_COMPACT);
+    char *text = vv_json_text(o, JSON_COMPACT);
     json_decref(o);
     int err = text ? path_of(data_dir, path) : VV_E_NOMEM;
     if (!err) err = vv_fs_write_file(env, path, text, strlen(text));

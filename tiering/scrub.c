@@ -17,6 +17,7 @@
 #include "scrub.h"
 #include "follow.h"
 #include "tier_impl.h"
+#include "jsontext.h"
 #include "varve/vlog.h"
 #include "varve/wait.h"
 
@@ -82,7 +83,7 @@ void vv_scrub_save(struct vv_tier *t)
     json_t *o = json_pack("{s:i,s:s,s:i,s:I,s:I,s:I}", "format", 1, "topic_id", id, "partition", (int)s->partition, "base",
                           (json_int_t)s->base, "began_ms", (json_int_t)s->began_ms, "last_pass_ms",
                           (json_int_t)atomic_load(&s->last_pass_ms));
-    char *text = json_dumps(o, JSON_COMPACT);
+    char *text = vv_json_text(o, JSON_COMPACT);
     json_decref(o);
     if (text && vv_fs_write_file(t->env, path, text, strlen(text))) VLOG_WARN("scrub: cannot write %s", path);
     free(text);

@@ -8,6 +8,7 @@
 #include "tier_impl.h"
 #include "diskcache.h"
 #include "varve/thread.h"
+#include "jsontext.h"
 #include "varve/vlog.h"
 #include "varve/wait.h"
 
@@ -736,7 +737,7 @@ int vv_tier_name_topic(struct vv_tier *t, struct vv_uuid topic_id, const char *t
     vv_key_topic(topic_id, key);
     json_t *o = json_pack("{s:i,s:s,s:s,s:s}", "format", 1, "topic", topic, "topic_id", id, "cluster_id", t->id.cluster_id);
     size_t n = 0;
-    char *plain = json_dumps(o, JSON_INDENT(1)), *text = plain ? vv_jsoncrc_add(plain, strlen(plain), &n) : NULL;
+    char *plain = vv_json_text(o, JSON_INDENT(1)), *text = plain ? vv_jsoncrc_add(plain, strlen(plain), &n) : NULL;
     json_decref(o);
     free(plain);
     if (!text) return VV_E_NOMEM;

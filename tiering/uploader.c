@@ -267,8 +267,9 @@ static int chain_before(struct upload *u, uint8_t chain[VV_CHAIN_BYTES])
     struct vv_footer f = {0};
     struct vv_segkey k;
     uint64_t object_bytes;
-    vv_chain_begin(p->o.topic_id, p->o.partition, chain);
-    int err = u->x.base ? vv_index_find(p->o.index, u->x.base - 1, &x) : VV_E_NOENT;
+    int err = vv_chain_begin(p->o.topic_id, p->o.partition, chain);
+    if (err) return err;
+    err = u->x.base ? vv_index_find(p->o.index, u->x.base - 1, &x) : VV_E_NOENT;
     if (!err) vv_extent_release(p->o.index, &x);
     if (err && err != VV_E_NOENT) return err;
     if (!err && x.last + 1 == u->x.base && vv_extent_is_remote(&x)) {
@@ -277,8 +278,9 @@ static int chain_before(struct upload *u, uint8_t chain[VV_CHAIN_BYTES])
                                                  &object_bytes, &u->e));
         if (err && err != VV_E_NOENT && err != VV_E_CORRUPT) return err;
         if (!err && f.link_count) memcpy(chain, f.chain, VV_CHAIN_BYTES);
-        for (size_t i = 0; !err && i < f.link_count; i++) vv_chain_next(chain, &f.links[i]);
+        for (size_t i = 0; !err && i < f.link_count; i++) err = vv_chain_next(chain, &f.links[i]);
         vv_footer_release(&f);
+        if (err == VV_E_NOMEM) return err;
     }
     return VV_OK;
 }
@@ -571,7 +573,7 @@ static int upload(struct upload *u)
     u->x.object_bytes = info.size;
     err = vv_index_move(p->o.index, u->x.base, VV_EXTENT_BOTH, &u->x);
     if (err) return err;
-    vv_chain_next(p->chain, u->footer.links);
+    if (vv_chain_next(p->chain, u->footer.links)) p->chain_known = false; /* no memory: this object's footer tells the next one */
     if (u->rot.code) p->chain_known = false; /* adopted; its SHA-256 is in its footer */
     set_overwrite(p, false);
     return VV_OK;

@@ -3,6 +3,7 @@
 
 #include "broker_tier.h"
 #include "topics.h"
+#include "jsontext.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 #include "varve/wait.h"
@@ -130,7 +131,7 @@ int vv_replica_registry(struct vv_broker *b, const char *own, size_t own_n, char
         if (!err && json_is_true(json_object_get(t, "internal")) && json_array_append(topics, t)) err = VV_E_NOMEM;
     }
     if (!err && (json_object_set_new(o, "topics", topics) || json_object_set_new(o, "deleted", json_array()))) err = VV_E_NOMEM;
-    if (!err) *text = json_dumps(o, JSON_INDENT(1));
+    if (!err) *text = vv_json_text(o, JSON_INDENT(1));
     json_decref(o);
     return err || *text ? err : vv_error_set(e, VV_E_NOMEM, "out of memory");
 }

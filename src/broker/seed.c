@@ -6,6 +6,7 @@
 #include "obj_pair.h"
 #include "origin.h"
 #include "root.h"
+#include "jsontext.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -315,7 +316,7 @@ int vv_seed_begin(struct vv_seed *s, struct vv_broker *b, char **text, size_t *n
     int err = vv_tier_seed_clear(b->tier, e);
     if (err) return err;
     json_object_set_new(s->list, "cluster_id", json_string(b->cluster_id));
-    *text = json_dumps(s->list, JSON_INDENT(1));
+    *text = vv_json_text(s->list, JSON_INDENT(1));
     if (!*text) return vv_error_set(e, VV_E_NOMEM, "out of memory");
     *n = strlen(*text);
     VLOG_INFO("restore: seeding cluster %s from %s (cluster %s)%s%s", b->cluster_id, s->source->url, s->root.cluster_id,

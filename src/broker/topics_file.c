@@ -9,6 +9,7 @@
 
 #include "groups_snapshot.h"
 #include "live.h"
+#include "jsontext.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 
@@ -119,7 +120,7 @@ static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *
         json_object_set_new(o, "log_starts", log_starts_json(ts));
         json_object_set_new(o, "producer_ids", json_integer((json_int_t)vv_producer_ids_reserved(ts->broker)));
     }
-    char *text = err || !o ? NULL : json_dumps(o, JSON_INDENT(1));
+    char *text = err || !o ? NULL : vv_json_text(o, JSON_INDENT(1));
     json_decref(o);
     return text;
 }

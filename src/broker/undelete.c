@@ -15,6 +15,7 @@
 #include "topics.h"
 
 #include "groups_snapshot.h"
+#include "jsontext.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 
@@ -322,7 +323,7 @@ char *vv_undelete_list(struct vv_topics *ts)
                                               (json_int_t)(d->deleted_ms + vv_broker_live(ts->broker)->tier_delete_grace_ms), "state",
                                               d->told ? states[vv_tier_topic_fate(ts->broker->tier, d->id)] : "deleted"));
     }
-    char *text = json_dumps(list, JSON_COMPACT);
+    char *text = vv_json_text(list, JSON_COMPACT);
     json_decref(list);
     return text;
 }

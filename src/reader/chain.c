@@ -108,7 +108,7 @@ int vv_chain_check_close(struct vv_chain_check *c, const struct vv_footer *f, co
                             "one between them left out", key);
     memcpy(c->chain, f->chain, sizeof c->chain);
     for (size_t i = 0; i < f->link_count; i++) {
-        vv_chain_next(c->chain, &f->links[i]);
+        if (vv_chain_next(c->chain, &f->links[i])) return VV_E_NOMEM;
         meet(c, f->links[i].last + 1);
     }
     c->known = true;
