@@ -266,7 +266,7 @@ static int read_bytes(struct vv_diskcache *dc, struct vv_file *f, struct vv_objg
                       uint8_t *dst)
 {
     while (n) {
-        size_t k = get->sink ? VV_MIN(n, get->sink->room(get, at, &dst)) : n;
+        size_t room = get->sink ? get->sink->room(get, at, &dst) : n, k = VV_MIN(n, room);
         if (!k) return VV_E_NOMEM;
         ssize_t got = vv_fs_pread(dc->env, f, dst, k, from);
         if (got != (ssize_t)k) return got < 0 ? (int)got : VV_E_CORRUPT;

@@ -192,7 +192,7 @@ static int read_into_sink(struct obj_fs *s, struct vv_file *f, struct vv_objget 
 {
     for (size_t at = 0; at < get->n;) {
         uint8_t *dst;
-        size_t n = VV_MIN(get->n - at, get->sink->room(get, at, &dst));
+        size_t room = get->sink->room(get, at, &dst), n = VV_MIN(get->n - at, room);
         if (!n) return fs_error(s, &get->error, VV_E_NOMEM, "get", get->key);
         ssize_t got = vv_fs_pread(s->base.env, f, dst, n, get->at + at);
         if (got != (ssize_t)n)

@@ -317,17 +317,24 @@ CURL *s3_curl_new(void)
     return curl_easy_init();
 }
 
-static void set_options(struct s3_call *c, CURL *curl, const char *url, int64_t left_ms)
+/* What curl keeps a copy of. Without memory for one it would be another request: a DELETE without its method is a GET. */
+static int set_texts(struct s3_call *c, CURL *curl, const char *url)
 {
     struct obj_s3 *s = c->s;
-    curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    bool ok = !curl_easy_setopt(curl, CURLOPT_URL, url) && !curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https") &&
+              !curl_easy_setopt(curl, CURLOPT_USERAGENT, "varve/" VARVE_VERSION) &&
+              !curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, c->method) &&
+              (!s->ca_file[0] || !curl_easy_setopt(curl, CURLOPT_CAINFO, s->ca_file)) &&
+              (!s->loopback || !curl_easy_setopt(curl, CURLOPT_PROXY, ""));
+    return ok ? VV_OK : VV_E_NOMEM;
+}
+
+static void set_options(struct s3_call *c, CURL *curl, int64_t left_ms)
+{
     curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(curl, CURLOPT_USERAGENT, "varve/" VARVE_VERSION);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, c->list);
-    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, c->method);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)VV_MAX(left_ms, (int64_t)1));
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS,
                      (long)VV_MIN(VV_MAX(left_ms, (int64_t)1), (int64_t)CONNECT_MS));
@@ -342,8 +349,6 @@ static void set_options(struct s3_call *c, CURL *curl, const char *url, int64_t 
     curl_easy_setopt(curl, CURLOPT_XFERINFODATA, c);
     curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(curl, CURLOPT_PRIVATE, c);
-    if (s->ca_file[0]) curl_easy_setopt(curl, CURLOPT_CAINFO, s->ca_file);
-    if (s->loopback) curl_easy_setopt(curl, CURLOPT_PROXY, "");
     if (!strcmp(c->method, "HEAD")) curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
     if (c->src || !strcmp(c->method, "POST")) {
         curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
@@ -387,6 +392,10 @@ int s3_attempt_begin(struct s3_call *c, CURL *curl, struct vv_error *e)
     err = build_url(c, path, query, url, sizeof url);
     if (!err) err = sign(c, path, query, &cred);
     vv_cred_wipe(&cred);
+    if (!err) {
+        curl_easy_reset(curl);
+        err = set_texts(c, curl, url);
+    }
     if (err)
         return vv_error_set(e, err, "building the request for %.200s: %s", c->key,
                             vv_err_name(err));
@@ -395,8 +404,7 @@ int s3_attempt_begin(struct s3_call *c, CURL *curl, struct vv_error *e)
     c->src_err = 0;
     c->curl = curl;
     c->attempts++;
-    curl_easy_reset(curl);
-    set_options(c, curl, url, left_ms);
+    set_options(c, curl, left_ms);
     atomic_fetch_add(&c->s->base.stats.requests[c->op], 1);
     if (c->attempts > 1) atomic_fetch_add(&c->s->base.stats.retries[c->op], 1);
     return VV_OK;

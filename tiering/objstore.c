@@ -109,7 +109,7 @@ int vv_objget_feed(struct vv_objget *get, size_t at, const uint8_t *src, size_t 
 {
     while (n) {
         uint8_t *dst;
-        size_t k = VV_MIN(n, get->sink->room(get, at, &dst));
+        size_t room = get->sink->room(get, at, &dst), k = VV_MIN(n, room); /* asked once: the next answer may be another */
         if (!k) return vv_error_set(&get->error, VV_E_NOMEM, "get %s: out of memory", get->key);
         memcpy(dst, src, k);
         get->sink->arrived(get, at, k);

@@ -32,6 +32,7 @@ static inline bool vv_uuid_is_zero(struct vv_uuid a) { static const struct vv_uu
 void vv_uuid_text(struct vv_uuid u, char out[23]);
 bool vv_uuid_parse(const char *text, struct vv_uuid *out);
 
+/* Both evaluate one of the two again: no calls that do something inside. */
 #define VV_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define VV_MAX(a, b) ((a) > (b) ? (a) : (b))
 #define VV_COUNT(a) (sizeof(a) / sizeof((a)[0]))
