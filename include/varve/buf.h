@@ -58,11 +58,13 @@ void vv_out_release(struct vv_out *o);
 struct vv_arena {
     struct vv_arena_block *head;
     size_t used, limit;
+    bool starved; /* memory ran out, not the limit */
 };
 void vv_arena_init(struct vv_arena *a, size_t limit);
 void *vv_arena_alloc(struct vv_arena *a, size_t n); /* NULL past the limit or out of memory */
 char *vv_arena_strdup(struct vv_arena *a, const char *p, size_t n); /* adds a NUL */
 char *vv_arena_printf(struct vv_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int vv_arena_err(const struct vv_arena *a); /* why one of these was NULL: E_NOMEM, or E_LIMIT */
 void vv_arena_reset(struct vv_arena *a); /* keeps the first block */
 void vv_arena_release(struct vv_arena *a);
 #endif

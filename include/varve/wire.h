@@ -98,17 +98,17 @@ int vv_msg_random(const struct vv_msg_schema *schema, int16_t version, uint64_t 
 
 /* VV_MSG_INIT(ProduceResponse, &response); VV_STRUCT_INIT(ProduceResponse_NodeEndpoint, &endpoint);
  * VV_ARRAY_NEW(response.NodeEndpoints, ProduceResponse_NodeEndpoint, arena, 3) fills .v and .n with initialised
- * elements and is 0 or VV_E_LIMIT. VV_PLAIN_ARRAY_NEW(topic.ReplicaNodes, arena, 3) does it for arrays of numbers. */
+ * elements and is 0, VV_E_LIMIT or VV_E_NOMEM. VV_PLAIN_ARRAY_NEW(topic.ReplicaNodes, arena, 3) does it for arrays of numbers. */
 #define VV_MSG_INIT(M, ptr) vv_struct_init(vv_schema_##M.root, (struct M *){ptr})
 #define VV_STRUCT_INIT(S, ptr) vv_struct_init(&vv_struct_##S, (struct S *){ptr})
 #define VV_ARRAY_NEW(field, S, arena, count)                                                        \
     (((field).v = (struct S *)vv_struct_array(&vv_struct_##S, (arena), (int32_t)(count)))           \
          ? ((field).n = (int32_t)(count), 0)                                                        \
-         : ((field).n = 0, VV_E_LIMIT))
+         : ((field).n = 0, vv_arena_err(arena)))
 #define VV_PLAIN_ARRAY_NEW(field, arena, count)                                                     \
     (((field).v = vv_arena_alloc((arena), ((size_t)(count) + 1) * sizeof *(field).v))               \
          ? ((field).n = (int32_t)(count), 0)                                                        \
-         : ((field).n = 0, VV_E_LIMIT))
+         : ((field).n = 0, vv_arena_err(arena)))
 
 struct vv_api {
     int16_t key;

@@ -107,14 +107,14 @@ static int broker_change(struct vv_call *c, const struct vv_config_change *ch, s
                             ch->op == VV_CONFIG_APPEND ? "APPEND" : "SUBTRACT", ch->key);
     vv_config_get(vv_broker_live(c->broker), ch->key, &now);
     to->value = vv_list_change(vv_call_arena(c), now.value ? now.value : "", ch);
-    return to->value ? VV_OK : vv_error_set(e, VV_E_LIMIT, "the request is too large");
+    return to->value ? VV_OK : vv_error_set(e, vv_arena_err(vv_call_arena(c)), "no memory for the request");
 }
 
 static int alter_broker(struct vv_call *c, const struct resource *r, bool validate_only, struct vv_error *e)
 {
     int err = check_broker(c, r->name, e);
     struct vv_live_change *v = vv_arena_alloc(vv_call_arena(c), (r->n + 1) * sizeof *v);
-    if (!err && !v) err = vv_error_set(e, VV_E_LIMIT, "the request is too large");
+    if (!err && !v) err = vv_error_set(e, vv_arena_err(vv_call_arena(c)), "no memory for the request");
     for (size_t i = 0; i < r->n && !err; i++) err = broker_change(c, &r->changes[i], &v[i], e);
     if (err) return err;
     enum vv_alter_scope scope = r->name.n > 0 ? VV_ALTER_BROKER : VV_ALTER_ALL;

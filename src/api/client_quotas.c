@@ -60,7 +60,7 @@ static int fill_entry(struct vv_call *c, const struct vv_quota_entry *q,
     struct vv_arena *a = vv_call_arena(c);
     if (VV_ARRAY_NEW(x->Entity, DescribeClientQuotasResponse_EntityData, a, who->has_user + who->has_client) ||
         VV_ARRAY_NEW(x->Values, DescribeClientQuotasResponse_ValueData, a, VV_QUOTA_KINDS))
-        return VV_E_LIMIT;
+        return vv_arena_err(a);
     int32_t n = 0;
     if (who->has_user)
         x->Entity.v[n++] = (struct DescribeClientQuotasResponse_EntityData){VV_STR_LIT("user"), who->user};
@@ -178,7 +178,7 @@ static int apply(struct vv_quota_set *set, const alteration *a, struct vv_error 
 static int fill_answer(struct vv_call *c, const alteration *a, struct AlterClientQuotasResponse_ResponseEntryData *x)
 {
     if (VV_ARRAY_NEW(x->Entity, AlterClientQuotasResponse_ResponseEntityData, vv_call_arena(c), VV_MAX(a->Entity.n, 0)))
-        return VV_E_LIMIT;
+        return vv_arena_err(vv_call_arena(c));
     for (int32_t i = 0; i < a->Entity.n; i++)
         x->Entity.v[i] = (struct AlterClientQuotasResponse_ResponseEntityData){a->Entity.v[i].EntityType,
                                                                               a->Entity.v[i].EntityName};

@@ -32,7 +32,7 @@ static int check_assignments(struct vv_call *c, const creatable *t, struct vv_er
         return vv_error_set(e, VV_INVALID_REQUEST,
                             "A manual partition assignment was specified, but numPartitions was not set to -1.");
     bool *seen = vv_arena_alloc(vv_call_arena(c), (size_t)n);
-    if (!seen) return vv_error_set(e, VV_E_LIMIT, "too many assignments");
+    if (!seen) return vv_error_set(e, vv_arena_err(vv_call_arena(c)), "no memory for the assignments");
     for (int32_t i = 0; i < n; i++) {
         int32_t p = t->Assignments.v[i].PartitionIndex;
         if (p < 0 || p >= n)
@@ -74,7 +74,7 @@ static int take_configs(struct vv_call *c, const creatable *t, struct vv_kv **ou
 {
     bool full = false;
     *out = vv_arena_alloc(vv_call_arena(c), ((size_t)VV_MAX(t->Configs.n, 0) + 1) * sizeof **out);
-    if (!*out) return vv_error_set(e, VV_E_LIMIT, "too many configuration entries");
+    if (!*out) return vv_error_set(e, vv_arena_err(vv_call_arena(c)), "no memory for the configuration entries");
     for (int32_t i = 0; i < t->Configs.n; i++) {
         struct vv_str key = t->Configs.v[i].Name, value = t->Configs.v[i].Value;
         if (vv_str_has_nul(key) || vv_str_has_nul(value))
@@ -83,7 +83,7 @@ static int take_configs(struct vv_call *c, const creatable *t, struct vv_kv **ou
         if (value.n < 0)
             return vv_error_set(e, VV_INVALID_CONFIG, "Null value not supported for topic configs: %s", (*out)[i].key);
     }
-    return full ? vv_error_set(e, VV_E_LIMIT, "too many configuration entries") : VV_OK;
+    return full ? vv_error_set(e, vv_arena_err(vv_call_arena(c)), "no memory for the configuration entries") : VV_OK;
 }
 
 /* ---- the answer's configuration ---- */
@@ -111,7 +111,7 @@ static int add_config(void *ctx, const struct vv_topic_config_value *v)
         .ConfigSource = (int8_t)v->value.source,
         .IsSensitive = v->value.sensitive,
     };
-    return l->full ? VV_E_LIMIT : 0;
+    return l->full ? vv_arena_err(vv_call_arena(l->c)) : 0;
 }
 
 static int fill_configs(struct vv_call *c, const struct vv_kv *kv, size_t n, created *r)
@@ -122,7 +122,7 @@ static int fill_configs(struct vv_call *c, const struct vv_kv *kv, size_t n, cre
     if (c->version < 5) return VV_OK;
     vv_topic_config_each(kv, n, b, false, count_config, &count);
     if (VV_ARRAY_NEW(r->Configs, CreateTopicsResponse_CreatableTopicConfigs, vv_call_arena(c), count))
-        return VV_E_LIMIT;
+        return vv_arena_err(vv_call_arena(c));
     r->Configs.n = 0;
     return vv_topic_config_each(kv, n, b, false, add_config, &l);
 }
@@ -209,7 +209,7 @@ static int undelete_begin(struct returning *x, struct vv_error *e)
     if (q->Topics.n != 1)
         return vv_error_set(e, VV_INVALID_REQUEST, "A topic that is brought back (" UNDELETE ") must be alone in its request.");
     char *name = vv_call_text(c, t->Name, &full);
-    if (!name) return vv_error_set(e, VV_E_LIMIT, "the request is too large");
+    if (!name) return vv_error_set(e, vv_arena_err(vv_call_arena(c)), "no memory for the request");
     if (vv_str_has_nul(t->Name)) return vv_error_set(e, VV_INVALID_TOPIC_EXCEPTION, "the name holds a NUL character");
     if (vv_internal_topic_name(t->Name))
         return vv_error_set(e, VV_INVALID_REQUEST, "Creation of internal topic %s is prohibited.", name);
@@ -255,7 +255,7 @@ static int create_one(struct vv_call *c, const creatable *t, created *r, struct 
     if (c->broker->config->tier_replica) return vv_replica_refusal(c->broker, VV_POLICY_VIOLATION, e);
     if (!vv_topic_name_ok(t->Name.p, (size_t)VV_MAX(t->Name.n, 0), e)) return VV_INVALID_TOPIC_EXCEPTION;
     char *name = vv_call_text(c, t->Name, &full);
-    if (!name) return vv_error_set(e, VV_E_LIMIT, "the request is too large");
+    if (!name) return vv_error_set(e, vv_arena_err(vv_call_arena(c)), "no memory for the request");
     if (vv_internal_topic_name(t->Name))
         return vv_error_set(e, VV_INVALID_REQUEST, "Creation of internal topic %s is prohibited.", name);
     int err = check_shape(c, t, &partitions, e);

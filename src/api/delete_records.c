@@ -28,7 +28,7 @@ static int delete_topic(struct vv_call *c, const wanted *w, struct DeleteRecords
     int32_t n = VV_MAX(w->Partitions.n, 0);
     r->Name = w->Name;
     if (VV_ARRAY_NEW(r->Partitions, DeleteRecordsResponse_DeleteRecordsPartitionResult, vv_call_arena(c), n))
-        return VV_E_LIMIT;
+        return vv_arena_err(vv_call_arena(c));
     struct vv_topic *t = vv_topics_get(c->broker->topics, w->Name.p, (size_t)VV_MAX(w->Name.n, 0));
     for (int32_t i = 0; i < n; i++) {
         result *p = &r->Partitions.v[i];

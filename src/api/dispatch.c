@@ -129,7 +129,7 @@ static void on_frame(void *ctx, struct vv_exchange *x)
     size_t used = 0, n = x->frame.n - h.size;
     int err = vv_msg_decode(h.api->request, h.version, x->frame.p + h.size, n, &x->arena, req, &used);
     if (err || used != n) {
-        refuse(x, &h, !err ? "bytes after its end" : err == VV_E_LIMIT ? "too large in memory" : "malformed");
+        refuse(x, &h, !err ? "bytes after its end" : err == VV_E_LIMIT ? "too large in memory" : err == VV_E_NOMEM ? "out of memory" : "malformed");
         return;
     }
     handle(c);

@@ -211,7 +211,7 @@ static int parts_of_request(struct fetch_op *op, const struct FetchRequest *q)
     size_t n = 0;
     for (int32_t i = 0; i < q->Topics.n; i++) n += (size_t)VV_MAX(q->Topics.v[i].Partitions.n, 0);
     op->parts = vv_arena_alloc(vv_call_arena(op->c), (n + 1) * sizeof *op->parts);
-    if (!op->parts) return VV_E_LIMIT;
+    if (!op->parts) return vv_arena_err(vv_call_arena(op->c));
     for (int32_t i = 0; i < q->Topics.n; i++) {
         const struct FetchRequest_FetchTopic *t = &q->Topics.v[i];
         for (int32_t k = 0; k < t->Partitions.n; k++)

@@ -102,7 +102,7 @@ static int fill(struct fetch_op *op, struct FetchResponse *r)
     struct vv_arena *a = vv_call_arena(op->c);
     struct FetchResponse_PartitionData *data =
         vv_struct_array(&vv_struct_FetchResponse_PartitionData, a, op->part_count);
-    if (!data || VV_ARRAY_NEW(r->Responses, FetchResponse_FetchableTopicResponse, a, op->part_count)) return VV_E_LIMIT;
+    if (!data || VV_ARRAY_NEW(r->Responses, FetchResponse_FetchableTopicResponse, a, op->part_count)) return vv_arena_err(a);
     struct FetchResponse_FetchableTopicResponse *t = NULL;
     int32_t topics = 0, told = 0;
     for (int32_t i = 0; i < op->part_count; i++) {

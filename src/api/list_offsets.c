@@ -275,7 +275,7 @@ static int list_topic(struct list_op *op, int32_t i)
     int32_t n = VV_MAX(from->Partitions.n, 0);
     to->Name = from->Name;
     if (VV_ARRAY_NEW(to->Partitions, ListOffsetsResponse_ListOffsetsPartitionResponse, vv_call_arena(c), n))
-        return VV_E_LIMIT;
+        return vv_arena_err(vv_call_arena(c));
     op->topics[i] = vv_topics_get(c->broker->topics, from->Name.p, (size_t)VV_MAX(from->Name.n, 0));
     for (int32_t k = 0; k < n; k++)
         to->Partitions.v[k].ErrorCode =

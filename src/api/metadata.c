@@ -31,7 +31,7 @@ static int fill_topic(struct vv_call *c, struct vv_topic *t, struct MetadataResp
 {
     const struct MetadataRequest *q = c->req;
     char *name = vv_arena_strdup(vv_call_arena(c), t->name, strlen(t->name));
-    if (!name) return VV_E_LIMIT;
+    if (!name) return vv_arena_err(vv_call_arena(c));
     out->Name = vv_str_c(name);
     out->TopicId = t->id;
     out->IsInternal = t->internal;
@@ -39,7 +39,7 @@ static int fill_topic(struct vv_call *c, struct vv_topic *t, struct MetadataResp
     int32_t count = 0;
     while (vv_topic_partition(t, count)) count++;
     if (VV_ARRAY_NEW(out->Partitions, MetadataResponse_MetadataResponsePartition, vv_call_arena(c), count))
-        return VV_E_LIMIT;
+        return vv_arena_err(vv_call_arena(c));
     for (int32_t i = 0; i < count; i++) {
         struct MetadataResponse_MetadataResponsePartition *p = &out->Partitions.v[i];
         p->PartitionIndex = i;

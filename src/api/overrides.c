@@ -8,7 +8,7 @@ int vv_overrides_begin(struct vv_overrides *o, struct vv_arena *arena, const str
 {
     *o = (struct vv_overrides){.arena = arena, .cap = n + more};
     o->v = vv_arena_alloc(arena, (o->cap + 1) * sizeof *o->v);
-    if (!o->v) return VV_E_LIMIT;
+    if (!o->v) return vv_arena_err(arena);
     for (size_t i = 0; i < n; i++) {
         if (!now[i].value) continue;
         o->v[o->n++] = now[i];
@@ -109,7 +109,7 @@ static int change_list(struct vv_overrides *o, const struct vv_config_change *ch
     struct current c = {.arena = o->arena, .key = ch->key};
     vv_topic_config_each(o->v, o->n, broker, internal, take_current, &c);
     char *list = c.value ? vv_list_change(o->arena, c.value, ch) : NULL;
-    if (!list) return vv_error_set(e, VV_E_LIMIT, "out of memory");
+    if (!list) return vv_error_set(e, vv_arena_err(o->arena), "out of memory");
     return set(o, ch->key, list);
 }
 

@@ -190,7 +190,10 @@ void *vv_arena_alloc(struct vv_arena *a, size_t n)
         size_t cap = b ? VV_MIN(b->cap * 2, (size_t)1 << 20) : 2048;
         cap = VV_MAX(cap, need);
         b = malloc(sizeof *b + cap);
-        if (!b) return NULL;
+        if (!b) {
+            a->starved = true;
+            return NULL;
+        }
         b->next = a->head;
         b->cap = cap;
         b->at = 0;
@@ -201,6 +204,11 @@ void *vv_arena_alloc(struct vv_arena *a, size_t n)
     a->used += need;
     memset(p, 0, n);
     return p;
+}
+
+int vv_arena_err(const struct vv_arena *a)
+{
+    return a->starved ? VV_E_NOMEM : VV_E_LIMIT;
 }
 
 char *vv_arena_strdup(struct vv_arena *a, const char *p, size_t n)
@@ -237,6 +245,7 @@ void vv_arena_reset(struct vv_arena *a)
         keep->at = 0;
     }
     a->used = 0;
+    a->starved = false;
 }
 
 void vv_arena_release(struct vv_arena *a)

@@ -101,18 +101,18 @@ static int prepare(struct commit *k)
     VV_MSG_INIT(OffsetCommitResponse, &k->response);
     if (VV_ARRAY_NEW(k->response.Topics, OffsetCommitResponse_OffsetCommitResponseTopic, k->c->arena,
                      VV_MAX(k->r->Topics.n, 0)))
-        return VV_E_LIMIT;
+        return vv_arena_err(k->c->arena);
     for (int32_t t = 0; t < k->response.Topics.n; t++) {
         struct OffsetCommitResponse_OffsetCommitResponseTopic *told = &k->response.Topics.v[t];
         int32_t n = VV_MAX(k->r->Topics.v[t].Partitions.n, 0);
         told->Name = k->r->Topics.v[t].Name;
         told->TopicId = k->r->Topics.v[t].TopicId;
         if (VV_ARRAY_NEW(told->Partitions, OffsetCommitResponse_OffsetCommitResponsePartition, k->c->arena, n))
-            return VV_E_LIMIT;
+            return vv_arena_err(k->c->arena);
         count += (size_t)n;
     }
     k->v = vv_arena_alloc(k->c->arena, (count + 1) * sizeof *k->v);
-    if (!k->v) return VV_E_LIMIT;
+    if (!k->v) return vv_arena_err(k->c->arena);
     for (int32_t t = 0; t < k->response.Topics.n; t++) check_topic(k, t);
     return 0;
 }

@@ -72,14 +72,14 @@ static int fetch_named(struct vv_groups *g, struct vv_group *group, struct vv_gr
     int32_t partitions;
     told->Name = asked->Name;
     told->TopicId = asked->TopicId;
-    if (!name) return VV_E_LIMIT;
+    if (!name) return vv_arena_err(c->arena);
     if (by_id && g->ops->topic(g->ctx, VV_STR_NULL, &asked->TopicId, name, NULL, &partitions))
         told->Name = vv_str_c(name);
     else if (by_id)
         err = VV_UNKNOWN_TOPIC_ID;
     if (VV_ARRAY_NEW(told->Partitions, OffsetFetchResponse_OffsetFetchResponsePartitions, c->arena,
                      VV_MAX(asked->PartitionIndexes.n, 0)))
-        return VV_E_LIMIT;
+        return vv_arena_err(c->arena);
     for (int32_t i = 0; i < told->Partitions.n; i++) {
         int32_t index = asked->PartitionIndexes.v[i];
         told->Partitions.v[i].PartitionIndex = index;
@@ -105,7 +105,7 @@ static int fetch_all(struct vv_groups *g, struct vv_group *group, struct vv_grou
     int32_t topics = 0;
     struct vv_gcursor at = {0};
     struct vv_group_offset **v = vv_arena_alloc(c->arena, (group->offsets.count + 1) * sizeof *v);
-    if (!v) return VV_E_LIMIT;
+    if (!v) return vv_arena_err(c->arena);
     for (struct vv_gnode *node; (node = vv_gmap_next(&group->offsets, &at));) {
         struct vv_group_offset *o = VV_CONTAINER(node, struct vv_group_offset, node);
         if (o->present) v[n++] = o;
@@ -113,7 +113,7 @@ static int fetch_all(struct vv_groups *g, struct vv_group *group, struct vv_grou
     qsort(v, n, sizeof *v, by_topic);
     for (size_t i = 0; i < n; i++)
         topics += !i || !vv_str_eq(vv_group_offset_topic(v[i]), vv_group_offset_topic(v[i - 1]));
-    if (VV_ARRAY_NEW(told->Topics, OffsetFetchResponse_OffsetFetchResponseTopics, c->arena, topics)) return VV_E_LIMIT;
+    if (VV_ARRAY_NEW(told->Topics, OffsetFetchResponse_OffsetFetchResponseTopics, c->arena, topics)) return vv_arena_err(c->arena);
     told->Topics.n = 0;
     for (size_t i = 0, end; i < n; i = end) {
         struct vv_str name = vv_group_offset_topic(v[i]);
@@ -126,7 +126,7 @@ static int fetch_all(struct vv_groups *g, struct vv_group *group, struct vv_grou
         t->Name = name;
         t->TopicId = id;
         if (VV_ARRAY_NEW(t->Partitions, OffsetFetchResponse_OffsetFetchResponsePartitions, c->arena, end - i))
-            return VV_E_LIMIT;
+            return vv_arena_err(c->arena);
         for (size_t k = i; k < end; k++) {
             t->Partitions.v[k - i].PartitionIndex = vv_group_offset_partition(v[k]);
             fill(&t->Partitions.v[k - i], v[k]);
@@ -165,7 +165,7 @@ static int old_request(struct vv_group_call *c, const struct OffsetFetchRequest 
     out->Topics.n = r->Topics.n;
     if (r->Topics.n < 0) return 0;
     if (VV_ARRAY_NEW(out->Topics, OffsetFetchRequest_OffsetFetchRequestTopics, c->arena, r->Topics.n))
-        return VV_E_LIMIT;
+        return vv_arena_err(c->arena);
     for (int32_t i = 0; i < r->Topics.n; i++) {
         out->Topics.v[i].Name = r->Topics.v[i].Name;
         out->Topics.v[i].PartitionIndexes.v = r->Topics.v[i].PartitionIndexes.v;
@@ -179,13 +179,13 @@ static int old_response(struct vv_group_call *c, const struct OffsetFetchRespons
 {
     to->ErrorCode = from->ErrorCode;
     if (VV_ARRAY_NEW(to->Topics, OffsetFetchResponse_OffsetFetchResponseTopic, c->arena, from->Topics.n))
-        return VV_E_LIMIT;
+        return vv_arena_err(c->arena);
     for (int32_t i = 0; i < from->Topics.n; i++) {
         const fetched_topic *f = &from->Topics.v[i];
         struct OffsetFetchResponse_OffsetFetchResponseTopic *t = &to->Topics.v[i];
         t->Name = f->Name;
         if (VV_ARRAY_NEW(t->Partitions, OffsetFetchResponse_OffsetFetchResponsePartition, c->arena, f->Partitions.n))
-            return VV_E_LIMIT;
+            return vv_arena_err(c->arena);
         for (int32_t k = 0; k < f->Partitions.n; k++) {
             t->Partitions.v[k].PartitionIndex = f->Partitions.v[k].PartitionIndex;
             t->Partitions.v[k].CommittedOffset = f->Partitions.v[k].CommittedOffset;
@@ -202,13 +202,13 @@ static int spread_error(struct vv_group_call *c, const struct OffsetFetchRequest
                         int err, struct OffsetFetchResponse_OffsetFetchResponseGroup *told)
 {
     if (VV_ARRAY_NEW(told->Topics, OffsetFetchResponse_OffsetFetchResponseTopics, c->arena, VV_MAX(asked->Topics.n, 0)))
-        return VV_E_LIMIT;
+        return vv_arena_err(c->arena);
     for (int32_t i = 0; i < told->Topics.n; i++) {
         fetched_topic *t = &told->Topics.v[i];
         int32_t n = VV_MAX(asked->Topics.v[i].PartitionIndexes.n, 0);
         t->Name = asked->Topics.v[i].Name;
         if (VV_ARRAY_NEW(t->Partitions, OffsetFetchResponse_OffsetFetchResponsePartitions, c->arena, n))
-            return VV_E_LIMIT;
+            return vv_arena_err(c->arena);
         for (int32_t k = 0; k < n; k++) {
             t->Partitions.v[k].PartitionIndex = asked->Topics.v[i].PartitionIndexes.v[k];
             t->Partitions.v[k].ErrorCode = (int16_t)err;
@@ -359,7 +359,7 @@ static int delete_prepare(struct vv_groups *g, struct vv_group *group, struct vv
 {
     int32_t topics = VV_MAX(r->Topics.n, 0);
     if (VV_ARRAY_NEW(response->Topics, OffsetDeleteResponse_OffsetDeleteResponseTopic, c->arena, topics))
-        return VV_E_LIMIT;
+        return vv_arena_err(c->arena);
     for (int32_t t = 0; t < response->Topics.n; t++) {
         struct OffsetDeleteResponse_OffsetDeleteResponseTopic *told = &response->Topics.v[t];
         int32_t partitions = 0, n = VV_MAX(r->Topics.v[t].Partitions.n, 0);
@@ -367,7 +367,7 @@ static int delete_prepare(struct vv_groups *g, struct vv_group *group, struct vv
         bool busy = vv_group_subscribes(group, r->Topics.v[t].Name);
         told->Name = r->Topics.v[t].Name;
         if (VV_ARRAY_NEW(told->Partitions, OffsetDeleteResponse_OffsetDeleteResponsePartition, c->arena, n))
-            return VV_E_LIMIT;
+            return vv_arena_err(c->arena);
         for (int32_t p = 0; p < n; p++) {
             told->Partitions.v[p].PartitionIndex = r->Topics.v[t].Partitions.v[p].PartitionIndex;
             told->Partitions.v[p].ErrorCode =
@@ -386,7 +386,7 @@ void vv_groups_offset_delete(struct vv_groups *g, struct vv_group_call *c)
     const struct OffsetDeleteRequest *r = c->req;
     struct OffsetDeleteResponse *response = vv_arena_alloc(c->arena, sizeof *response), none;
     bool wrote = false;
-    int err = response ? 0 : VV_E_LIMIT;
+    int err = response ? 0 : vv_arena_err(c->arena);
     if (!response) response = &none;
     VV_MSG_INIT(OffsetDeleteResponse, response);
     if (!err && g->stopping) err = VV_COORDINATOR_NOT_AVAILABLE;

@@ -122,7 +122,7 @@ static int dec_scalars(struct dec *d, const struct vv_msg_field *f, int32_t n, s
     if (!least) least = d->flexible ? 1 : 2; /* a length, at the least */
     if ((size_t)n > left(d) / least) return VV_E_PROTO;
     uint8_t *v = vv_arena_alloc(d->arena, (size_t)n * size);
-    if (!v) return VV_E_LIMIT;
+    if (!v) return vv_arena_err(d->arena);
     *out = (struct walk_array){v, n};
     for (int32_t i = 0; i < n; i++) {
         int err = dec_scalar(d, f->elem, d->flexible, false, v + (size_t)i * size);
@@ -141,7 +141,7 @@ static int dec_structs(struct dec *d, const struct vv_msg_field *f, int32_t n, s
             size_t more = cap ? cap * 2 : VV_MAX(2048 / size, (size_t)1);
             more = VV_MIN(more, max);
             uint8_t *grown = vv_arena_alloc(d->arena, more * size);
-            if (!grown) return VV_E_LIMIT;
+            if (!grown) return vv_arena_err(d->arena);
             if (i) memcpy(grown, v, i * size);
             v = grown;
             cap = more;
@@ -177,7 +177,7 @@ static int dec_struct_field(struct dec *d, const struct vv_msg_field *f, uint8_t
     }
     if (f->flags & VV_F_POINTER) {
         uint8_t *sub = vv_arena_alloc(d->arena, f->sub->size);
-        if (!sub) return VV_E_LIMIT;
+        if (!sub) return vv_arena_err(d->arena);
         *(void **)(void *)out = sub;
         out = sub;
     }
