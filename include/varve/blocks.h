@@ -25,6 +25,7 @@ struct vv_blocks { /* init {0} */
     uint64_t records;
     bool open;      /* last block still grows */
 };
+int vv_blocks_reserve(struct vv_blocks *t); /* room for one more block: the next append needs no memory */
 int vv_blocks_append(struct vv_blocks *t, const uint8_t *batch, size_t n, int64_t base_offset, int64_t min_ts,
                      int64_t max_ts, uint32_t records);
 void vv_blocks_seal(struct vv_blocks *t);

@@ -8,6 +8,7 @@
  * Source of the codes: Apache Kafka protocol guide, "Error Codes". */
 #ifndef VARVE_ERROR_H
 #define VARVE_ERROR_H
+#include <stdbool.h>
 #include <stddef.h>
 
 #define VV_KAFKA_ERRORS(X)                                                                         \
@@ -133,7 +134,8 @@
     X(E_PROTO, -1016, INVALID_REQUEST, "malformed bytes")                                          \
     X(E_STATE, -1017, UNKNOWN_SERVER_ERROR, "not possible in this state")                          \
     X(E_SHUTDOWN, -1018, NOT_LEADER_OR_FOLLOWER, "shutting down")                                  \
-    X(E_KEY, -1019, KAFKA_STORAGE_ERROR, "an encryption key is missing or wrong")
+    X(E_KEY, -1019, KAFKA_STORAGE_ERROR, "an encryption key is missing or wrong")                  \
+    X(E_NOFILE, -1020, KAFKA_STORAGE_ERROR, "out of file descriptors")
 
 enum vv_err {
 #define VV_X(name, code) VV_##name = (code),
@@ -154,6 +156,11 @@ struct vv_error {
 const char *vv_err_name(int err);   /* "NONE", "CORRUPT_MESSAGE", "E_IO", "?" */
 int vv_err_kafka(int err);          /* the code a client is told; identity for Kafka codes */
 int vv_err_from_errno(int errnum);  /* ENOSPC/EDQUOT -> E_NOSPC, ENOENT -> E_NOENT, ...; default E_IO */
+/* Memory or descriptors ran out: nothing was tried, it passes by itself, and it says nothing about the disk. */
+static inline bool vv_err_scarce(int err)
+{
+    return err == VV_E_NOMEM || err == VV_E_NOFILE;
+}
 /* Fill *e (if not NULL) and return code. */
 int vv_error_set(struct vv_error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 #endif

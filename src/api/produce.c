@@ -86,9 +86,11 @@ static void flushed(struct vv_flush_waiter *w, int err)
 {
     struct produce_part *part = VV_CONTAINER(w, struct produce_part, flush);
     if (err) { /* no arena here: several of these may run at a time */
-        part->out->ErrorCode = (int16_t)vv_err_kafka(err);
+        bool scarce = vv_err_scarce(err); /* it is in the log, and durable later */
+        part->out->ErrorCode = (int16_t)(scarce ? VV_REQUEST_TIMED_OUT : vv_err_kafka(err));
         part->out->BaseOffset = -1;
-        part->out->ErrorMessage = VV_STR_LIT("the disk refused to make the batch durable");
+        part->out->ErrorMessage = scarce ? VV_STR_LIT("memory or file descriptors ran out before the batch was durable")
+                                         : VV_STR_LIT("the disk refused to make the batch durable");
         vv_count(produce_errors, 1);
     }
     release(part->op);
@@ -196,7 +198,7 @@ static int prepare(struct produce_op *op, const struct ProduceRequest *q)
     op->topic_count = VV_MAX(q->TopicData.n, 0);
     op->topics = vv_arena_alloc(a, ((size_t)op->topic_count + 1) * sizeof(struct vv_topic *));
     op->parts = vv_arena_alloc(a, (parts + 1) * sizeof *op->parts);
-    if (!op->topics || !op->parts) return VV_E_LIMIT;
+    if (!op->topics || !op->parts) return vv_arena_err(a);
     int err = VV_ARRAY_NEW(op->r.Responses, ProduceResponse_TopicProduceResponse, a, op->topic_count);
     for (int32_t i = 0; !err && i < op->topic_count; i++)
         err = VV_ARRAY_NEW(op->r.Responses.v[i].PartitionResponses, ProduceResponse_PartitionProduceResponse, a,

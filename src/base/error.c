@@ -61,7 +61,7 @@ int vv_err_from_errno(int errnum)
         return VV_E_TIMEOUT;
     case EMFILE:
     case ENFILE:
-        return VV_E_LIMIT;
+        return VV_E_NOFILE;
     default:
         return VV_E_IO;
     }

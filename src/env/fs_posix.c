@@ -24,6 +24,13 @@ static int failed(void)
     return vv_err_from_errno(errno);
 }
 
+/* A sync that failed never passes, whatever it says: no caller may take it for one that was not tried. */
+static int sync_failed(void)
+{
+    int err = failed();
+    return vv_err_scarce(err) || err == VV_E_AGAIN ? VV_E_IO : err;
+}
+
 static int wrap(int fd, struct vv_file **out)
 {
     if (fd < 0) return failed();
@@ -105,7 +112,7 @@ static int posix_pwrite(void *fs, struct vv_file *f, const void *src, size_t n, 
 static int posix_datasync(void *fs, struct vv_file *f)
 {
     (void)fs;
-    return fdatasync(f->fd) ? failed() : VV_OK; /* an interrupted one counts as failed: see env.h */
+    return fdatasync(f->fd) ? sync_failed() : VV_OK; /* an interrupted one counts as failed: see env.h */
 }
 
 static int posix_truncate(void *fs, struct vv_file *f, uint64_t size)
@@ -177,7 +184,7 @@ static int posix_sync_dir(void *fs, const char *path)
     (void)fs;
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return failed();
-    int err = fsync(fd) ? failed() : VV_OK;
+    int err = fsync(fd) ? sync_failed() : VV_OK;
     close(fd);
     return err;
 }

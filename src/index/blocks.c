@@ -11,16 +11,15 @@
 #define HEAD_BYTES 4u
 #define TAIL_BYTES 12u
 
-static struct vv_block *blocks_push(struct vv_blocks *t)
+int vv_blocks_reserve(struct vv_blocks *t)
 {
-    if (t->count == t->cap) {
-        uint32_t cap = t->cap ? t->cap * 2 : 8;
-        struct vv_block *v = realloc(t->v, cap * sizeof *v);
-        if (!v) return NULL;
-        t->v = v;
-        t->cap = cap;
-    }
-    return &t->v[t->count++];
+    if (t->count < t->cap) return VV_OK;
+    uint32_t cap = t->cap ? t->cap * 2 : 8;
+    struct vv_block *v = realloc(t->v, cap * sizeof *v);
+    if (!v) return VV_E_NOMEM;
+    t->v = v;
+    t->cap = cap;
+    return VV_OK;
 }
 
 int vv_blocks_append(struct vv_blocks *t, const uint8_t *batch, size_t n, int64_t base_offset, int64_t min_ts,
@@ -30,8 +29,8 @@ int vv_blocks_append(struct vv_blocks *t, const uint8_t *batch, size_t n, int64_
     struct vv_block *b = t->open ? &t->v[t->count - 1] : NULL;
     if (b && b->n + (uint64_t)n > VV_BLOCK_TARGET) b = NULL;
     if (!b) {
-        b = blocks_push(t);
-        if (!b) return VV_E_NOMEM;
+        if (vv_blocks_reserve(t)) return VV_E_NOMEM;
+        b = &t->v[t->count++];
         *b = (struct vv_block){.at = t->bytes, .first_offset = base_offset, .min_ts = min_ts, .max_ts = max_ts};
         t->open = true;
     }

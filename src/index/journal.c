@@ -107,13 +107,18 @@ static int make_dir_durable(struct vv_journal *j)
     return err;
 }
 
-/* The file as it is to be; what was there stays when the disk is full. */
+/* The file as it is to be; what was there stays when the disk is full, or memory or descriptors are scarce. */
 static int write_whole(struct vv_journal *j, const uint8_t *p, size_t n)
 {
-    int err = vv_fs_write_file(j->env, j->path, p, n);
-    if (!err) err = make_dir_durable(j);
-    if (err == VV_E_NOSPC || err == VV_E_LIMIT) return err;
-    if (err) return go_offline(j, err);
+    struct vv_stat st;
+    int err = make_dir_durable(j);
+    if (!err) err = vv_fs_write_file(j->env, j->path, p, n);
+    if (err && err != VV_E_NOSPC && !vv_err_scarce(err)) return go_offline(j, err);
+    if (err) { /* did it take the old one's place, and only the directory could not be synced? */
+        int there = vv_fs_stat(j->env, j->path, &st);
+        if (there == VV_E_NOENT ? !j->size : !there && st.size == j->size) return err;
+        return go_offline(j, err);
+    }
     j->size = n;
     return VV_OK;
 }
@@ -122,10 +127,8 @@ static int append_record(struct vv_journal *j, const uint8_t *rec, size_t n)
 {
     struct vv_file *f;
     int err = make_dir_durable(j);
-    if (err) return go_offline(j, err);
-    err = vv_fs_open(j->env, j->path, VV_O_READ | VV_O_WRITE, &f);
-    if (err == VV_E_LIMIT) return err; /* no descriptor now: nothing was written */
-    if (err) return go_offline(j, err);
+    if (!err) err = vv_fs_open(j->env, j->path, VV_O_READ | VV_O_WRITE, &f);
+    if (err) return vv_err_scarce(err) ? err : go_offline(j, err);
     err = vv_fs_pwrite(j->env, f, rec, n, j->size);
     /* A full disk passes: what was written of the record is cut off, and nobody relied on it. A failed sync never passes. */
     bool passes = err == VV_E_NOSPC && !vv_fs_truncate(j->env, f, j->size);

@@ -205,7 +205,7 @@ static int write_failed(struct vv_log *log, uint64_t at, int err, struct vv_erro
 /* A new segment could not be opened; the old one is as it was. */
 static int roll_failed(struct vv_log *log, int err, struct vv_error *e)
 {
-    if (err != VV_E_NOSPC && err != VV_E_NOMEM && err != VV_E_LIMIT) vv_log_go_offline(log, "opening a new segment", err);
+    if (err != VV_E_NOSPC && !vv_err_scarce(err)) vv_log_go_offline(log, "opening a new segment", err);
     return vv_error_set(e, err, "%s: cannot open a new segment: %s", log->dir, vv_err_name(err));
 }
 
@@ -242,16 +242,19 @@ static int append_locked(struct vv_log *log, struct vv_append *a, struct vv_erro
         vv_put64(a->p, (uint64_t)b.base_offset);
         vv_put32(a->p + 12, (uint32_t)b.leader_epoch);
     }
-    int err = note_epoch(log, b.leader_epoch, b.base_offset);
-    if (err) return write_failed(log, atomic_load(&log->active->bytes), err, e);
     struct vv_segment *s = log->active;
+    int err = b.producer_id >= 0 ? vv_prodstate_reserve(log->producers) : 0; /* once it is written, nothing may be wanting */
+    if (!err) err = vv_segment_reserve(s);
+    if (err) return vv_error_set(e, err, "%s: out of memory", log->dir);
+    err = note_epoch(log, b.leader_epoch, b.base_offset);
+    if (err) return write_failed(log, atomic_load(&log->active->bytes), err, e);
     uint64_t at = atomic_load_explicit(&s->bytes, memory_order_relaxed);
     err = vv_fs_pwrite(log->env, s->file, a->p, b.bytes, at);
     if (err) return write_failed(log, at, err, e);
     if (!a->replica) vv_prodstate_now(log->producers, a->now_ms);
     err = vv_prodstate_update(log->producers, &b);
     if (!err) err = vv_segment_account(s, a->p, &b, log->config.index_interval_bytes);
-    if (err) return write_failed(log, at, err, e); /* out of memory half-way: what we know and what is there may differ */
+    if (err) return write_failed(log, at, err, e); /* what we know and what is there may differ */
     a->base_offset = b.base_offset;
     a->last_offset = vv_batch_last(&b);
     if (b.transactional) atomic_store(&log->first_unstable, vv_prodstate_first_unstable(log->producers));
@@ -342,7 +345,13 @@ static int flush(struct vv_log *log, bool names)
     if (!err) err = VV_MIN(wrote, 0);
     if (!err && (dirty || wrote)) err = vv_log_sync_dir(log);
     for (size_t i = 0; i < n; i++) vv_segment_unref(v[i]);
-    if (err && err != VV_E_OFFLINE) vv_log_go_offline(log, "fdatasync", err);
+    if (vv_err_scarce(err)) { /* a file could not be opened, no sync failed: the next call does all of it */
+        pthread_mutex_lock(&log->mu);
+        log->dir_dirty |= dirty || wrote > 0;
+        pthread_mutex_unlock(&log->mu);
+    } else if (err && err != VV_E_OFFLINE) {
+        vv_log_go_offline(log, "fdatasync", err);
+    }
     if (!err && end > vv_log_flushed(log)) atomic_store_explicit(&log->flushed, end, memory_order_release);
     pthread_mutex_unlock(&log->flush_mu);
     if (!err && s) return flush(log, names);

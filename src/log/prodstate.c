@@ -29,6 +29,7 @@ struct producer {
 struct vv_prodstate {
     struct producer **slot;
     size_t mask, count; /* mask = slots - 1 */
+    struct producer *spare; /* of vv_prodstate_reserve */
     int64_t now_ms;
     struct producer *txn_head, *txn_tail;
 };
@@ -64,11 +65,18 @@ static int grow(struct vv_prodstate *s)
     return 0;
 }
 
+int vv_prodstate_reserve(struct vv_prodstate *s)
+{
+    if ((s->count + 1) * 3 > (s->mask + 1) * 2 && grow(s)) return VV_E_NOMEM;
+    if (!s->spare) s->spare = calloc(1, sizeof *s->spare);
+    return s->spare ? 0 : VV_E_NOMEM;
+}
+
 static struct producer *add(struct vv_prodstate *s, int64_t id)
 {
-    if ((s->count + 1) * 3 > (s->mask + 1) * 2 && grow(s)) return NULL;
-    struct producer *p = calloc(1, sizeof *p);
-    if (!p) return NULL;
+    if (vv_prodstate_reserve(s)) return NULL;
+    struct producer *p = s->spare;
+    s->spare = NULL;
     p->id = id;
     p->epoch = -1;
     p->last_ts = -1;
@@ -134,6 +142,7 @@ void vv_prodstate_free(struct vv_prodstate *s)
 {
     if (!s) return;
     vv_prodstate_clear(s);
+    free(s->spare);
     free(s->slot);
     free(s);
 }

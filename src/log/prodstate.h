@@ -15,6 +15,8 @@ void vv_prodstate_clear(struct vv_prodstate *s);
  * *last are the original's offsets. OUT_OF_ORDER_SEQUENCE_NUMBER, INVALID_PRODUCER_EPOCH, UNKNOWN_PRODUCER_ID with *e filled. */
 int vv_prodstate_check(const struct vv_prodstate *s, const struct vv_batch *b, bool *duplicate, int64_t *base, int64_t *last,
                        struct vv_error *e);
+/* Room for one more producer: vv_prodstate_update does not fail after it. E_NOMEM. */
+int vv_prodstate_reserve(struct vv_prodstate *s);
 /* The batch is in the log at b->base_offset (the final one). Also used for replay: takes everything as it is. Control batches end
  * the producer's open transaction (the marker's coordinator epoch is not kept). E_NOMEM. */
 int vv_prodstate_update(struct vv_prodstate *s, const struct vv_batch *b);

@@ -49,7 +49,7 @@ static int seal_one(struct vv_log *log, struct vv_segment *s)
 static void seal_failed(struct vv_log *log, struct vv_segment *s, int err)
 {
     if (vv_log_offline(log)) return;
-    if (err != VV_E_NOSPC && err != VV_E_NOMEM && err != VV_E_LIMIT) {
+    if (err != VV_E_NOSPC && !vv_err_scarce(err)) {
         vv_log_go_offline(log, "closing a segment", err);
         return;
     }
@@ -125,6 +125,7 @@ int vv_segment_snapshot(struct vv_segment *s, uint8_t **p, size_t *n)
         vv_prodstate_free(probe);
         if (!err) return 0;
         free(*p);
+        *p = NULL;
         if (err == VV_E_CORRUPT) VLOG_WARN("%s: damaged, it is left out of the upload", path);
     }
     if (err != VV_E_NOENT && err != VV_E_CORRUPT) return err;

@@ -181,16 +181,25 @@ static int add_index_entries(struct vv_segment *s, int64_t last, uint64_t at)
     return 0;
 }
 
-int vv_segment_account(struct vv_segment *s, const uint8_t *p, const struct vv_batch *b, int64_t index_interval)
+int vv_segment_reserve(struct vv_segment *s)
 {
-    uint64_t at = atomic_load_explicit(&s->bytes, memory_order_relaxed);
-    int64_t last = vv_batch_last(b);
+    if (s->offset_count < s->offset_cap && s->time_count + 1 < s->time_cap && s->blocks.count < s->blocks.cap) return 0;
     pthread_mutex_lock(&s->mu);
     int err = grow((void **)&s->offsets, &s->offset_cap, s->offset_count, sizeof *s->offsets);
     if (!err) err = grow((void **)&s->times, &s->time_cap, s->time_count + 1, sizeof *s->times);
-    if (!err)
-        err = vv_blocks_append(&s->blocks, p, b->bytes, b->base_offset, b->base_ts, b->max_ts,
-                               (uint32_t)VV_MAX(b->records, 0));
+    if (!err) err = vv_blocks_reserve(&s->blocks);
+    pthread_mutex_unlock(&s->mu);
+    return err;
+}
+
+int vv_segment_account(struct vv_segment *s, const uint8_t *p, const struct vv_batch *b, int64_t index_interval)
+{
+    int err = vv_segment_reserve(s);
+    if (err) return err;
+    uint64_t at = atomic_load_explicit(&s->bytes, memory_order_relaxed);
+    int64_t last = vv_batch_last(b);
+    pthread_mutex_lock(&s->mu);
+    err = vv_blocks_append(&s->blocks, p, b->bytes, b->base_offset, b->base_ts, b->max_ts, (uint32_t)VV_MAX(b->records, 0));
     if (err) {
         pthread_mutex_unlock(&s->mu);
         return err;

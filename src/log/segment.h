@@ -67,6 +67,8 @@ void vv_segment_forget_file(struct vv_segment *s);
 int vv_segment_enter(struct vv_segment *s, bool may_block, struct vv_file **f);
 void vv_segment_leave(struct vv_segment *s, struct vv_file *f);
 
+/* Room for what the next batch adds to the tables: vv_segment_account does not fail for want of memory after it. E_NOMEM. */
+int vv_segment_reserve(struct vv_segment *s);
 /* Takes note of one batch at position `at` (the present end): tables, times, epoch, next_offset, bytes. The caller holds the log's
  * mutex or owns the segment. E_NOMEM leaves everything as it was. */
 int vv_segment_account(struct vv_segment *s, const uint8_t *p, const struct vv_batch *b, int64_t index_interval);
