@@ -186,6 +186,7 @@ int vv_tier_restore_part(struct vv_tier *t, struct vv_uuid topic_id, const char 
     struct restore r = {.t = t, .index = index, .newest = {.base = -1}, .as_of_ms = INT64_MAX, .epoch_used = -1, .e = e};
     struct vv_manifest m = {0};
     *out = (struct vv_tier_restored){0};
+    if (atomic_load(&t->fenced)) return vv_error_set(e, VV_E_AGAIN, "the bucket is not ours yet, or not any more");
     r.w = (struct vv_manifest_where){.env = t->env, .store = t->store, .cluster_id = t->id.cluster_id, .topic = "",
                                      .topic_id = topic_id, .partition = partition, .writer_epoch = t->claim.writer_epoch,
                                      .pages = PAGES};

@@ -591,6 +591,11 @@ int vv_tier_part_open(struct vv_tier *t, const struct vv_tier_part_opts *o, stru
     return VV_OK;
 }
 
+bool vv_tier_hydrates(const struct vv_tier *t)
+{
+    return t->claim.origins.n && !t->claim.origins.v[0].hydrated;
+}
+
 void vv_tier_part_close(struct vv_tier_part *p)
 {
     if (!p) return;

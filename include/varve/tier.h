@@ -237,6 +237,7 @@ struct vv_tier_seed { /* borrowed until vv_tier_seeded */
 void vv_tier_seed(struct vv_tier *t, const struct vv_tier_seed *seed); /* what an unfinished seeding left in the own bucket must go before: */
 int vv_tier_seed_clear(struct vv_tier *t, struct vv_error *e);         /* [blocking] */
 int vv_tier_seeded(struct vv_tier *t, struct vv_error *e);             /* every partition was restored: said in the root. [blocking] */
+bool vv_tier_hydrates(const struct vv_tier *t); /* parts of the history may still lie in an origin only */
 /* Before the data directory counts: writes down beside the data that the history may still lie in an origin. */
 int vv_tier_keep_origins(struct vv_tier *t, struct vv_error *e);
 

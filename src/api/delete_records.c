@@ -16,7 +16,7 @@ static int delete_one(struct vv_topic *t, int32_t partition, int64_t offset, int
     if (t->internal) return VV_INVALID_TOPIC_EXCEPTION;
     if (t->broker->config->tier_replica) return VV_POLICY_VIOLATION; /* there is no room for a text */
     struct vv_partition *p = vv_topic_partition(t, partition);
-    if (!p) return VV_UNKNOWN_TOPIC_OR_PARTITION;
+    if (!p) return vv_topic_absent(t, partition);
     if (offset != INT64_MIN) return vv_partition_delete_records(p, offset, low, &e);
     int err = vv_partition_undelete_records(p, low, &e);
     if (err) VLOG_WARN("%s-%d: records are not undeleted: %s", t->name, (int)partition, *e.text ? e.text : vv_err_name(err));

@@ -163,7 +163,7 @@ static int check(struct fetch_part *part)
     struct vv_topic *t = part->topic;
     if (!t || atomic_load(&t->deleted)) return op->by_id ? VV_UNKNOWN_TOPIC_ID : VV_UNKNOWN_TOPIC_OR_PARTITION;
     part->partition = vv_topic_partition(t, part->q.Partition);
-    if (!part->partition) return VV_UNKNOWN_TOPIC_OR_PARTITION;
+    if (!part->partition) return vv_topic_absent(t, part->q.Partition);
     if (op->follower) return VV_NOT_LEADER_OR_FOLLOWER; /* no broker is a replica of ours */
     int err = check_epochs(part);
     if (err) return err;

@@ -26,6 +26,9 @@ static struct found find(struct vv_call *c, int8_t type, struct vv_str key)
     } else if (key.n <= 0 || key.n > VV_GROUP_ID_MAX) {
         f.error = VV_INVALID_GROUP_ID;
         f.text = key.n <= 0 ? "the group id is empty" : "the group id is too long";
+    } else if (!atomic_load(&c->broker->groups_ready)) {
+        f.error = VV_COORDINATOR_NOT_AVAILABLE;
+        f.text = "the partitions are still being brought back from the bucket";
     } else {
         f.node = c->broker->node_id;
         vv_broker_endpoint(c->broker, vv_conn_listener(c->x->conn), &f.host, &f.port);

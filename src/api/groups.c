@@ -13,6 +13,10 @@ struct group_exchange {
 static void run(struct vv_task *t)
 {
     struct group_exchange *x = VV_CONTAINER(t, struct group_exchange, gc.task);
+    if (!atomic_load(&x->call->broker->groups_ready)) { /* who asks FindCoordinator first knows that there is none yet */
+        vv_call_close(x->call, "the groups have no coordinator yet");
+        return;
+    }
     x->go(x->call->broker->groups, &x->gc);
 }
 

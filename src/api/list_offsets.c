@@ -239,7 +239,8 @@ static int list_one(struct list_op *op, struct vv_topic *t, const struct ListOff
     const struct ListOffsetsRequest *req = op->c->req;
     struct vv_partition *p = t ? vv_topic_partition(t, q->PartitionIndex) : NULL;
     out->PartitionIndex = q->PartitionIndex;
-    if (!p || atomic_load(&t->deleted)) return VV_UNKNOWN_TOPIC_OR_PARTITION;
+    if (!t || atomic_load(&t->deleted)) return VV_UNKNOWN_TOPIC_OR_PARTITION;
+    if (!p) return vv_topic_absent(t, q->PartitionIndex);
     if (!version_knows(op->c->version, q->Timestamp)) return VV_UNSUPPORTED_VERSION;
     int32_t ours = vv_partition_epoch(p);
     if (q->CurrentLeaderEpoch >= 0 && q->CurrentLeaderEpoch < ours) return VV_FENCED_LEADER_EPOCH;

@@ -36,15 +36,15 @@ static int fill_topic(struct vv_call *c, struct vv_topic *t, struct MetadataResp
     out->TopicId = t->id;
     out->IsInternal = t->internal;
     if (q->IncludeTopicAuthorizedOperations) out->TopicAuthorizedOperations = TOPIC_OPERATIONS;
-    int32_t count = 0;
-    while (vv_topic_partition(t, count)) count++;
+    int32_t count = vv_topic_partitions(t);
     if (VV_ARRAY_NEW(out->Partitions, MetadataResponse_MetadataResponsePartition, vv_call_arena(c), count))
         return vv_arena_err(vv_call_arena(c));
     for (int32_t i = 0; i < count; i++) {
         struct MetadataResponse_MetadataResponsePartition *p = &out->Partitions.v[i];
         p->PartitionIndex = i;
         p->LeaderId = c->broker->node_id;
-        p->LeaderEpoch = vv_partition_epoch(vv_topic_partition(t, i));
+        struct vv_partition *there = vv_topic_partition(t, i);
+        p->LeaderEpoch = there ? vv_partition_epoch(there) : -1; /* not back yet: who asks it for something is told so */
         p->ReplicaNodes.v = p->IsrNodes.v = &c->broker->node_id;
         p->ReplicaNodes.n = p->IsrNodes.n = 1;
     }

@@ -9,7 +9,8 @@ static int lookup(struct vv_topic *t, const struct OffsetForLeaderEpochRequest_O
                   struct OffsetForLeaderEpochResponse_EpochEndOffset *out)
 {
     struct vv_partition *p = t ? vv_topic_partition(t, q->Partition) : NULL;
-    if (!p || atomic_load(&t->deleted)) return VV_UNKNOWN_TOPIC_OR_PARTITION;
+    if (!t || atomic_load(&t->deleted)) return VV_UNKNOWN_TOPIC_OR_PARTITION;
+    if (!p) return vv_topic_absent(t, q->Partition);
     int32_t ours = vv_partition_epoch(p);
     if (q->CurrentLeaderEpoch >= 0 && q->CurrentLeaderEpoch < ours) return VV_FENCED_LEADER_EPOCH;
     if (q->CurrentLeaderEpoch > ours) return VV_UNKNOWN_LEADER_EPOCH;

@@ -162,7 +162,8 @@ static void produce_one(struct produce_op *op, struct vv_topic *t, int refusal,
     out->Index = q->Index;
     struct vv_partition *p = t ? vv_topic_partition(t, q->Index) : NULL;
     int err = refusal;
-    if (!err && (!p || atomic_load(&t->deleted))) err = VV_UNKNOWN_TOPIC_OR_PARTITION;
+    if (!err && (!t || atomic_load(&t->deleted))) err = VV_UNKNOWN_TOPIC_OR_PARTITION;
+    if (!err && !p) err = vv_topic_absent(t, q->Index);
     if (!err && t->internal)
         err = vv_error_set(&e, VV_INVALID_TOPIC_EXCEPTION, "Clients may not write to the internal topic %s", t->name);
     if (!err && p->followed) /* a code that every client takes as final, also where there is no room for the text (before v8) */

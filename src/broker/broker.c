@@ -1,7 +1,8 @@
 /* broker.c — start and stop: what is opened, in which order, and the way back. Contract: broker.h.
  *
  * Start: directory → listeners bound (a taken port is told before anything is claimed) → tier claimed → topics
- * loaded, restored or none → partitions opened in parallel → groups → metrics, tier threads, network. Nobody is
+ * loaded, restored or none → partitions opened in parallel → groups → metrics, tier threads, network. After a lost disk partitions, then groups,
+ * come in the background (opening.h). Nobody is
  * served before the ready line. Stop is the reverse; the clean mark is written last, and only when every log was
  * closed cleanly. Signals are taken by the main thread alone; every other thread has them blocked. */
 #include "broker.h"
@@ -13,6 +14,7 @@
 #include "live.h"
 #include "metrics_broker.h"
 #include "migration.h"
+#include "opening.h"
 #include "partition.h"
 #include "replica.h"
 #include "topics.h"
@@ -37,6 +39,7 @@
 #define NET_GRACE_MS  3000
 #define TIER_GRACE_MS 10000
 #define CLAIM_WAIT_MS 65000
+#define OPENING_WAIT_MS 2000 /* a small cluster is back by then: nobody is told to come again */
 #define REGISTRY_MAX  (256u << 20)
 
 struct broker_run {
@@ -166,13 +169,25 @@ static int load_own(struct broker_run *r, struct vv_error *e)
     return err ? err : vv_topics_tidy(b->topics, e);
 }
 
+/* What the last start did not bring back to its end. */
+static int load_left(struct broker_run *r, struct vv_error *e)
+{
+    struct vv_broker *b = &r->b;
+    int err = vv_opening_left(b, &r->snapshot, &r->snapshot_n, e);
+    if (err) return err == VV_E_NOENT ? VV_OK : err;
+    if (!b->tier) return vv_error_set(e, VV_E_CONFIG, "partitions of %s are still to be brought back from the bucket: set tier.url as it was", b->log_dir);
+    err = vv_opening_new(b, &b->opening);
+    return err ? vv_error_set(e, err, "out of memory") : VV_OK;
+}
+
 static int load_bucket(struct broker_run *r, struct vv_error *e)
 {
     struct vv_broker *b = &r->b;
     int err = r->seed ? vv_seed_begin(r->seed, b, &r->snapshot, &r->snapshot_n, e)
                       : vv_broker_tier_snapshot(b, &r->snapshot, &r->snapshot_n, e);
     if (err || !r->snapshot) return err;
-    b->restoring = true;
+    b->restoring = r->seed || vv_tier_hydrates(b->tier); /* what is the origin's is told by what is open when the tier starts */
+    if (!b->restoring && (err = vv_opening_new(b, &b->opening))) return vv_error_set(e, err, "out of memory");
     if (r->seed) return load_text(r, r->snapshot, r->snapshot_n, "the list of topics in the bucket to restore from", e);
     VLOG_INFO("%s is empty and %s has a history: restoring it", b->log_dir, b->config->tier);
     return load_text(r, r->snapshot, r->snapshot_n, "the bucket's list of topics (v1/cluster.json)", e);
@@ -187,8 +202,9 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     if (err) return vv_error_set(e, err, "out of memory");
     if (fresh) err = vv_directory_restoring(&r->dir, e); /* a crash before the claim below: begin again */
     if (!err) err = replica ? load_replica(r, e) : fresh ? load_bucket(r, e) : load_own(r, e);
+    if (!err && !fresh && !replica) err = load_left(r, e);
     if (!err) err = vv_producer_ids_open(b, &b->producer_ids, e);
-    if (!err && b->restoring) vv_producer_ids_skip_to(b, b->topics->producer_ids);
+    if (!err && fresh && (b->restoring || b->opening)) vv_producer_ids_skip_to(b, b->topics->producer_ids);
     if (!err)
         err = vv_directory_begin(&r->dir, e);
     r->opened = true;
@@ -196,6 +212,7 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     if (!err && replica) err = vv_replica_first(b, r->store, &b->replica, e);
     if (!err && b->restoring) err = vv_groups_import(b, r->snapshot, r->snapshot_n, e);
     if (!err && r->seed) err = vv_seed_end(r->seed, b, r->snapshot, r->snapshot_n, e);
+    if (!err && b->opening) err = vv_opening_keep(b->opening, r->snapshot, r->snapshot_n, e);
     free(r->snapshot);
     r->snapshot = NULL;
     if (!err && (fresh || replica)) err = vv_topics_save(b->topics, NULL, e);
@@ -203,7 +220,8 @@ static int load_topics(struct broker_run *r, struct vv_error *e)
     bool moved = !err && b->tier_url && strcmp(b->tier_url, b->config->tier);
     snprintf(r->dir.moved_from, sizeof r->dir.moved_from, "%s", moved ? b->config->tier : "");
     if (!err) err = vv_directory_claim(&r->dir, b->cluster_id, b->tier_url, e);
-    if (!err && b->restoring) VLOG_INFO("restored %zu topics from %s", b->topics->count, r->seed ? b->config->tier_restore_url : b->config->tier);
+    if (!err && (b->restoring || (b->opening && fresh)))
+        VLOG_INFO("restored %zu topics from %s", b->topics->count, r->seed ? b->config->tier_restore_url : b->config->tier);
     b->restoring = false;
     if (!err) vv_live_apply(b);
     return err;
@@ -281,7 +299,9 @@ static int open_parts(struct broker_run *r, const struct vv_net_handler *handler
     if (!err) err = vv_reactor_new(b->env, "control", &b->control);
     if (err) return vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
     err = load_topics(r, e);
+    if (!err && b->opening && vv_opening_has_groups(b->opening)) return VV_OK; /* the groups come when the partitions are back */
     if (!err) err = vv_groups_open(b, &b->groups, e);
+    atomic_store(&b->groups_ready, !err);
     return err;
 }
 
@@ -302,6 +322,8 @@ static int start_parts(struct broker_run *r, struct vv_error *e)
     b->tier_running = b->tier != NULL;
     vv_migration_look(b);
     vv_topics_changed(b); /* the bucket's copy may be older than what a crash left here */
+    if (b->opening && (err = vv_opening_start(b->opening))) return vv_error_set(e, err, "cannot start threads: %s", vv_err_name(err));
+    if (b->opening) vv_opening_wait(b->opening, OPENING_WAIT_MS);
     r->served = true;
     err = vv_net_start(b->net);
     return err ? vv_error_set(e, err, "cannot start the network: %s", vv_err_name(err)) : VV_OK;
@@ -342,7 +364,7 @@ struct stop_groups {
 static void stop_groups_run(struct vv_task *t)
 {
     struct stop_groups *s = VV_CONTAINER(t, struct stop_groups, task);
-    vv_groups_stop(s->b->groups);
+    if (s->b->groups) vv_groups_stop(s->b->groups);
     pthread_mutex_lock(&s->lock);
     s->done = true;
     pthread_cond_signal(&s->changed);
@@ -367,7 +389,7 @@ static void wake_topic(void *ctx, struct vv_topic *t)
 {
     (void)ctx;
     for (int32_t i = 0; i < t->partition_count; i++)
-        vv_partition_wake(t->partitions[i]);
+        if (vv_topic_partition(t, i)) vv_partition_wake(vv_topic_partition(t, i));
 }
 
 /* True when no client's question is open any more. */
@@ -445,6 +467,7 @@ static void stop_tier(struct broker_run *r)
 static int stop_parts(struct broker_run *r)
 {
     struct vv_broker *b = &r->b;
+    vv_opening_stop(b->opening);
     bool quiet = stop_serving(r);
     vv_replica_stop(b->replica);
     vv_housekeeper_stop(b->housekeeper);
@@ -452,6 +475,7 @@ static int stop_parts(struct broker_run *r)
     if (b->control) vv_reactor_stop(b->control);
     if (b->tier)
         stop_tier(r);
+    vv_opening_end(b->opening);
     if (b->groups) vv_groups_close(b->groups);
     int err = r->opened ? vv_topics_close(b->topics) : VV_OK;
     vv_iopool_free(b->iopool);
@@ -464,6 +488,7 @@ static int stop_parts(struct broker_run *r)
     vv_objstore_close(r->store);
     vv_seed_close(r->seed);
     vv_topics_free(b->topics);
+    vv_opening_free(b->opening);
     vv_live_free(b);
     vv_quotas_free(b->quotas);
     if (b->control) vv_reactor_free(b->control);

@@ -23,6 +23,7 @@ struct vv_housekeeper;
 struct vv_quotas;
 struct vv_directory;
 struct vv_replica;
+struct vv_opening;
 
 struct vv_broker {
     struct vv_env *env;
@@ -56,7 +57,9 @@ struct vv_broker {
     _Atomic int64_t disk_seconds_left; /* until the reserve, at the rate producers write; INT64_MAX: they do not */
     /* Bytes that producers wrote; from slow on they are slowed down, from max on the reserve is reached. 0: no limit. */
     _Atomic uint64_t disk_written, disk_written_slow, disk_written_max;
-    bool restoring;            /* the directory was empty and the bucket was not */
+    bool restoring;            /* the directory was empty and the bucket was not; all of it is brought back before anybody is served (seed.h) */
+    struct vv_opening *opening; /* partitions that are brought back in the background; NULL: none. Set before anybody is served */
+    _Atomic bool groups_ready; /* groups may be asked */
     struct vv_housekeeper *housekeeper;
     struct vv_replica *replica; /* NULL: the bucket is our own */
     struct vv_metrics_server *metrics; /* NULL: off */
@@ -104,7 +107,7 @@ struct vv_topic {
     _Atomic bool kept;  /* deleted, but its directories stay aside: it can be brought back */
     bool returning;     /* being brought back: a partition without a directory is restored from the bucket */
     int32_t partition_count;
-    struct vv_partition **partitions; /* grows only; read with the registry's read lock or through vv_topic_partition */
+    struct vv_partition **partitions; /* grows only; NULL: not back yet (opening.h); read with the registry's read lock or through vv_topic_partition */
     struct vv_kv *overrides;          /* configs set on the topic; changed on control under the write lock */
     size_t override_count;
     struct vv_topic_config config;    /* effective */
@@ -117,7 +120,10 @@ struct vv_topic {
 struct vv_topic *vv_topics_get(struct vv_topics *ts, const char *name, size_t n);
 struct vv_topic *vv_topics_get_id(struct vv_topics *ts, struct vv_uuid id);
 void vv_topic_unref(struct vv_topic *t);
-struct vv_partition *vv_topic_partition(struct vv_topic *t, int32_t index); /* NULL when out of range */
+struct vv_partition *vv_topic_partition(struct vv_topic *t, int32_t index); /* NULL when out of range, or not back yet (opening.h) */
+int32_t vv_topic_partitions(struct vv_topic *t);
+/* What to answer about a partition that is NULL; one that is not back yet is brought back sooner. Any thread. */
+int vv_topic_absent(struct vv_topic *t, int32_t index);
 /* Calls each() with every topic in name order under the read lock; keep it short. */
 void vv_topics_each(struct vv_topics *ts, void (*each)(void *ctx, struct vv_topic *t), void *ctx);
 

@@ -2,7 +2,7 @@
  *
  * Files: .lock (held while the broker runs), meta.properties (Kafka's format; plus varve.version and varve.tier),
  * .kafka_cleanshutdown (written last by an orderly stop, removed when the logs are opened), varve-restoring (an unfinished
- * first start or restore). One thread: the main one. */
+ * first start or restore), varve-restore.json (partitions are still to be brought back, opening.h). One thread: the main one. */
 #ifndef VARVE_DIRECTORY_H
 #define VARVE_DIRECTORY_H
 #include "varve/env.h"

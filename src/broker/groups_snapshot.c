@@ -118,9 +118,10 @@ static int import_offset(struct import *im, struct vv_str group, json_t *o)
         return VV_E_CORRUPT;
     struct vv_topic *t = vv_topics_get(im->b->topics, topic, strlen(topic));
     struct vv_partition *p = t ? vv_topic_partition(t, partition) : NULL;
+    bool known = t && partition >= 0 && partition < vv_topic_partitions(t);
     int err = VV_OK;
-    if (p) {
-        int64_t end = vv_log_end(p->log);
+    if (known) {
+        int64_t end = p ? vv_log_end(p->log) : INT64_MAX; /* one that cannot be read now: as it was */
         if (offset > end) im->cut++;
         struct vv_commit_item item = {.offset = VV_MIN((int64_t)offset, end),
                                       .expire_ms = -1,
@@ -137,7 +138,7 @@ static int import_offset(struct import *im, struct vv_str group, json_t *o)
     free(key);
     free(value);
     vv_topic_unref(t);
-    if (!err && p && ++im->records == RECORDS_PER_BATCH) err = write_batch(im);
+    if (!err && known && ++im->records == RECORDS_PER_BATCH) err = write_batch(im);
     return err;
 }
 

@@ -246,7 +246,7 @@ static void look_at_partition(struct look *l, struct vv_topic *t, struct vv_part
 static void look_at_topic(void *ctx, struct vv_topic *t)
 {
     for (int32_t i = 0; i < t->partition_count; i++)
-        look_at_partition(ctx, t, t->partitions[i]);
+        if (vv_topic_partition(t, i)) look_at_partition(ctx, t, vv_topic_partition(t, i));
 }
 
 static void look_at_topics(struct vv_housekeeper *h, bool maintain)

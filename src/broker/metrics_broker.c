@@ -73,7 +73,8 @@ static void gather(void *ctx, struct vv_topic *t)
 {
     struct gathered *g = ctx;
     struct topic_row row = {.counters = &t->counters};
-    for (int32_t i = 0; i < t->partition_count; i++) add_partition(g, &row, t->partitions[i]);
+    for (int32_t i = 0; i < t->partition_count; i++)
+        if (vv_topic_partition(t, i)) add_partition(g, &row, vv_topic_partition(t, i));
     g->topic_all++;
     g->local += row.local;
     g->remote += row.remote;

@@ -1,5 +1,6 @@
 /* migration.c — see migration.h. */
 #include "migration.h"
+#include "opening.h"
 
 #include "broker_tier.h"
 #include "live.h"
@@ -27,6 +28,7 @@ void vv_migration_look(struct vv_broker *b)
 {
     const char *url = vv_broker_live(b)->tier_migrate_url;
     struct vv_error e = {0};
+    if (b->opening && !vv_opening_over(b->opening)) return; /* what is not back yet is no part that could be copied; asked again then */
     if (!b->tier_running || b->config->tier_replica || (url && b->tier_url && !strcmp(url, b->tier_url))) return;
     char *now = b->migrate_url;
     if (now && (!url || strcmp(url, now))) {

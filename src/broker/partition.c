@@ -180,8 +180,8 @@ static int collect_name(void *ctx, const char *name)
     return l->v[l->n] ? (l->n++, VV_OK) : VV_E_NOMEM;
 }
 
-/* Removes what is in dir, and directories in it; dir itself stays. */
-static int empty_dir(struct vv_env *env, const char *dir)
+/* Removes what is in dir, and directories in it; dir itself stays, and the mark of an unfinished restore. */
+static int empty_dir(struct vv_env *env, const char *dir, bool mark_stays)
 {
     struct names l = {0};
     int err = vv_fs_list(env, dir, collect_name, &l);
@@ -189,9 +189,10 @@ static int empty_dir(struct vv_env *env, const char *dir)
     for (size_t i = 0; i < l.n; i++) {
         char *path = NULL;
         struct vv_stat st;
+        bool keep = mark_stays && !strcmp(l.v[i], VV_PARTITION_MARK);
         int rc = asprintf(&path, "%s/%s", dir, l.v[i]) < 0 ? VV_E_NOMEM : vv_fs_stat(env, path, &st);
-        if (!rc && st.is_dir) rc = empty_dir(env, path);
-        if (!rc) rc = st.is_dir ? vv_fs_rmdir(env, path) : vv_fs_unlink(env, path);
+        if (!rc && st.is_dir) rc = empty_dir(env, path, false);
+        if (!rc && !keep) rc = st.is_dir ? vv_fs_rmdir(env, path) : vv_fs_unlink(env, path);
         if (rc && rc != VV_E_NOENT && !err) err = rc;
         if (rc != VV_E_NOMEM) free(path);
         free(l.v[i]);
@@ -216,6 +217,7 @@ static int stop_at_records(void *ctx, const char *name)
 static bool wants_restore(struct vv_partition *p)
 {
     struct vv_broker *b = p->broker;
+    if (p->restored) return true;
     if ((!b->restoring && !p->topic->returning) || !b->tier || !atomic_load(&p->rules.tiered)) return false;
     int err = vv_fs_list(b->env, p->dir, stop_at_records, p);
     return err == VV_E_NOENT || (err == VV_OK && b->restoring); /* what was put aside by a deletion is complete */
@@ -259,7 +261,7 @@ static int open_followed(struct vv_partition *p, struct vv_error *e)
     static const struct vv_epoch first = {0, 0};
     struct vv_broker *b = p->broker;
     struct vv_tier_restored r = {.next_offset = VV_REPLICA_LOG_BASE};
-    int err = empty_dir(b->env, p->dir);
+    int err = empty_dir(b->env, p->dir, false);
     if (err) return vv_error_set(e, err, "%s: cannot clear the directory: %s", p->dir, vv_err_name(err));
     err = vv_index_open(b->env, p->dir, &vv_segment_refs, &p->index, e);
     if (!err) err = open_log(p, &p->topic->config, true, &r, e);
@@ -293,12 +295,55 @@ static int restore_index(struct vv_partition *p, struct vv_tier_restored *r, str
     for (int tries = 0; tries < 3 && err == VV_E_CONFLICT; tries++) {
         if (p->index) vv_index_close(p->index);
         p->index = NULL;
-        err = empty_dir(b->env, p->dir);
+        err = empty_dir(b->env, p->dir, p->restored);
         if (err) return vv_error_set(e, err, "%s: cannot clear the directory before restoring: %s", p->dir, vv_err_name(err));
         err = vv_index_open(b->env, p->dir, &vv_segment_refs, &p->index, e);
         if (!err) err = vv_tier_restore_part(b->tier, p->topic->id, p->topic->name, p->id, p->index, r, e);
     }
     return err;
+}
+
+static int mark_in(struct vv_env *env, const char *dir)
+{
+    char *path;
+    if (asprintf(&path, "%s/" VV_PARTITION_MARK, dir) < 0) return VV_E_NOMEM;
+    int err = vv_fs_write_hint(env, path, "", 0);
+    if (!err) err = vv_fs_sync_dir(env, dir);
+    free(path);
+    return err;
+}
+
+/* The directory never has its name without the mark before it is complete: it gets it with the mark inside. */
+static int mark(struct vv_partition *p, struct vv_error *e)
+{
+    struct vv_env *env = p->broker->env;
+    struct vv_stat st;
+    char *made;
+    if (asprintf(&made, "%s" VV_PARTITION_MADE, p->dir) < 0) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    int err = vv_fs_stat(env, p->dir, &st);
+    if (!err) {
+        err = mark_in(env, p->dir); /* of an earlier try */
+    } else if (err == VV_E_NOENT) {
+        err = vv_fs_mkdirs(env, made);
+        if (!err) err = mark_in(env, made);
+        if (!err) err = vv_fs_rename(env, made, p->dir);
+    }
+    free(made);
+    return err ? vv_error_set(e, err, "%s: cannot be made: %s", p->dir, vv_err_name(err)) : VV_OK;
+}
+
+/* It goes, durably, when all that is there is durable. */
+static int unmark(struct vv_partition *p, struct vv_error *e)
+{
+    struct vv_env *env = p->broker->env;
+    char *path;
+    if (asprintf(&path, "%s/" VV_PARTITION_MARK, p->dir) < 0) return vv_error_set(e, VV_E_NOMEM, "out of memory");
+    int err = vv_fs_sync_dir(env, p->dir);
+    if (!err) err = vv_fs_sync_dir(env, p->broker->log_dir);
+    if (!err) err = vv_fs_unlink(env, path);
+    if (!err) err = vv_fs_sync_dir(env, p->dir);
+    free(path);
+    return err ? vv_error_set(e, err, "%s: cannot be made ready: %s", p->dir, vv_err_name(err)) : VV_OK;
 }
 
 static int open_parts(struct vv_partition *p, bool clean, struct vv_error *e)
@@ -319,16 +364,17 @@ static int open_parts(struct vv_partition *p, bool clean, struct vv_error *e)
         VLOG_INFO("%s: restored offsets %" PRId64 "..%" PRId64 " from the bucket", p->dir, r.log_start,
                   r.next_offset - 1);
     vv_partition_advance(p);
-    return open_tier_part(p, e);
+    return p->restored ? unmark(p, e) : open_tier_part(p, e);
 }
 
-int vv_partition_open(struct vv_broker *b, struct vv_topic *t, int32_t id, bool clean, struct vv_partition **out,
-                      struct vv_error *e)
+static int open_new(struct vv_broker *b, struct vv_topic *t, int32_t id, bool clean, bool restore, struct vv_partition **out, struct vv_error *e)
 {
     *out = NULL;
     struct vv_partition *p = partition_new(b, t, id);
     if (!p) return vv_error_set(e, VV_E_NOMEM, "out of memory");
-    int err = open_parts(p, clean, e);
+    p->restored = restore;
+    int err = restore ? mark(p, e) : VV_OK;
+    if (!err) err = open_parts(p, clean, e);
     if (err) {
         if (p->log) vv_log_abandon(p->log);
         vv_index_close(p->index);
@@ -336,8 +382,27 @@ int vv_partition_open(struct vv_broker *b, struct vv_topic *t, int32_t id, bool 
         return err;
     }
     *out = p;
-    vv_partition_maintain(p);
+    if (!restore) vv_partition_maintain(p);
     return VV_OK;
+}
+
+int vv_partition_open(struct vv_broker *b, struct vv_topic *t, int32_t id, bool clean, struct vv_partition **out,
+                      struct vv_error *e)
+{
+    return open_new(b, t, id, clean, false, out, e);
+}
+
+int vv_partition_restore(struct vv_broker *b, struct vv_topic *t, int32_t id, struct vv_partition **out, struct vv_error *e)
+{
+    return open_new(b, t, id, true, true, out, e);
+}
+
+void vv_partition_join(struct vv_partition *p)
+{
+    struct vv_error e = {0};
+    pthread_mutex_lock(&p->maintaining);
+    if (open_tier_part(p, &e)) VLOG_ERROR("%s: cannot start tiering: %s", p->dir, e.text); /* maintenance tries again */
+    pthread_mutex_unlock(&p->maintaining);
 }
 
 /* ---- maintenance ---- */
@@ -487,7 +552,7 @@ void vv_partition_destroy(struct vv_partition *p)
     vv_tier_part_close(p->tier);
     vv_log_abandon(p->log);
     vv_index_close(p->index);
-    int err = empty_dir(env, p->dir);
+    int err = empty_dir(env, p->dir, false);
     if (!err) err = vv_fs_rmdir(env, p->dir);
     if (err && err != VV_E_NOENT) {
         vv_count(retention_errors, 1);

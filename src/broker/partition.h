@@ -44,6 +44,7 @@ struct vv_partition {
     struct vv_tier_part *_Atomic tier; /* NULL: not tiered; set once, at open or by maintenance, and it stays */
     _Atomic int64_t high_watermark;
     struct vv_partition_rules rules;
+    bool restored; /* vv_partition_restore made it */
     bool followed; /* a replica's: only what the bucket has, no log of its own, the high watermark is where that ends (replica.h) */
 
     pthread_mutex_t lock;
@@ -66,6 +67,11 @@ struct vv_partition {
 /* Opens or restores the partition below dir. clean: the broker's last stop was clean. Blocking. */
 int vv_partition_open(struct vv_broker *b, struct vv_topic *t, int32_t id, bool clean, struct vv_partition **out,
                       struct vv_error *e);
+/* Builds it anew from the bucket's. A mark lies in its directory until it is complete and durable: then it is as if it had been opened. */
+#define VV_PARTITION_MARK "varve-restoring"
+#define VV_PARTITION_MADE ".restoring" /* ends the name of a directory in which there is nothing but the mark yet */
+int vv_partition_restore(struct vv_broker *b, struct vv_topic *t, int32_t id, struct vv_partition **out, struct vv_error *e);
+void vv_partition_join(struct vv_partition *p); /* then, before anybody sees it: the tier takes it. On control */
 void vv_partition_configure(struct vv_partition *p, const struct vv_topic_config *c);
 int vv_partition_close(struct vv_partition *p);            /* clean: flush and close. Blocking */
 void vv_partition_destroy(struct vv_partition *p);         /* topic deletion: forget, remove the files. Blocking */

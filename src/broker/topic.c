@@ -143,7 +143,17 @@ struct vv_partition *vv_topic_partition(struct vv_topic *t, int32_t index)
     /* The count is published after the array that has the room. */
     int32_t count = __atomic_load_n(&t->partition_count, __ATOMIC_ACQUIRE);
     if (index < 0 || index >= count) return NULL;
-    return __atomic_load_n(&t->partitions, __ATOMIC_ACQUIRE)[index];
+    return __atomic_load_n(&__atomic_load_n(&t->partitions, __ATOMIC_ACQUIRE)[index], __ATOMIC_ACQUIRE);
+}
+
+int32_t vv_topic_partitions(struct vv_topic *t)
+{
+    return __atomic_load_n(&t->partition_count, __ATOMIC_ACQUIRE);
+}
+
+void vv_topic_put(struct vv_topic *t, int32_t index, struct vv_partition *p)
+{
+    __atomic_store_n(&t->partitions[index], p, __ATOMIC_RELEASE);
 }
 
 static int32_t room_for(int32_t count)

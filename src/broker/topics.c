@@ -4,6 +4,7 @@
  * topic it lists. Threads: lookups anywhere (read lock); changes on control (write lock for the moment of the swap).
  */
 #include "live.h"
+#include "opening.h"
 #include "topics.h"
 
 #include "groups_snapshot.h"
@@ -388,6 +389,7 @@ int vv_topics_set_configs(struct vv_topics *ts, struct vv_topic *t, const struct
     pthread_rwlock_unlock(&ts->lock);
     vv_kv_free(old, old_n);
     for (int32_t i = 0; i < t->partition_count; i++) {
+        if (!t->partitions[i]) continue; /* configured when it is back */
         vv_partition_configure(t->partitions[i], &config);
         vv_partition_maintain(t->partitions[i]);
     }
@@ -402,6 +404,7 @@ static bool ever_tiered(struct vv_topic *t)
     if (t->config.remote_storage) return true;
     for (int32_t i = 0; i < t->partition_count; i++) {
         struct vv_partition_sizes s;
+        if (!t->partitions[i]) return true;
         vv_partition_sizes(t->partitions[i], &s);
         if (t->partitions[i]->tier || s.remote_bytes) return true;
     }
@@ -413,6 +416,8 @@ int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *
     struct vv_broker *b = ts->broker;
     vv_reactor_assert_here(b->control);
     if (atomic_load(&t->deleted)) return vv_error_set(e, VV_UNKNOWN_TOPIC_OR_PARTITION, "The topic was deleted.");
+    if (!vv_opening_drop(b->opening, t))
+        return vv_error_set(e, VV_KAFKA_STORAGE_ERROR, "Topic '%s' is just being brought back from the bucket: try again.", t->name);
     bool tiered = !b->config->tier_replica && ever_tiered(t); /* a replica keeps nothing of it */
     struct vv_doomed d = {.id = t->id, .name = strdup(t->name), .partitions = t->partition_count, .tiered = tiered,
                           .deleted_ms = vv_wall_ms(b->env), .offsets = vv_groups_export_topic(b->groups, t->name)};
@@ -431,7 +436,7 @@ int vv_topics_delete(struct vv_topics *ts, struct vv_topic *t, struct vv_error *
     }
     forget(ts, t);
     for (int32_t i = 0; i < t->partition_count; i++)
-        vv_partition_wake(t->partitions[i]);
+        if (t->partitions[i]) vv_partition_wake(t->partitions[i]);
     struct vv_error why = {0};
     err = vv_topics_retire_parts(t, &why);
     if (err) VLOG_ERROR("topic %s: cannot rename its directories away: %s", t->name, why.text);

@@ -94,6 +94,7 @@ int vv_topics_tidy(struct vv_topics *ts, struct vv_error *e);
 struct vv_topic *vv_topic_new(struct vv_broker *b, const char *name, struct vv_uuid id, bool internal);
 void vv_topic_free(struct vv_topic *t);
 int vv_topic_grow(struct vv_topic *t, struct vv_partition **add, int32_t n);
+void vv_topic_put(struct vv_topic *t, int32_t index, struct vv_partition *p); /* on control: it is back */
 int vv_kv_copy(const struct vv_kv *v, size_t n, struct vv_kv **out,
                size_t *out_n); /* name order, later duplicates win */
 void vv_kv_free(struct vv_kv *v, size_t n);

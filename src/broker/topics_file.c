@@ -10,6 +10,7 @@
 #include "groups_snapshot.h"
 #include "live.h"
 #include "jsontext.h"
+#include "opening.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
 
@@ -100,6 +101,16 @@ static json_t *log_starts_json(struct vv_topics *ts)
     return to;
 }
 
+/* While the groups have no coordinator yet: as the bucket had them. */
+static json_t *groups_json(struct vv_broker *b)
+{
+    size_t n = 0;
+    const char *list = b->opening ? vv_opening_list(b->opening, &n) : NULL;
+    json_t *root = list ? json_loadb(list, n, 0, NULL) : NULL, *groups = json_incref(json_object_get(root, "groups"));
+    json_decref(root);
+    return list ? groups ? groups : json_array() : vv_groups_export(b->groups);
+}
+
 static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *change, bool bucket)
 {
     json_t *topics = json_array(), *deleted = json_array();
@@ -113,7 +124,7 @@ static char *registry_text(struct vv_topics *ts, const struct vv_topics_change *
                           "topics", topics, "deleted", deleted);
     if (o && bucket) {
         json_object_set_new(o, "cluster_id", json_string(ts->broker->cluster_id));
-        json_t *groups = vv_groups_export(ts->broker->groups);
+        json_t *groups = groups_json(ts->broker);
         if (!groups)
             err = VV_E_NOMEM;
         json_object_set_new(o, "groups", groups);

@@ -3,6 +3,7 @@
  * A job is a list of slots that a few threads take one by one; the first error ends it. Opening recovers what a crash
  * left, so it may read a lot: that is why it is parallel. Runs while nobody else touches the partitions of the job.
  */
+#include "opening.h"
 #include "topics.h"
 
 #include "varve/bytes.h"
@@ -51,6 +52,15 @@ static bool failed(struct job *j)
     return yes;
 }
 
+/* What a try to bring it back left: the name must be free. */
+static int remove_unfinished(struct vv_broker *b, const struct slot *s)
+{
+    char dir[4096];
+    if ((size_t)snprintf(dir, sizeof dir, "%s/%s-%d", b->log_dir, s->topic->name, (int)s->index) >= sizeof dir) return VV_E_LIMIT;
+    int err = vv_topic_dir_remove(b->env, dir);
+    return err == VV_E_NOENT ? VV_OK : err;
+}
+
 static void *take_slots(void *arg)
 {
     struct job *j = arg;
@@ -64,7 +74,7 @@ static void *take_slots(void *arg)
             if (*s->at) err = vv_partition_close(*s->at);
             *s->at = NULL;
         } else if (j->what == RETIRE) {
-            err = vv_partition_retire_dir(*s->at);
+            err = *s->at ? vv_partition_retire_dir(*s->at) : remove_unfinished(j->broker, s);
         } else if (!failed(j)) {
             err = vv_partition_open(j->broker, s->topic, s->index, j->clean, s->at, &why);
         }
@@ -111,6 +121,7 @@ int vv_topics_retire_parts(struct vv_topic *t, struct vv_error *e)
 
 static int all(struct vv_topics *ts, struct job *j)
 {
+    struct vv_opening *later = j->what == OPEN ? ts->broker->opening : NULL;
     size_t n = 0;
     for (size_t i = 0; i < ts->count; i++)
         n += (size_t)ts->v[i]->partition_count;
@@ -118,8 +129,15 @@ static int all(struct vv_topics *ts, struct job *j)
     j->slots = calloc(n + 1, sizeof *j->slots);
     if (!j->slots) return vv_error_set(j->e, VV_E_NOMEM, "out of memory");
     for (size_t i = 0; i < ts->count; i++)
-        for (int32_t k = 0; k < ts->v[i]->partition_count; k++)
-            j->slots[j->count++] = (struct slot){ts->v[i], k, &ts->v[i]->partitions[k]};
+        for (int32_t k = 0; k < ts->v[i]->partition_count; k++) {
+            bool takes = false;
+            int err = later ? vv_opening_takes(later, ts->v[i], k, &takes) : VV_OK;
+            if (err) {
+                free(j->slots);
+                return vv_error_set(j->e, err, "%s-%d: %s", ts->v[i]->name, (int)k, vv_err_name(err));
+            }
+            if (!takes) j->slots[j->count++] = (struct slot){ts->v[i], k, &ts->v[i]->partitions[k]};
+        }
     return run(j);
 }
 
@@ -263,9 +281,11 @@ static int tidy_one(struct vv_topics *ts, const char *name, struct vv_error *e)
     bool retired;
     size_t topic_n = vv_topic_dir_parse(name, &partition, &retired);
     int err = VV_OK;
-    if (!topic_n && !retired) return VV_OK;
+    bool made = ends_with(name, VV_PARTITION_MADE);
+    if (!topic_n && !retired && !made) return VV_OK;
     if ((size_t)snprintf(dir, sizeof dir, "%s/%s", ts->broker->log_dir, name) >= sizeof dir) return VV_OK;
     if (vv_fs_stat(env, dir, &st) || !st.is_dir) return VV_OK;
+    if (made) return vv_topic_dir_remove(env, dir);
     struct vv_topic *t = topic_n && !retired ? vv_topics_get(ts, name, topic_n) : NULL;
     bool ours = t && partition < t->partition_count;
     if (t) atomic_fetch_sub(&t->refs, 1);

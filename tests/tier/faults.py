@@ -15,13 +15,14 @@ sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
 import caches  # noqa: E402
 import caches  # noqa: E402
 import care  # noqa: E402
+import comeback  # noqa: E402
 import merges  # noqa: E402
 import reads  # noqa: E402
 import store  # noqa: E402
 import uploads  # noqa: E402
 from world import ROOT  # noqa: E402
 
-CASES = {name.removeprefix("case_"): run for module in (store, uploads, reads, caches, care, merges) for name, run in vars(module).items()
+CASES = {name.removeprefix("case_"): run for module in (store, uploads, reads, caches, care, comeback, merges) for name, run in vars(module).items()
          if name.startswith("case_")}
 
 
