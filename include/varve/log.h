@@ -144,7 +144,7 @@ struct vv_read {
     int64_t limit;      /* only batches whose last offset < limit (high watermark, LSO, log end) */
     size_t max_bytes;
     bool min_one;       /* one whole batch even when larger than max_bytes */
-    bool may_block;     /* false: E_AGAIN when the disk would be asked */
+    bool may_block;     /* false: E_AGAIN when the disk would be asked, or more than 1 MiB copied */
     /* out */
     int64_t next_offset;/* offset after the last returned batch */
 };

@@ -10,6 +10,7 @@
 
 #define STEP_BYTES 8192u /* looking for a batch: about two index intervals */
 #define BATCH_MAX  (1u << 30)
+#define INLINE_BYTES (1u << 20) /* more takes as long as a disk would, even from the page cache: not on a reactor */
 
 static int damaged(const struct vv_segment *s, uint64_t at, struct vv_error *e)
 {
@@ -178,6 +179,7 @@ static int read_locked(struct reading *g, struct vv_read *r, struct vv_chain *ou
     }
     if (err || at >= end) return err;
     size_t want = (size_t)VV_MIN(end - at, (uint64_t)VV_MAX(r->max_bytes, (size_t)STEP_BYTES));
+    if (!r->may_block && want > INLINE_BYTES) return VV_E_AGAIN;
     for (int tries = 0;; tries++) {
         struct vv_buf *buf = vv_buf_new(want);
         if (!buf) return VV_E_NOMEM;

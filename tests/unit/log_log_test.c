@@ -195,6 +195,35 @@ static void limits_hold(void **state)
     teardown(&r);
 }
 
+/* Bytes that are in the page cache, but so many that a reactor would be held up: somebody else reads them. */
+static void long_reads_are_not_for_reactors(void **state)
+{
+    struct rig r;
+    struct vv_extent x;
+    struct vv_error e;
+    struct vv_append a;
+    (void)state;
+    setup(&r);
+    r.log->config.segment_bytes = 8 << 20;
+    for (int i = 0; i < 8; i++) assert_int_equal(append(&r, 10000, -1, -1, &a), 0); /* about 250 KiB each */
+    assert_int_equal(vv_index_find(r.index, 0, &x), 0);
+    struct vv_chain c = {0};
+    struct vv_read q = {.limit = INT64_MAX, .max_bytes = 8 << 20, .min_one = true};
+    assert_int_equal(vv_log_read(r.log, &x, &q, &c, &e), VV_E_AGAIN);
+    assert_int_equal(c.bytes, 0);
+    q.may_block = true;
+    assert_int_equal(vv_log_read(r.log, &x, &q, &c, &e), 0);
+    assert_true(c.bytes > 1 << 20);
+    assert_int_equal(q.next_offset, 80000);
+    vv_chain_release(&c);
+    q = (struct vv_read){.limit = INT64_MAX, .max_bytes = 1 << 20, .min_one = true};
+    assert_int_equal(vv_log_read(r.log, &x, &q, &c, &e), 0);
+    assert_true(c.bytes > 512 << 10 && c.bytes <= 1 << 20);
+    vv_chain_release(&c);
+    vv_extent_release(r.index, &x);
+    teardown(&r);
+}
+
 static long file_size(const char *path)
 {
     struct vv_stat st;
@@ -642,6 +671,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(appends_are_read_back),
         cmocka_unit_test(limits_hold),
+        cmocka_unit_test(long_reads_are_not_for_reactors),
         cmocka_unit_test(torn_tails_are_cut),
         cmocka_unit_test(lost_tables_are_rebuilt),
         cmocka_unit_test(rot_is_not_served),
