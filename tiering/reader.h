@@ -68,7 +68,7 @@ struct vv_stream { /* somebody who reads on and on; mu */
     uint64_t sent, read;       /* bytes asked for and read since the stream began; their difference is the window's use */
     size_t window;             /* bytes to have ahead of the reader; 0 = it has not read on yet */
     /* does a larger window help? */
-    uint64_t since_read;       /* `read` when the present one was set, at since_us */
+    uint64_t since_read;       /* where `read` is (since_us) or will be (0: not yet) when what the present one brings is measured */
     int64_t since_us;
     double best;               /* bytes per microsecond with the one before */
 };

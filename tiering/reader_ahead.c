@@ -3,8 +3,8 @@
  *
  * How much. The window begins small and doubles with each window's worth that was read, and each time the reader could
  * have taken more than was there, up to a few GETs of full size: whoever reads on for long deserves those. From there
- * on it doubles only if the reader had to wait and as long as that brings more bytes a second: it finds the product of
- * bandwidth and delay, whether the limit is the store, the line or a connection. Its bounds are the configured one and
+ * on it doubles only if the reader had to wait and as long as that brings more bytes a second, measured behind what was asked for before: it finds
+ * the product of bandwidth and delay, whether the limit is the store, the line or a connection. Its bounds are the configured one and
  * an equal share of what the cache gives to all read-ahead, so that many streams together always make progress
  * (chunkcache.h).
  *
@@ -17,6 +17,7 @@
 
 #define WINDOW_FIRST ((size_t)2 << 20)
 #define GETS_MIN 3                    /* a window's worth is brought by as many GETs at least (2 where others read too) */
+#define GETS_SURE 6                   /* it grows to the room for so many of full size before it asks whether that helps */
 #define LIVELY_US 2000000             /* a stream that read within this time has a share */
 
 /* mu held. Who expects the offset, or (make) the slot to begin with. */
@@ -47,15 +48,19 @@ static size_t count_lively(const struct vv_reader *rd, int64_t now)
 /* mu held. wanting: the reader could have taken more than was there. */
 static void grow(struct vv_reader *rd, struct vv_stream *s, bool wanting, int64_t now)
 {
-    uint64_t bytes = s->read - s->since_read;
-    double rate = (double)bytes / (double)VV_MAX(now - s->since_us, (int64_t)1);
-    bool small = s->window < GETS_MIN * rd->config.chunk_bytes;
-    if (!(small && wanting) && bytes < s->window) return; /* too early to tell */
-    bool helped = rate > s->best * 1.1;
+    if (!s->since_us && s->read >= s->since_read) {
+        s->since_read = s->read;
+        s->since_us = now;
+    }
+    uint64_t bytes = s->since_us ? s->read - s->since_read : 0;
+    bool small = s->window < GETS_SURE * rd->config.chunk_bytes;
+    if (!(small && wanting) && (!s->since_us || bytes < s->window)) return; /* too early to tell */
+    double rate = s->since_us ? (double)bytes / (double)VV_MAX(now - s->since_us, (int64_t)1) : 0;
+    bool helped = rate > s->best * 1.1, more = small || (wanting && helped);
     s->best = helped ? rate : s->best * 0.97; /* asks again later: lines change */
-    s->since_read = s->read;
-    s->since_us = now;
-    if (small || (wanting && helped)) s->window *= 2;
+    s->since_read = more ? s->sent : s->read; /* what is asked for before it grows tells nothing about the new size */
+    s->since_us = more ? 0 : now;
+    if (more) s->window *= 2;
 }
 
 /* mu held: how much the next GET brings; 0 = the window is full. */
