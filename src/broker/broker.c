@@ -35,6 +35,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #define NET_GRACE_MS  3000
 #define TIER_GRACE_MS 10000
@@ -61,21 +62,25 @@ struct broker_run {
 
 /* Buffers of a fetch are as large as what a client asks for of a partition. As malloc starts, those from 128 KiB on are mapped
  * and unmapped one by one, and later a heap's top is given back after each answer: every page of every answer was faulted in and
- * cleared again, half of the CPU time of a catch-up in pieces of 1 MiB. So what a heap keeps is stated: 16 MiB at most. */
-static void keep_memory(void)
+ * cleared again, half of the CPU time of a catch-up in pieces of 1 MiB. So what a heap keeps is stated: 16 MiB at most; and there
+ * is one for each reactor and one more, or every thread of the iopool that reads large answers would keep as much. */
+static void keep_memory(int reactors)
 {
 #ifdef __GLIBC__
     enum { KEEP = 16 << 20, MAP_ABOVE = (8 << 20) + (64 << 10) };
     mallopt(M_MMAP_THRESHOLD, MAP_ABOVE);
     mallopt(M_TRIM_THRESHOLD, KEEP);
     mallopt(M_TOP_PAD, KEEP);
+    mallopt(M_ARENA_MAX, (reactors > 0 ? reactors : (int)sysconf(_SC_NPROCESSORS_ONLN)) + 1);
+#else
+    (void)reactors;
 #endif
 }
 
 static void prepare_process(struct broker_run *r)
 {
     struct rlimit files;
-    keep_memory();
+    keep_memory(r->b.config->reactor_count);
     vv_background_nice(r->b.config->tier_threads_nice);
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&r->signals);
