@@ -5,12 +5,12 @@
 #include "migration.h"
 #include "varve/bytes.h"
 #include "varve/vlog.h"
+#include "varve/wait.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define FILE_NAME    "varve-restore.json"
 #define FILE_MAX     (256u << 20)
@@ -73,15 +73,11 @@ int vv_opening_left(struct vv_broker *b, char **text, size_t *n, struct vv_error
 
 int vv_opening_new(struct vv_broker *b, struct vv_opening **out)
 {
-    pthread_condattr_t attr;
     struct vv_opening *o = *out = calloc(1, sizeof *o);
     if (!o || !(o->path = path_of(b))) return VV_E_NOMEM;
     o->b = b;
     pthread_mutex_init(&o->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&o->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    vv_cond_init(&o->changed);
     return VV_OK;
 }
 
@@ -233,9 +229,7 @@ static void *work(void *arg)
         int64_t due, now = vv_mono_ms(o->b->env);
         struct item *x = next(o, now, &due);
         if (!x) {
-            struct timespec until;
-            clock_gettime(CLOCK_MONOTONIC, &until);
-            until.tv_sec += (due - now) / 1000 + 1;
+            struct timespec until = vv_deadline_us((due - now + 1) * 1000);
             pthread_cond_timedwait(&o->changed, &o->lock, &until);
             continue;
         }
@@ -352,10 +346,8 @@ int vv_opening_start(struct vv_opening *o)
 
 void vv_opening_wait(struct vv_opening *o, int64_t ms)
 {
-    struct timespec until;
+    struct timespec until = vv_deadline_us(ms * 1000);
     int rc = 0;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
     pthread_mutex_lock(&o->lock);
     while (!o->over && !rc) rc = pthread_cond_timedwait(&o->changed, &o->lock, &until);
     pthread_mutex_unlock(&o->lock);
