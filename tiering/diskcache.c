@@ -3,6 +3,7 @@
 #include "diskindex.h"
 #include "ghost.h"
 #include "varve/thread.h"
+#include "varve/wait.h"
 #include "varve/vlog.h"
 
 #include <inttypes.h>
@@ -38,7 +39,7 @@ struct vv_diskcache {
     char *dir;
     int64_t limit, reserve;
     pthread_mutex_t mu;
-    pthread_cond_t work;
+    struct vv_event work;
     /* mu: */
     struct vv_di index;
     struct vv_ghost ghost, ordered;
@@ -370,7 +371,7 @@ static void *cache_main(void *arg)
     vv_thread_background("disk-cache");
     pthread_mutex_lock(&dc->mu);
     while (!dc->stopping)
-        if (!read_one(dc) && !change_one(dc)) pthread_cond_wait(&dc->work, &dc->mu);
+        if (!read_one(dc) && !change_one(dc)) vv_event_wait(&dc->work, &dc->mu);
     pthread_mutex_unlock(&dc->mu);
     return NULL;
 }
@@ -378,7 +379,7 @@ static void *cache_main(void *arg)
 /* There is work. mu held; given up meanwhile where there are no threads. */
 static void wake(struct vv_diskcache *dc)
 {
-    if (dc->started) pthread_cond_signal(&dc->work);
+    if (dc->started) vv_event_wake(&dc->work, false);
     else while (change_one(dc)) {}
 }
 
@@ -413,7 +414,7 @@ void vv_diskcache_read(struct vv_diskcache *dc, struct vv_diskread *r)
     if (queue) {
         *dc->reads_tail = r;
         dc->reads_tail = &r->next;
-        pthread_cond_signal(&dc->work);
+        vv_event_wake(&dc->work, false);
     }
     pthread_mutex_unlock(&dc->mu);
     if (queue) return;
@@ -523,7 +524,6 @@ struct vv_diskcache *vv_diskcache_new(struct vv_env *env, const char *dir, int64
     dc->reserve = reserve;
     dc->reads_tail = &dc->reads;
     pthread_mutex_init(&dc->mu, NULL);
-    pthread_cond_init(&dc->work, NULL);
     if (dc->dir) return dc;
     vv_diskcache_free(dc);
     return NULL;
@@ -551,7 +551,7 @@ void vv_diskcache_stop(struct vv_diskcache *dc)
     if (!dc) return;
     pthread_mutex_lock(&dc->mu);
     dc->stopping = true;
-    pthread_cond_broadcast(&dc->work);
+    vv_event_wake(&dc->work, true);
     pthread_mutex_unlock(&dc->mu);
     while (dc->thread_count) pthread_join(dc->threads[--dc->thread_count], NULL);
     struct vv_diskread *r = dc->reads;
@@ -575,7 +575,6 @@ void vv_diskcache_free(struct vv_diskcache *dc)
     vv_ghost_release(&dc->ghost);
     vv_ghost_release(&dc->ordered);
     vv_fs_close(dc->env, dc->lock);
-    pthread_cond_destroy(&dc->work);
     pthread_mutex_destroy(&dc->mu);
     free(dc->dir);
     free(dc);

@@ -22,7 +22,6 @@ void vv_objpool_init(struct vv_objpool *pool, struct vv_objstore *store,
     pool->range = range;
     pool->run_inline = run_inline;
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->more, NULL);
 }
 
 static void run(struct vv_objpool *pool, struct vv_objget *get, int err)
@@ -44,7 +43,7 @@ static void *worker(void *arg)
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         while (!pool->head && !pool->closing)
-            pthread_cond_wait(&pool->more, &pool->lock);
+            vv_event_wait(&pool->more, &pool->lock);
         struct vv_objget *get = pool->head;
         if (!get) break;
         pool->head = get->next;
@@ -79,7 +78,7 @@ void vv_objpool_submit(struct vv_objpool *pool, struct vv_objget *get)
             else
                 pool->head = get;
             pool->tail = get;
-            pthread_cond_signal(&pool->more);
+            vv_event_wake(&pool->more, false);
         }
         pthread_mutex_unlock(&pool->lock);
     }
@@ -98,10 +97,9 @@ void vv_objpool_release(struct vv_objpool *pool)
 {
     pthread_mutex_lock(&pool->lock);
     pool->closing = true;
-    pthread_cond_broadcast(&pool->more);
+    vv_event_wake(&pool->more, true);
     pthread_mutex_unlock(&pool->lock);
     for (unsigned i = 0; i < pool->worker_count; i++)
         pthread_join(pool->workers[i], NULL);
-    pthread_cond_destroy(&pool->more);
     pthread_mutex_destroy(&pool->lock);
 }

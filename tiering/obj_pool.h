@@ -2,6 +2,7 @@
 #ifndef VARVE_OBJ_POOL_H
 #define VARVE_OBJ_POOL_H
 #include "varve/objstore.h"
+#include "varve/wait.h"
 
 #include <pthread.h>
 
@@ -15,7 +16,7 @@ struct vv_objpool {
                  struct vv_buf **out);
     bool run_inline; /* no threads: a GET is done when submit returns */
     pthread_mutex_t lock;
-    pthread_cond_t more;
+    struct vv_event more;
     struct vv_objget *head, *tail;
     pthread_t workers[VV_OBJPOOL_WORKERS];
     unsigned worker_count;

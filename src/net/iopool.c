@@ -1,6 +1,7 @@
 /* iopool.c — a few threads for work that blocks: fsync, seals, cold local reads. FIFO; work is embedded, so submitting
  * allocates nothing and cannot fail. Freeing runs what is queued, then joins. */
 #include "varve/net.h"
+#include "varve/wait.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -8,7 +9,7 @@
 
 struct vv_iopool {
     pthread_mutex_t lock;
-    pthread_cond_t more;
+    struct vv_event more;
     struct vv_work *head, **tail;
     bool stopping;
     int count;
@@ -22,7 +23,7 @@ static void *worker(void *arg)
     pthread_setname_np(pthread_self(), p->name);
     pthread_mutex_lock(&p->lock);
     for (;;) {
-        while (!p->head && !p->stopping) pthread_cond_wait(&p->more, &p->lock);
+        while (!p->head && !p->stopping) vv_event_wait(&p->more, &p->lock);
         struct vv_work *w = p->head;
         if (!w) break;
         p->head = w->next;
@@ -40,7 +41,6 @@ int vv_iopool_new(const char *name, int threads, struct vv_iopool **out)
     struct vv_iopool *p = calloc(1, sizeof *p + (size_t)threads * sizeof p->threads[0]);
     if (!p) return VV_E_NOMEM;
     pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->more, NULL);
     p->tail = &p->head;
     snprintf(p->name, sizeof p->name, "%s", name);
     for (; p->count < threads; p->count++) {
@@ -61,8 +61,8 @@ void vv_iopool_submit(struct vv_iopool *p, struct vv_work *w)
     pthread_mutex_lock(&p->lock);
     *p->tail = w;
     p->tail = &w->next;
-    pthread_cond_signal(&p->more);
     pthread_mutex_unlock(&p->lock);
+    vv_event_wake(&p->more, false);
 }
 
 void vv_iopool_free(struct vv_iopool *p)
@@ -70,10 +70,9 @@ void vv_iopool_free(struct vv_iopool *p)
     if (!p) return;
     pthread_mutex_lock(&p->lock);
     p->stopping = true;
-    pthread_cond_broadcast(&p->more);
     pthread_mutex_unlock(&p->lock);
+    vv_event_wake(&p->more, true);
     for (int i = 0; i < p->count; i++) pthread_join(p->threads[i], NULL);
     pthread_mutex_destroy(&p->lock);
-    pthread_cond_destroy(&p->more);
     free(p);
 }
