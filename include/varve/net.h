@@ -68,6 +68,9 @@ void *vv_conn_user(struct vv_conn *c);
 const char *vv_conn_peer(struct vv_conn *c);     /* "127.0.0.1:51234" */
 int vv_conn_listener(struct vv_conn *c);         /* index of the listener it came in on */
 uint64_t vv_conn_id(struct vv_conn *c);
+/* The way to the peer and back is short (near_us: this machine, this rack), so it loses nothing by asking more often. On its
+ * reactor; as of a second ago. */
+bool vv_conn_near(struct vv_conn *c);
 /* Throttle (quotas, disk reserve): do not read from it before due_us. On its reactor. */
 void vv_conn_mute_until(struct vv_conn *c, int64_t due_us);
 
@@ -76,6 +79,7 @@ struct vv_net_config {
     size_t frame_bytes_max;     /* socket.request.max.bytes, default 100 MiB: larger or negative length -> close */
     size_t unsent_bytes_max;    /* per connection, default 64 MiB: stop reading above */
     int inflight_max;           /* unanswered requests per connection, default 64: stop reading above */
+    int64_t near_us;            /* vv_conn_near: a round trip below this; 0: nobody is */
     int64_t idle_ms_max;        /* connections.max.idle.ms, default 600000 */
     int64_t stall_ms_max;       /* a started frame or an unsent response without progress, default 60000 -> close */
     int conns_max, conns_per_ip_max; /* max.connections(.per.ip); 0 = no limit beyond the fd limit */
@@ -100,5 +104,5 @@ struct vv_iopool;
 struct vv_work { void (*run)(struct vv_work *w); struct vv_work *next; }; /* embed */
 int vv_iopool_new(const char *name, int threads, struct vv_iopool **out);
 void vv_iopool_submit(struct vv_iopool *p, struct vv_work *w); /* FIFO; any thread */
-void vv_iopool_free(struct vv_iopool *p);                      /* runs what is queued, joins */
+void vv_iopool_free(struct vv_iopool *p);                      /* nobody submits any more; runs what is queued, joins */
 #endif

@@ -60,6 +60,7 @@ struct fetch_op {
     int32_t part_count, pending, cold_pending;
     int32_t hungry; /* about how many behind a cold one have something to read too; -1 = not counted in this step */
     int64_t left, bytes; /* budget not yet reserved; bytes got */
+    int64_t hot_max;     /* bytes after which nothing more is read from local segments */
     bool by_id, committed, follower, failed, ended, min_one_given;
     bool prewarm; /* into the disk cache; the answer tells how far, and carries no records */
     int64_t due_us, cold_due_us;

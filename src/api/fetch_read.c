@@ -62,10 +62,9 @@ static int64_t cold_share(const struct fetch_part *part)
     return VV_MIN(op->left, VV_MAX(op->left / (1 + op->hungry), COLD_SHARE_MIN));
 }
 
-static size_t reserve(struct fetch_part *part, bool cold)
+static size_t reserve(struct fetch_part *part, int64_t left)
 {
     struct fetch_op *op = part->op;
-    int64_t left = cold ? cold_share(part) : op->left;
     part->min_one = !op->bytes && !op->min_one_given;
     op->min_one_given |= part->min_one;
     part->reserved = VV_MAX(0, VV_MIN(part->left, left));
@@ -87,7 +86,7 @@ static void settle(struct fetch_part *part, size_t got)
 static bool has_room(const struct fetch_part *part)
 {
     const struct fetch_op *op = part->op;
-    return (part->left > 0 && op->left > 0) || (!op->bytes && !op->min_one_given);
+    return (part->left > 0 && op->left > 0 && op->bytes < op->hot_max) || (!op->bytes && !op->min_one_given);
 }
 
 /* ---- reads that take their time ---- */
@@ -163,7 +162,7 @@ static bool read_remote(struct fetch_part *part, const struct vv_extent *x)
         return false;
     }
     if (hold(part)) return false;
-    int64_t room = (int64_t)reserve(part, true), burst = remote_burst(part);
+    int64_t room = (int64_t)reserve(part, cold_share(part)), burst = remote_burst(part);
     io->remote = (struct vv_tier_read){
         .part = p->tier,
         .offset = VV_MAX(part->next, x->base),
@@ -188,9 +187,12 @@ static bool read_later(struct fetch_part *part, struct vv_extent *x, const struc
         vv_fetch_fail(part, VV_E_NOMEM, "out of memory");
         return false;
     }
+    settle(part, 0); /* the disk likes large reads, whoever asks */
     io->extent = *x; /* with its reference */
     x->local = NULL;
     io->read = *r;
+    io->read.max_bytes = reserve(part, part->op->left);
+    io->read.min_one = part->min_one;
     io->read.may_block = true;
     io->remote.user = part;
     io->work.run = read_blocking;
@@ -255,7 +257,8 @@ static bool read_local(struct fetch_part *part, struct vv_extent *x)
 {
     struct vv_error e = {0};
     size_t before = part->bytes.bytes;
-    struct vv_read r = {.offset = VV_MAX(part->next, x->base), .limit = part->seen_limit, .max_bytes = reserve(part, false)};
+    struct vv_read r = {.offset = VV_MAX(part->next, x->base), .limit = part->seen_limit};
+    r.max_bytes = reserve(part, VV_MIN(part->op->left, part->op->hot_max - part->op->bytes));
     r.min_one = part->min_one;
     r.next_offset = part->next;
     int err = vv_log_read(part->partition->log, x, &r, &part->bytes, &e);

@@ -116,6 +116,7 @@ static int bind_listeners(struct broker_run *r, const struct vv_net_handler *han
         .frame_bytes_max = (size_t)c->socket_request_max_bytes,
         .unsent_bytes_max = 64u << 20,
         .inflight_max = 64,
+        .near_us = c->fetch_near_rtt_us,
         .idle_ms_max = c->connections_max_idle_ms < 0 ? INT64_MAX / 4000 : c->connections_max_idle_ms,
         .stall_ms_max = 60000,
         .conns_max = c->max_connections,

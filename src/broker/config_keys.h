@@ -84,6 +84,10 @@
       "The largest record batch.")                                                                 \
     X(fetch_max_bytes, "fetch.max.bytes", INT, "57671680", 1024, VV_I32, NULL, 0,                  \
       "The most bytes one Fetch answer carries, whatever the client asks.")                        \
+    X(fetch_near_rtt_us, "fetch.near.rtt.us", INT, "100", 0, VV_I32, NULL, 0,                      \
+      "Whose way to the broker and back takes less than this (as the kernel measured it) gets "    \
+      "at most 1 MiB of local segments in memory at a time, which costs half the CPU of "          \
+      "large answers. Not who asks for fetch.min.bytes above 64 KiB. 0: nobody.")                  \
     X(max_request_partition_size_limit, "max.request.partition.size.limit", INT, "2000", 1,        \
       VV_I32, NULL, 0, "Partitions one DescribeTopicPartitions answer lists.")                     \
     X(max_incremental_fetch_session_cache_slots, "max.incremental.fetch.session.cache.slots", INT, \

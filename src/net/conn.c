@@ -23,6 +23,9 @@
 
 #define READ_BYTES 16384
 #define READ_TURN_BYTES (1 << 20) /* per event, then the others' turn */
+#define WRITE_TURN_BYTES ((size_t)128 << 10) /* beside small answers; COMPANY_US after the last one no more */
+#define COMPANY_US 10000
+#define RTT_KEPT_US 1000000
 #define GROWTH 16
 #define CLOSED_LINES_PER_S 10 /* by reactor */
 #define HINT_MAX ((size_t)256 << 10)
@@ -132,7 +135,8 @@ static bool may_read(const struct vv_conn *c)
 
 static void update_interest(struct vv_conn *c)
 {
-    uint32_t events = (may_read(c) ? (uint32_t)EPOLLIN : 0) | (c->out_head ? (uint32_t)EPOLLOUT : 0);
+    if (c->out_head && !c->full) vv_reactor_post(c->reactor, &c->flush); /* its turn is over */
+    uint32_t events = (may_read(c) ? (uint32_t)EPOLLIN : 0) | (c->out_head && c->full ? (uint32_t)EPOLLOUT : 0);
     if (events == c->events) return;
     c->events = events;
     if (vv_reactor_rewatch(c->reactor, c->fd, events, &c->source)) vv_conn_kill(c, "epoll refused it");
@@ -159,22 +163,24 @@ void vv_conn_mute_until(struct vv_conn *c, int64_t due_us)
 
 /* ---- writing ---- */
 
-/* Fills v with the unwritten bytes of the output list, beginning out_skip bytes into its head. */
-static int gather(const struct vv_conn *c, struct iovec *v)
+/* Fills v with unwritten bytes of the output list, beginning out_skip bytes into its head: room of them, lengths not counted. */
+static int gather(const struct vv_conn *c, size_t room, struct iovec *v)
 {
     int n = 0;
     size_t skip = c->out_skip;
-    for (const struct vv_slot *s = c->out_head; s && n < VV_IOV_MAX; s = s->next) {
+    for (const struct vv_slot *s = c->out_head; s && room && n < VV_IOV_MAX; s = s->next) {
         if (skip < 4)
             v[n++] = (struct iovec){(void *)(uintptr_t)(s->length + skip), 4 - skip};
         skip = skip > 4 ? skip - 4 : 0;
-        for (size_t i = 0; i < s->response.count && n < VV_IOV_MAX; i++) {
+        for (size_t i = 0; i < s->response.count && room && n < VV_IOV_MAX; i++) {
             const struct vv_slice *slice = &s->response.v[i];
             if (skip >= slice->n) {
                 skip -= slice->n;
                 continue;
             }
-            v[n++] = (struct iovec){(void *)(uintptr_t)(slice->p + skip), slice->n - skip};
+            size_t take = VV_MIN(slice->n - skip, room);
+            v[n++] = (struct iovec){(void *)(uintptr_t)(slice->p + skip), take};
+            room -= take;
             skip = 0;
         }
         skip = 0;
@@ -196,13 +202,26 @@ static void written(struct vv_conn *c, size_t n)
     }
 }
 
+/* A socket may take megabytes at once, which is a millisecond for whoever waits on this reactor, or on this core: the kernel may
+ * not be interrupted meanwhile. Small pieces cost more than they are worth where only bulk goes by (bench/README.md, T2), so
+ * they are for reactors that answered something small just now. */
+static size_t turn_bytes(const struct vv_conn *c)
+{
+    return vv_reactor_now_us(c->reactor) - c->reactor->small_us < COMPANY_US ? WRITE_TURN_BYTES : SIZE_MAX;
+}
+
 bool vv_conn_flush(struct vv_conn *c)
 {
-    while (c->out_head) {
+    size_t left = turn_bytes(c);
+    c->full = false;
+    while (c->out_head && left) {
         struct iovec v[VV_IOV_MAX];
-        int count = gather(c, v);
+        int count = gather(c, left, v);
         ssize_t n = c->transport->writev(c, v, count);
-        if (n == VV_E_AGAIN) break;
+        if (n == VV_E_AGAIN) {
+            c->full = true;
+            break;
+        }
         if (n < 0) {
             vv_conn_kill(c, NULL);
             return false;
@@ -210,6 +229,7 @@ bool vv_conn_flush(struct vv_conn *c)
         c->progress_us = vv_reactor_now_us(c->reactor);
         atomic_fetch_add_explicit(&c->net->bytes_out, (uint64_t)n, memory_order_relaxed);
         written(c, (size_t)n);
+        left -= VV_MIN((size_t)n, left); /* lengths are not counted */
     }
     if (c->closing && !c->out_head) {
         vv_conn_kill(c, c->why[0] ? c->why : NULL);
@@ -236,6 +256,7 @@ static void advance(struct vv_conn *c)
         s->frame_n = 0;
         if (s->state == SLOT_REPLIED) {
             vv_put32(s->length, (uint32_t)s->response.bytes);
+            if (s->response.bytes < FLUSH_AT) c->reactor->small_us = vv_reactor_now_us(c->reactor);
             c->unsent += 4 + s->response.bytes;
             atomic_fetch_add_explicit(&c->net->unsent_bytes, 4 + s->response.bytes, memory_order_relaxed);
             if (c->out_tail)
@@ -519,6 +540,16 @@ const char *vv_conn_peer(struct vv_conn *c)
 int vv_conn_listener(struct vv_conn *c)
 {
     return c->listener;
+}
+
+bool vv_conn_near(struct vv_conn *c)
+{
+    int64_t now = vv_reactor_now_us(c->reactor);
+    if (!c->rtt_at_us || now - c->rtt_at_us > RTT_KEPT_US) {
+        c->rtt_us = c->dead ? INT64_MAX : c->transport->rtt_us(c);
+        c->rtt_at_us = now;
+    }
+    return c->rtt_us < c->net->config.near_us;
 }
 
 uint64_t vv_conn_id(struct vv_conn *c)

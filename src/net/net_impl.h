@@ -32,6 +32,7 @@ struct vv_reactor {
     struct vv_conn *conns;             /* doubly linked */
     _Atomic int conn_count;
     struct vv_timer sweep;             /* idle and stalled connections */
+    int64_t small_us;                  /* when something small was answered last */
     int64_t told_since_us;             /* lines about closed connections: so many in this second, so many left out */
     int told, untold;
 };
@@ -49,6 +50,7 @@ struct vv_transport_ops {
     ssize_t (*read)(struct vv_conn *c, void *dst, size_t n);
     ssize_t (*writev)(struct vv_conn *c, const struct iovec *v, int n);
     void (*close)(struct vv_conn *c);
+    int64_t (*rtt_us)(struct vv_conn *c); /* INT64_MAX: not known */
 };
 extern const struct vv_transport_ops vv_transport_plain;
 
@@ -94,6 +96,8 @@ struct vv_conn {
     struct vv_slot *head, *tail;         /* unanswered or out of turn, in request order */
     struct vv_slot *out_head, *out_tail; /* being written */
     struct vv_task flush;      /* writes what the tasks of one turn have answered */
+    int64_t rtt_us, rtt_at_us; /* the round trip, and when it was asked for; 0: not yet */
+    bool full;                 /* the socket took no more */
     size_t out_skip;           /* bytes of out_head (length and response) already written */
     int inflight;
     size_t unsent, reserved;   /* bytes of finished responses; what unfinished ones may need */

@@ -157,6 +157,43 @@ static void limits(void **state)
     assert_int_equal(r->Responses.v[0].Partitions.v[2].Records.n, 0);
 }
 
+static int32_t got(const struct FetchResponse *r, int partition)
+{
+    return r->Responses.v[0].Partitions.v[partition].Records.n;
+}
+
+/* The rig's clients are near: what is in memory comes in pieces of 1 MiB, but for those who want more. */
+static void near_clients_get_a_mebibyte_at_a_time(void **state)
+{
+    (void)state;
+    struct vv_uuid id = topic(a, "near");
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < 4; k++) produce(a, "near", i, 50, 1, 4000);
+    struct one_fetch o;
+    fetch_init(&o, "near", id, 3);
+    const struct FetchResponse *r = peer_call(a, FETCH, 13, &o.q);
+    int32_t one = got(r, 0) / 4;
+    assert_true(one > 200000 && one * 5 < 1 << 20);
+    assert_int_equal(got(r, 0), one * 4);
+    assert_int_equal(got(r, 1), one);
+    assert_int_equal(got(r, 2), 0);
+
+    o.q.MinBytes = 64 << 10;
+    assert_int_equal(got(peer_call(a, FETCH, 13, &o.q), 1), one);
+    o.q.MinBytes++;
+    r = peer_call(a, FETCH, 13, &o.q);
+    assert_int_equal(got(r, 1), one * 4);
+    assert_int_equal(got(r, 2), one * 4);
+
+    id = topic(a, "large"); /* only whole batches; what is small and behind them still fits */
+    for (int k = 0; k < 2; k++) produce(a, "large", 0, 200, 1, 4000);
+    produce(a, "large", 1, 1, 1, 1000);
+    fetch_init(&o, "large", id, 3);
+    r = peer_call(a, FETCH, 13, &o.q);
+    assert_true(got(r, 0) > 800000 && got(r, 0) < 1 << 20);
+    assert_true(got(r, 1) > 1000);
+}
+
 static int16_t fetch_error(struct one_fetch *o, int16_t version)
 {
     return only(peer_call(a, FETCH, version, &o->q))->ErrorCode;
@@ -409,6 +446,7 @@ int main(void)
         T(a_parked_fetch_hears_of_the_topics_end),
         T(a_parked_fetch_survives_its_peer),
         T(limits),
+        T(near_clients_get_a_mebibyte_at_a_time),
         T(errors),
         T(epochs),
         T(sessions_tell_changes_only),

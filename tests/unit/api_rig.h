@@ -43,7 +43,7 @@ RIG void rig_child(int out)
     char data[96];
     snprintf(data, sizeof data, "data.dir=%s", rig.dir);
     const char *sets[] = {data, "listeners=PLAINTEXT://127.0.0.1:0", "metrics.listener=off", "num.partitions=3",
-                          "max.incremental.fetch.session.cache.slots=32"};
+                          "max.incremental.fetch.session.cache.slots=32", "fetch.near.rtt.us=1000000000"};
     struct vv_broker_config config;
     struct vv_error e = {0};
     prctl(PR_SET_PDEATHSIG, SIGTERM); /* a test that dies takes its broker along */

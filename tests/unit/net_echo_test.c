@@ -1,5 +1,6 @@
 /* net_echo_test.c — frames in, ordered responses out: pipelining with late answers from other threads, split frames,
  * bad lengths, strangers, slow readers, back-pressure, coalesced tasks, timers, stopping with open questions. */
+#include "../../src/net/net_impl.h"
 #include "varve/bytes.h"
 #include "varve/net.h"
 
@@ -30,6 +31,8 @@ static struct {
     sem_t go;
     _Atomic int holding, flood, flood_before; /* frames of the flood, and when the other one came */
     _Atomic int frames, closed_callbacks;
+    _Atomic int writes;
+    _Atomic size_t offered; /* bytes of the first of them */
 } T = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void echo(struct vv_exchange *x)
@@ -130,9 +133,27 @@ static void nothing(void *ctx, struct vv_conn *c)
     (void)c;
 }
 
+/* The plain transport; the first write of a test is looked at. */
+static ssize_t look_and_write(struct vv_conn *c, const struct iovec *v, int n)
+{
+    size_t sum = 0;
+    for (int i = 0; i < n; i++) sum += v[i].iov_len;
+    if (!atomic_fetch_add(&T.writes, 1)) atomic_store(&T.offered, sum);
+    return vv_transport_plain.writev(c, v, n);
+}
+
+static void opened(void *ctx, struct vv_conn *c)
+{
+    static struct vv_transport_ops ops;
+    (void)ctx;
+    ops = vv_transport_plain;
+    ops.writev = look_and_write;
+    c->transport = &ops;
+}
+
 static int set_up(void **state)
 {
-    static const struct vv_net_handler h = {nothing, on_frame, nothing};
+    static const struct vv_net_handler h = {opened, on_frame, nothing};
     struct vv_net_config c = {.reactors = 2, .frame_bytes_max = 1 << 20, .unsent_bytes_max = 1 << 20, .inflight_max = 8,
                               .idle_ms_max = 600000, .stall_ms_max = 60000, .sndbuf = -1, .rcvbuf = -1};
     struct vv_error e = {0};
@@ -140,6 +161,7 @@ static int set_up(void **state)
     T.listen = (struct vv_listen){.host = "127.0.0.1", .port = 0};
     T.late_count = 0;
     atomic_store(&T.frames, 0);
+    atomic_store(&T.writes, 0);
     atomic_store(&T.closed_callbacks, 0);
     assert_int_equal(vv_net_new(&vv_env_posix, &c, &T.listen, 1, &h, NULL, &T.net, &e), 0);
     assert_int_equal(vv_net_start(T.net), 0);
@@ -271,6 +293,39 @@ static void large_frames_arrive_whole(void **state)
     }
     close(fd);
     free(p);
+    free(back);
+}
+
+/* What a small answer goes by is written in turns, so that the next small one need not wait for megabytes; bulk alone at once. */
+static void large_answers_leave_small_ones_their_turn(void **state)
+{
+    (void)state;
+    size_t n = 4 << 20;
+    char *back = malloc(n);
+    for (int small = 0; small < 2; small++) {
+        uint8_t p[2 * 4 + 5 + 5], *at = p, length[4];
+        int fd = dial();
+        atomic_store(&T.writes, 0);
+        if (small) {
+            vv_put32(at, 5);
+            memcpy(at + 4, "etiny", 5);
+            at += 9;
+        }
+        vv_put32(at, 5);
+        at[4] = 'b';
+        vv_put32(at + 5, (uint32_t)n);
+        send_all(fd, p, (size_t)(at + 9 - p)); /* read at once, answered in one turn */
+        if (small) expect_frame(fd, "etiny");
+        assert_true(read_all(fd, length, 4));
+        assert_int_equal(vv_get32(length), n);
+        assert_true(read_all(fd, back, n));
+        assert_true(back[0] == 'x' && back[n - 1] == 'x');
+        if (small)
+            assert_in_range(atomic_load(&T.offered), 64 << 10, 128 << 10 | 64);
+        else
+            assert_int_equal(atomic_load(&T.offered), n + 4);
+        close(fd);
+    }
     free(back);
 }
 
@@ -508,7 +563,8 @@ int main(void)
 {
 #define T_(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        T_(answers_keep_request_order), T_(frames_may_come_byte_by_byte), T_(large_frames_arrive_whole), T_(bad_lengths_close),
+        T_(answers_keep_request_order), T_(frames_may_come_byte_by_byte), T_(large_frames_arrive_whole), T_(large_answers_leave_small_ones_their_turn),
+        T_(bad_lengths_close),
         T_(close_goes_out_after_earlier_answers), T_(unanswered_requests_are_bounded), T_(slow_reader_stops_being_read),
         T_(held_exchanges_hear_of_the_end), T_(muted_connections_wait),
         T_(a_flood_leaves_the_others_their_turn), T_(stop_with_open_questions), T_(occupied_port_is_named),
