@@ -1,6 +1,7 @@
 /* bucket.c — see bucket.h. */
 #include "bucket.h"
 
+#include "abreast.h"
 #include "broker_tier.h"
 #include "config.h"
 
@@ -46,47 +47,38 @@ int vv_cli_bucket_fail(const struct vv_args *a, int err, const struct vv_error *
     return err == VV_E_CORRUPT ? VV_EXIT_DAMAGE : VV_EXIT_FAILED;
 }
 
-/* Opening a log is a few requests one after the other: so many at a time. */
-#define OPENERS 16
-
 struct opening {
     struct vv_bucket *b;
     const struct vv_bucket_topic *t;
     struct vv_bucket_log **v; /* by position in t->partitions */
-    _Atomic size_t next;
+    _Atomic bool over; /* one failed: none is begun any more */
     pthread_mutex_t mu;
     size_t failed; /* mu: the first by number; SIZE_MAX none */
     int err;
     struct vv_error e;
 };
 
-static void *open_some(void *arg)
+static void open_one(void *ctx, size_t i)
 {
-    struct opening *o = arg;
-    for (size_t i; (i = atomic_fetch_add(&o->next, 1)) < o->t->partition_count;) {
-        struct vv_error e = {0};
-        int err = vv_bucket_log_open(o->b, o->t, o->t->partitions[i], &o->v[i], &e);
-        if (!err) continue;
-        atomic_store(&o->next, o->t->partition_count);
-        pthread_mutex_lock(&o->mu);
-        if (i < o->failed) {
-            o->failed = i;
-            o->err = err;
-            o->e = e;
-        }
-        pthread_mutex_unlock(&o->mu);
+    struct opening *o = ctx;
+    struct vv_error e = {0};
+    if (atomic_load(&o->over)) return;
+    int err = vv_bucket_log_open(o->b, o->t, o->t->partitions[i], &o->v[i], &e);
+    if (!err) return;
+    atomic_store(&o->over, true);
+    pthread_mutex_lock(&o->mu);
+    if (i < o->failed) {
+        o->failed = i;
+        o->err = err;
+        o->e = e;
     }
-    return NULL;
+    pthread_mutex_unlock(&o->mu);
 }
 
 static int open_all(struct vv_bucket *b, const struct vv_bucket_topic *t, struct vv_cli_logs *out, struct vv_error *e)
 {
     struct opening o = {.b = b, .t = t, .v = out->v, .mu = PTHREAD_MUTEX_INITIALIZER, .failed = SIZE_MAX};
-    pthread_t threads[OPENERS];
-    size_t n = 0;
-    while (n < OPENERS && n + 1 < t->partition_count && !pthread_create(&threads[n], NULL, open_some, &o)) n++;
-    open_some(&o); /* this thread too: none is needed for one partition, or when there can be none */
-    while (n) pthread_join(threads[--n], NULL);
+    vv_abreast(t->partition_count, VV_ABREAST_MAX, open_one, &o); /* each is a few requests one after the other */
     for (size_t i = 0; i < t->partition_count; i++)
         if (out->v[i]) out->v[out->n++] = out->v[i];
     if (o.err) *e = o.e;
