@@ -253,6 +253,14 @@ static bool read_failed(struct fetch_part *part, struct vv_extent *x, int err, c
     return false;
 }
 
+/* A batch that would do alone, but not behind what a near client (hot_max) got already. With little there, the client's own limits
+ * hold: it might wait for min_bytes, or meet the same little each time. */
+static bool only_hot_max(const struct fetch_part *part, const struct vv_read *r)
+{
+    const struct fetch_op *op = part->op;
+    return !r->min_one && op->bytes < op->hot_max / 2 && (int64_t)r->max_bytes < VV_MIN(part->left, op->left + part->reserved);
+}
+
 static bool read_local(struct fetch_part *part, struct vv_extent *x)
 {
     struct vv_error e = {0};
@@ -262,9 +270,10 @@ static bool read_local(struct fetch_part *part, struct vv_extent *x)
     r.min_one = part->min_one;
     r.next_offset = part->next;
     int err = vv_log_read(part->partition->log, x, &r, &part->bytes, &e);
-    if (err == VV_E_AGAIN) return read_later(part, x, &r);
+    size_t got = part->bytes.bytes - before;
+    if (err == VV_E_AGAIN || (!err && !got && only_hot_max(part, &r))) return read_later(part, x, &r);
     if (err) return read_failed(part, x, err, e.text);
-    return local_result(part, x, &r, part->bytes.bytes - before);
+    return local_result(part, x, &r, got);
 }
 
 /* first: the answer of a lookup for part->next that is already there, or NULL. */

@@ -194,6 +194,28 @@ static void near_clients_get_a_mebibyte_at_a_time(void **state)
     assert_true(got(r, 1) > 1000);
 }
 
+/* What is in memory and allowed is not waited for: a batch that is only too large beside the little that there is already. */
+static void near_clients_get_a_large_batch_behind_a_small_one(void **state)
+{
+    (void)state;
+    struct vv_uuid id = topic(a, "behind");
+    produce(a, "behind", 0, 15, 1, 4000);
+    produce(a, "behind", 1, 250, 1, 4000);
+    struct one_fetch o;
+    fetch_init(&o, "behind", id, 2);
+    o.q.MinBytes = 64 << 10;
+    o.q.MaxWaitMs = 50000;
+    const struct FetchResponse *r = peer_call(a, FETCH, 13, &o.q);
+    assert_in_range(got(r, 0), 60000, (64 << 10) - 1);
+    assert_in_range(got(r, 1), (1 << 20) - got(r, 0) + 1, 1 << 20);
+
+    o.q.MinBytes = 1;
+    o.d[1].PartitionMaxBytes = got(r, 1) - 1; /* the client's own limit holds */
+    r = peer_call(a, FETCH, 13, &o.q);
+    assert_in_range(got(r, 0), 60000, (64 << 10) - 1);
+    assert_int_equal(got(r, 1), 0);
+}
+
 static int16_t fetch_error(struct one_fetch *o, int16_t version)
 {
     return only(peer_call(a, FETCH, version, &o->q))->ErrorCode;
@@ -447,6 +469,7 @@ int main(void)
         T(a_parked_fetch_survives_its_peer),
         T(limits),
         T(near_clients_get_a_mebibyte_at_a_time),
+        T(near_clients_get_a_large_batch_behind_a_small_one),
         T(errors),
         T(epochs),
         T(sessions_tell_changes_only),
