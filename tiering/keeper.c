@@ -35,10 +35,10 @@ bool vv_keeper_clock_sane(struct vv_tier *t)
 {
     int64_t jump = vv_wall_ms(t->env) - vv_mono_ms(t->env) - t->clock_gap_ms;
     bool sane = jump < CLOCK_JUMP_MS && jump > -CLOCK_JUMP_MS;
-    if (!sane && !t->clock_warned)
+    bool told = atomic_exchange(&t->clock_warned, !sane);
+    if (!sane && !told)
         VLOG_ERROR("tier: the clock jumped by %" PRId64 " s: nothing is deleted from the bucket until it is back or the broker is "
                    "restarted", jump / 1000);
-    t->clock_warned = !sane;
     return sane;
 }
 

@@ -73,7 +73,7 @@ struct vv_tier {
     struct vv_snapshots *snapshots; /* snapshots.c: what is kept of the list of topics; its own lock */
     bool stale_aborted;            /* keeping: multiparts of earlier lives were aborted */
     int64_t clock_gap_ms;          /* wall - monotonic at open: a jump by more than an hour pauses deletion */
-    bool clock_warned;
+    _Atomic bool clock_warned;     /* keeper and merger both look */
     int64_t tier_after_us;         /* back-off of renewal and topic deletion; mu */
     unsigned tier_failures;
     bool tier_keeping;             /* mu: somebody is in vv_keeper_tier_step */
