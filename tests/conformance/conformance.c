@@ -652,33 +652,47 @@ static void into_a_sink(struct run *r)
     }
 }
 
+struct marked_get {
+    struct vv_objget get;
+    bool over; /* under the waiter's lock: till then get is the store's */
+};
+
+static void on_marked_done(struct vv_objget *get)
+{
+    struct waiter *w = get->ctx;
+    pthread_mutex_lock(&w->lock);
+    VV_CONTAINER(get, struct marked_get, get)->over = true;
+    pthread_mutex_unlock(&w->lock);
+    on_done(get);
+}
+
 static void canceling(struct run *r)
 {
     enum { N = 50 };
     struct vv_objsrc src = {.size = 1 << 20, .read = pattern_read};
-    struct vv_objget gets[N];
+    struct marked_get gets[N];
     struct waiter w;
     const char *key = key_of(r, "object");
     src.ctx = &src;
     OK(vv_objstore_put(r->s, key, &src, NULL, MS, NULL, &e));
     waiter_init(&w);
     for (unsigned i = 0; i < N; i++) {
-        gets[i] = (struct vv_objget){
-            .key = key, .n = 1 << 20, .deadline_ms = MS, .done = on_done, .ctx = &w};
-        vv_objstore_get_async(r->s, &gets[i]);
+        gets[i] = (struct marked_get){
+            .get = {.key = key, .n = 1 << 20, .deadline_ms = MS, .done = on_marked_done, .ctx = &w}};
+        vv_objstore_get_async(r->s, &gets[i].get);
     }
-    for (unsigned i = 0; i < N;
-         i += 2) { /* on_done counts under w.lock: what is not counted may be canceled */
+    for (unsigned i = 0; i < N; i += 2) { /* what has not ended may be canceled */
         pthread_mutex_lock(&w.lock);
-        if (!gets[i].err && !gets[i].buf) vv_objstore_cancel(r->s, &gets[i]);
+        if (!gets[i].over) vv_objstore_cancel(r->s, &gets[i].get);
         pthread_mutex_unlock(&w.lock);
     }
     waiter_wait(&w, N);
     for (unsigned i = 0; i < N; i++) {
-        bool canceled = gets[i].err == VV_E_SHUTDOWN && i % 2 == 0;
-        CHECK(canceled || gets[i].err == VV_OK);
-        CHECK((gets[i].buf != NULL) == (gets[i].err == VV_OK));
-        vv_buf_unref(gets[i].buf);
+        const struct vv_objget *get = &gets[i].get;
+        bool canceled = get->err == VV_E_SHUTDOWN && i % 2 == 0;
+        CHECK(canceled || get->err == VV_OK);
+        CHECK((get->buf != NULL) == (get->err == VV_OK));
+        vv_buf_unref(get->buf);
     }
 }
 

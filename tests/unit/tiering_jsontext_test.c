@@ -8,15 +8,16 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-/* A sanitizer's allocator, too, says no rather than ending the process. */
+/* A sanitizer's allocator, too, says no rather than ending the process. It asks before it is ready to watch anybody. */
+#define UNWATCHED __attribute__((no_sanitize("thread")))
 const char *__asan_default_options(void);
-const char *__asan_default_options(void)
+UNWATCHED const char *__asan_default_options(void)
 {
     return "allocator_may_return_null=1";
 }
 
 const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
+UNWATCHED const char *__tsan_default_options(void)
 {
     return __asan_default_options();
 }

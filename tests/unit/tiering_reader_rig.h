@@ -101,7 +101,7 @@ struct rig_read {
     struct vv_tier_read r;
     pthread_mutex_t mu;
     pthread_cond_t cond;
-    int calls;
+    _Atomic int calls;
 };
 
 static void rig_read_done(struct vv_tier_read *r)

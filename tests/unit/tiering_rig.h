@@ -21,7 +21,7 @@
 
 /* ---- the log in memory ---- */
 struct vv_segment {
-    int refs;
+    _Atomic int refs;
     int64_t base, last, max_ts;
     uint8_t *p;
     size_t n;
