@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent import futures
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests/clients"), str(ROOT / "tests/crash")]
@@ -185,6 +186,27 @@ def varve_bench(what, *args, broker=None, machine=False, env=None):
 
 def of(report, section, key):
     return report[section][key]["value"]
+
+
+def open_syncs_p99(directory, writers, rate, seconds):
+    """ms: fdatasync alone as an open loop. Each writer appends 1 KiB to a file of its own whenever that is due and syncs it; from when it was due,
+    so a stall counts for all that it held up. A closed loop sees it once, in one call. As in `varve bench latency`, the first second is not counted."""
+    def writer(i):
+        path, each, took = pathlib.Path(directory) / f"sync-{i}", writers / rate, []
+        with open(path, "wb", buffering=0) as f:
+            for k in range(int(seconds / each)):
+                due = began + (k + i / writers) * each
+                time.sleep(max(0, due - time.monotonic()))
+                os.pwrite(f.fileno(), b"\xa5" * 1024, k * 1024)
+                os.fdatasync(f.fileno())
+                if due >= began + 1:
+                    took.append(time.monotonic() - due)
+        os.unlink(path)
+        return took
+    with first(), futures.ThreadPoolExecutor(writers) as pool:
+        began = time.monotonic() + 0.1
+        took = sorted(t for one in pool.map(writer, range(writers)) for t in one)
+    return took[int(len(took) * 0.99)] * 1000
 
 
 # ---- what is fetched or built once ----
