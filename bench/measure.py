@@ -38,6 +38,7 @@ class Sizes:
         self.round_trips = 2000 if quick else 10_000
         self.many = 10_000
         self.both_many = 2000 if quick else 5000
+        self.unclean_segment_mib = 16 if quick else 64
         self.tier_mib = 512 if quick else 2048
 
 
@@ -48,6 +49,11 @@ def cpu(pid):
 
 def rss_mib(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
+def read_bytes(pid):
+    """What it has asked read() and pread() for and got, page cache or not."""
+    return int(re.search(r"rchar: (\d+)", pathlib.Path(f"/proc/{pid}/io").read_text())[1])
 
 
 @contextlib.contextmanager
