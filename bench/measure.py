@@ -28,7 +28,7 @@ PROBE_MB_S = 2000  # an append below that ran on fresh pages
 
 
 class Sizes:
-    """How much each step moves. quick: everything in about 25 minutes; full: sizes that outlast a burst of the machine."""
+    """How much each step moves. quick: everything in about 40 minutes; full: sizes that outlast a burst of the machine."""
 
     def __init__(self, quick):
         self.java_1k = 300_000 if quick else 2_000_000
@@ -39,6 +39,7 @@ class Sizes:
         self.many = 10_000
         self.both_many = 2000 if quick else 5000
         self.unclean_segment_mib = 16 if quick else 64
+        self.cold_mib = 1024 if quick else 2048
         self.tier_mib = 512 if quick else 2048
 
 
@@ -195,8 +196,8 @@ def of(report, section, key):
 
 
 def open_syncs_p99(directory, writers, rate, seconds):
-    """ms: fdatasync alone as an open loop. Each writer appends 1 KiB to a file of its own whenever that is due and syncs it; from when it was due,
-    so a stall counts for all that it held up. A closed loop sees it once, in one call. As in `varve bench latency`, the first second is not counted."""
+    """ms: fdatasync alone as an open loop. Each writer appends 1 KiB to a file of its own whenever that is due and syncs it; from
+    when it was due, so a stall counts for all that it held up. As in `varve bench latency`, the first second is not counted."""
     def writer(i):
         path, each, took = pathlib.Path(directory) / f"sync-{i}", writers / rate, []
         with open(path, "wb", buffering=0) as f:

@@ -54,7 +54,7 @@ def chart(results):
     low = min(min(min(ratios(r)), r["goal"][1]) for r in rows) if rows else 0.1
     high = max(max(max(ratios(r)), r["goal"][1]) for r in rows) if rows else 10
     low, high = math.floor(math.log10(max(low, 1e-4))), math.ceil(math.log10(high))
-    left, width, step, top = 470, 520, 22, 64
+    left, width, step, top = 580, 520, 22, 64
     tall = top + step * len(rows) + 40
 
     def x(v):
