@@ -11,6 +11,7 @@ clock   wall time jumps ahead and back: nothing is deleted early, the broker liv
 fsync and read need strace, full needs root (mount), clock needs the package faketime.
 """
 import collections
+import errno
 import os
 import pathlib
 import re
@@ -248,9 +249,14 @@ class Tmpfs:
         return shutil.disk_usage(self.path).free
 
     def fill(self, leave):
-        n = self.free() - leave
         with self.filler.open("wb") as f:
-            os.posix_fallocate(f.fileno(), 0, n)
+            while (n := self.free() - leave) > 0:
+                try:
+                    os.posix_fallocate(f.fileno(), 0, n)
+                    return
+                except OSError as e:  # the broker took some of it meanwhile
+                    if e.errno != errno.ENOSPC:
+                        raise
 
     def room(self):
         self.filler.unlink()

@@ -366,7 +366,7 @@ def case_share(scratch, a):
     with S3Front() as s3:
         x = Poverty(scratch, "share", s3)
         for share in (5, 20, 100, 500):
-            for n in range(3 if a.every else 8):
+            for n in range(4 if a.every else 12):
                 x.scarce.share = share
                 x.attempt(f"{share} of 1000, {n}", x.talk.run)
                 x.attempt(f"{share} of 1000, {n}", x.talk.as_before)
