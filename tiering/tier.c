@@ -463,18 +463,19 @@ int vv_tier_start(struct vv_tier *t)
     t->uploaders = calloc((size_t)t->config.upload_threads, sizeof *t->uploaders);
     if (!t->uploaders) return VV_E_NOMEM;
     t->stopping = false;
+    t->started = true; /* before the threads: they read it */
     int rc = pthread_create(&t->keeper, NULL, keeper_main, t);
-    if (rc) return vv_err_from_errno(rc);
-    rc = pthread_create(&t->scrubber, NULL, scrubber_main, t);
-    if (rc) {
+    if (!rc && (rc = pthread_create(&t->scrubber, NULL, scrubber_main, t))) {
         pthread_mutex_lock(&t->mu);
         t->stopping = true;
         pthread_cond_broadcast(&t->keep);
         pthread_mutex_unlock(&t->mu);
         pthread_join(t->keeper, NULL);
+    }
+    if (rc) {
+        t->started = false;
         return vv_err_from_errno(rc);
     }
-    t->started = true;
     int err = vv_hydrate_start(t);
     if (err) {
         join_threads(t);
