@@ -288,7 +288,8 @@ static void slot_done(struct vv_task *t)
         return;
     }
     advance(c);
-    if (c->unsent >= FLUSH_AT && !vv_conn_flush(c)) return;
+    /* One write now and one at the end of the turn, however many are answered in it. */
+    if (c->unsent >= FLUSH_AT && !atomic_load(&c->flush.queued) && !vv_conn_flush(c)) return;
     vv_reactor_later(c->reactor, &c->flush);
 }
 
