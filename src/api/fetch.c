@@ -105,7 +105,7 @@ static void step(struct fetch_op *op, bool held_too)
     struct vv_reactor *r = op->c->x->reactor;
     do {
         op->hungry = -1;
-        for (int32_t i = 0; i < op->part_count; i++) look(&op->parts[i], held_too);
+        for (int32_t i = 0; i < op->part_count; i++) look(&op->parts[(op->first + i) % op->part_count], held_too);
         held_too = false;
         /* A broker that stops wakes everybody: what there is goes out now. */
         if (satisfied(op, vv_reactor_now_us(r)) || atomic_load(&op->c->broker->stopping)) {
@@ -262,6 +262,8 @@ static void set_limits(struct fetch_op *op, const struct FetchRequest *q)
     if (vv_net_unsent(c->broker->net) > UNSENT_MANY) op->left = VV_MIN(op->left, LEFT_WHEN_MANY);
     bool small = q->MinBytes <= HOT_MIN_BYTES && vv_conn_near(c->x->conn);
     op->hot_max = small ? HOT_NEAR_BYTES : INT64_MAX;
+    /* Who has no session and always asks in the same order must not meet the first partition's records only: its own limit is larger. */
+    if (small && !op->session && op->left >= HOT_NEAR_BYTES) op->first = (int32_t)((uint32_t)c->correlation % (uint32_t)VV_MAX(op->part_count, 1));
     vv_exchange_reserve(c->x, (size_t)op->left);
     op->committed = q->IsolationLevel == READ_COMMITTED;
     op->follower = replica >= 0;
