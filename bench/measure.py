@@ -182,12 +182,13 @@ def java_round_trips(jars, broker, topic, count):
     return float(p50), float(p99), float(p999)
 
 
-def varve_bench(what, *args, broker=None, machine=False, env=None):
-    """The report of `varve bench`. An open loop is first: what it waited for a core would be told as the broker's latency."""
+def varve_bench(what, *args, broker=None, machine=False, env=None, before_others=False):
+    """The report of `varve bench`. before_others: an open loop beside work that wants the cores too; what it waited for one itself would be
+    told as the broker's latency. Alone it would only take the core from the broker that it wakes."""
     command = [VARVE, "bench", what, "-ojson", *args] + ([] if machine else ["--no-machine"])
     if broker:
         command += ["--bootstrap", broker.bootstrap, "--broker-pid", broker.pid]
-    with first() if what == "latency" else contextlib.nullcontext():
+    with first() if before_others else contextlib.nullcontext():
         return json.loads(run(command, env=env))
 
 
