@@ -2,7 +2,7 @@
 
 The rules (bench/README.md): memory is warmed by writing and deleting a file as large as the run appends, an append probe follows
 and is kept with the result; two placements, free and pinned (broker on cpu 0, client on cpu 1); broker CPU seconds per GB beside
-every throughput; who measures a latency does not wait for a core itself.
+every throughput; who measures a latency beside other work does not wait for a core itself.
 """
 import contextlib
 import functools
